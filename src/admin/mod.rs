@@ -1,0 +1,1 @@
+//! Health, metrics, console and status page over HTTP.

@@ -1,0 +1,34 @@
+//! Connections to shards: raw sessions, their pools and permits, catalog loading, health. Never looks into a plan.
+
+pub mod catalog;
+pub mod connections;
+pub mod pool;
+pub mod raw_conn;
+
+use crate::plan::ShardId;
+use crate::protocol::error::ServerError;
+
+/// What can go wrong between pgbraid and a shard.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The shard said so itself; every field is kept.
+    #[error("{error}")]
+    Server { shard: String, error: ServerError },
+    #[error("shard {shard} cannot be reached: {reason}")]
+    Unreachable { shard: String, reason: String },
+    #[error("connection to shard {shard} was lost: {reason}")]
+    Lost { shard: String, reason: String },
+    #[error("shard {shard} broke the protocol: {reason}")]
+    Protocol { shard: String, reason: String },
+    #[error("shard {shard} did not answer in time")]
+    TimedOut { shard: String },
+    #[error("no connection to shard {shard} became free in time")]
+    PoolExhausted { shard: String },
+}
+
+/// A shard and its name, for messages.
+#[derive(Debug, Clone)]
+pub struct ShardName {
+    pub id: ShardId,
+    pub name: std::sync::Arc<str>,
+}

@@ -1,0 +1,1 @@
+//! `pgbraid demo`.

@@ -1,0 +1,260 @@
+//! The plan: what runs where, as pure data.
+//!
+//! One tree is at once what the executor runs, what EXPLAIN prints (its `Display`) and what the golden tests compare.
+//! Nothing here talks to a shard or looks into a catalog.
+
+use std::sync::Arc;
+
+use crate::catalog::sharding::{KeyDatum, Sharding};
+
+pub use crate::catalog::ShardId;
+
+/// What planning a statement yields: where it may go unchanged, and what runs when that is more than one shard.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The shards to which the *whole* statement is pinned. When it comes to at most one shard with the parameters of a
+    /// Bind, the client's text goes there unchanged and `fan_out` is not looked at.
+    pub route: Targets,
+    /// What runs when `route` leaves several shards.
+    pub fan_out: Result<Plan, Refusal>,
+    /// False where a statement may change data or session state; such a statement runs only when it is routed to one
+    /// shard of a one-shard configuration.
+    pub read_only: bool,
+    /// Set when the client's text names now() or its like: it needs `passthrough_sql` inside a transaction over shards.
+    pub uses_now: bool,
+}
+
+/// Shards that may hold rows a step needs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets {
+    /// Any one shard gives the same rows (reference tables, constants).
+    Any,
+    /// The catalog shard: catalog queries, whose OIDs clients keep.
+    Catalog,
+    /// One named shard (single tables).
+    Shard(ShardId),
+    /// Every shard.
+    All,
+    /// The shards on which rows with the right key can lie, known when parameters are bound. When none is left, one shard
+    /// still runs the step: an aggregate over no rows returns a row.
+    Keyed(KeyCondition),
+}
+
+/// A condition on sharding keys, evaluated to a set of shards at Bind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeyCondition {
+    /// Nothing is known: every shard.
+    Any,
+    /// No row can match.
+    Never,
+    /// `key = value`; a NULL value matches nothing.
+    Equal {
+        sharding: Arc<Sharding>,
+        value: KeyValue,
+    },
+    /// `key = ANY ($n)`: every element of the array parameter.
+    AnyOf {
+        sharding: Arc<Sharding>,
+        parameter: usize,
+    },
+    /// `key IS NULL`.
+    IsNull { sharding: Arc<Sharding> },
+    /// Shards that every part allows.
+    And(Vec<KeyCondition>),
+    /// Shards that some part allows.
+    Or(Vec<KeyCondition>),
+}
+
+/// A value compared with a key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeyValue {
+    Constant(KeyDatum),
+    /// 0-based index of a parameter whose type the planner has found compatible with the key.
+    Parameter(usize),
+}
+
+/// A tree of steps.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// SQL run on shards. Several shards under `Gather`, `GatherMerge`, `FinalAggregate` or `Distinct` only.
+    Remote(Remote),
+    /// Rows of all shards, in any order, as they arrive.
+    Gather { input: Box<Plan> },
+    /// Rows of all shards, each sorted by `keys`, merged into that order. The keys are the trailing hidden columns of the
+    /// remote, asked for in binary form and cut from the rows before they leave this step.
+    GatherMerge {
+        input: Box<Plan>,
+        keys: Vec<SortKey>,
+    },
+    /// At most `count` rows after `offset` rows.
+    Limit {
+        input: Box<Plan>,
+        count: Option<Count>,
+        offset: Option<Count>,
+    },
+    /// Puts partial aggregates of the shards together, see [`Final`].
+    FinalAggregate {
+        input: Box<Plan>,
+        groups: usize,
+        aggregates: Vec<Final>,
+        output: Vec<OutputColumn>,
+    },
+    /// Rows without repetition, equal when their bytes are equal.
+    Distinct { input: Box<Plan> },
+    /// Runs `sql` on the merge session over rows that stages brought there. Its first parameters are the client's, then
+    /// `extra`, then whatever the executor needs for the stages.
+    Combine {
+        sql: Vec<SqlPart>,
+        stages: Vec<Stage>,
+        extra: Vec<Extra>,
+    },
+}
+
+/// SQL for shards. Its first parameters are the client's, unchanged; `extra` ones follow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remote {
+    pub targets: Targets,
+    pub sql: String,
+    /// The text for the first target only, where it differs: the shard that also gives the rows of replicated UNION ALL arms.
+    pub first_sql: Option<String>,
+    /// Columns that leave this step; more columns than that are hidden ones in binary form.
+    pub visible: usize,
+    /// Hidden trailing columns (sort keys, or binary companions of min/max), always asked for in binary form.
+    pub hidden: usize,
+    pub extra: Vec<Extra>,
+}
+
+/// A value the proxy adds behind the client's parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    /// The transaction's one value of now(), a timestamptz.
+    TransactionTimestamp,
+}
+
+/// How rows are ordered by one hidden column. Types are those of the remote's row description.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SortKey {
+    /// As EXPLAIN shows it.
+    pub text: String,
+    pub descending: bool,
+    pub nulls_first: bool,
+    /// Name of the collation the key is compared under, where its type has one.
+    pub collation: Option<Collation>,
+}
+
+/// A collation as `pg_collation` names it, with what the proxy must know to compare as it does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Collation {
+    pub name: String,
+    pub provider: CollationProvider,
+    /// The C library's name of the locale (`en_US.UTF-8`, `C`).
+    pub locale: String,
+    pub deterministic: bool,
+    /// The version the catalog recorded, compared with the proxy's own C library before it may sort by it.
+    pub version: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CollationProvider {
+    /// Byte order: C, POSIX, ucs_basic.
+    Bytes,
+    Libc,
+    Icu,
+}
+
+/// A row count of LIMIT or OFFSET.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    Rows(u64),
+    /// 0-based client parameter of type int8; NULL means no limit.
+    Parameter(usize),
+}
+
+/// One aggregate over the partial columns that shards send. Columns are 0-based positions in the remote's row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Final {
+    pub function: FinalFunction,
+    /// As EXPLAIN shows it: `sum(l_quantity)`.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum FinalFunction {
+    /// count: partial counts (int8, binary) are added; never NULL.
+    Count {
+        column: usize,
+    },
+    /// sum: the partial's own type (int8, numeric, float4, float8; binary), NULL when all are NULL. An int8 overflow is 22003.
+    /// int8 partials of sum(int2/int4) stay int8.
+    Sum {
+        column: usize,
+    },
+    /// avg over integers or numeric: numeric `sum` and int8 `count` partials, divided with PostgreSQL's scale rule; over floats: a float8 sum.
+    Average {
+        sum: usize,
+        count: usize,
+    },
+    /// min/max: `key` is the binary companion that decides, `value` the column whose own bytes go out.
+    Min {
+        value: usize,
+        key: usize,
+        collation: Option<Collation>,
+    },
+    Max {
+        value: usize,
+        key: usize,
+        collation: Option<Collation>,
+    },
+    BoolAnd {
+        column: usize,
+    },
+    BoolOr {
+        column: usize,
+    },
+}
+
+/// A column of a `FinalAggregate`'s output row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputColumn {
+    /// The n-th group column (its bytes as the first shard sent them, in the client's format).
+    Group(usize),
+    /// The n-th aggregate, in the client's format.
+    Aggregate(usize),
+}
+
+/// A piece of a Combine's statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SqlPart {
+    Text(String),
+    /// The relation that the n-th stage became, a FROM item without its alias (the text that follows gives one).
+    Stage(usize),
+}
+
+/// Rows brought to the merge session, where `Combine` reads them as a relation called `name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// As EXPLAIN shows it: `stage_1`.
+    pub name: String,
+    pub columns: Vec<StageColumn>,
+    pub plan: Plan,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageColumn {
+    pub name: String,
+    /// The SQL name of its type, with type modifier, as `format_type` prints it.
+    pub type_name: String,
+    pub type_oid: u32,
+    /// Quoted name of an explicit collation, where the column needs one other than its type's.
+    pub collation: Option<String>,
+}
+
+/// A statement that cannot be proved exact, with what the user may do instead. Always SQLSTATE 0A000.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub message: String,
+    pub hint: String,
+    /// 0-based byte offset in the client's text, where one place is to blame.
+    pub location: Option<usize>,
+}

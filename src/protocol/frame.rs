@@ -1,0 +1,37 @@
+//! Where one message ends and the next begins: a scan of 5-byte headers, nothing decoded.
+
+/// Bytes of the tag and the length in front of every message after startup.
+pub const HEADER_BYTES: usize = 5;
+
+/// A header no server or client may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("message length {0} is below 4")]
+    TooShort(i32),
+    #[error("message of {length} bytes exceeds the limit of {limit}")]
+    TooLong { length: usize, limit: usize },
+}
+
+/// Returns the whole length of the first frame in `buffer`, tag included, or `None` while its header is incomplete. The frame's
+/// body may not have arrived yet.
+///
+/// # Errors
+/// A length below 4, or over `limit` bytes.
+#[inline]
+pub fn frame_length(buffer: &[u8], limit: usize) -> Result<Option<usize>, FrameError> {
+    let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let length = i32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+    if length < 4 {
+        return Err(FrameError::TooShort(length));
+    }
+    let total = length as usize + 1;
+    if total > limit {
+        return Err(FrameError::TooLong {
+            length: total,
+            limit,
+        });
+    }
+    Ok(Some(total))
+}

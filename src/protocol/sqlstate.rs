@@ -1,0 +1,31 @@
+//! The SQLSTATEs pgbraid itself raises (PostgreSQL's manual, Appendix A).
+
+pub const PROTOCOL_VIOLATION: &str = "08P01";
+pub const CONNECTION_FAILURE: &str = "08006";
+pub const CANNOT_CONNECT: &str = "08001";
+pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+pub const INVALID_LIMIT: &str = "2201W";
+pub const INVALID_OFFSET: &str = "2201X";
+pub const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
+pub const INVALID_CURSOR_NAME: &str = "34000";
+pub const INVALID_STATEMENT_NAME: &str = "26000";
+pub const DUPLICATE_STATEMENT: &str = "42P05";
+pub const DUPLICATE_CURSOR: &str = "42P03";
+pub const SYNTAX_ERROR: &str = "42601";
+pub const UNDEFINED_PARAMETER: &str = "42P02";
+pub const IN_FAILED_TRANSACTION: &str = "25P02";
+pub const ACTIVE_TRANSACTION: &str = "25001";
+pub const NO_ACTIVE_TRANSACTION: &str = "25P01";
+pub const INVALID_PASSWORD: &str = "28P01";
+pub const INVALID_AUTHORIZATION: &str = "28000";
+pub const INVALID_CATALOG_NAME: &str = "3D000";
+pub const OUT_OF_MEMORY: &str = "53200";
+pub const TOO_MANY_CONNECTIONS: &str = "53300";
+pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+pub const STATEMENT_TOO_COMPLEX: &str = "54001";
+pub const QUERY_CANCELED: &str = "57014";
+pub const ADMIN_SHUTDOWN: &str = "57P01";
+pub const CANNOT_CONNECT_NOW: &str = "57P03";
+pub const INTERNAL_ERROR: &str = "XX000";
+pub const DATA_CORRUPTED: &str = "XX001";

@@ -1,0 +1,1 @@
+//! Live sessions, for cancel and for the console.

@@ -1,0 +1,1 @@
+//! Client connections: handshake, the session loop, the extended protocol, cancel.

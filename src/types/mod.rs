@@ -1,0 +1,1 @@
+//! OIDs, binary and text forms of values, comparison, hashing and arithmetic as PostgreSQL does it.
