@@ -1,11 +1,20 @@
 //! The configuration file: what it may say, its defaults, and every mistake in it with its place.
 
+mod check;
+mod defaults;
+mod mistake;
+mod reader;
+mod tables;
+mod value;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use mistake::{ConfigErrors, Mistake};
+
 /// A checked configuration. Secrets are resolved (`env:`, `file:`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub server: Server,
     pub database: Database,
@@ -19,7 +28,8 @@ pub struct Config {
     pub log: Log,
 }
 
-#[derive(Debug, Clone)]
+/// What clients connect to, and how long anything may take.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     /// "127.0.0.1:6432"
     pub listen: String,
@@ -37,7 +47,8 @@ pub struct Server {
     pub shard_silence_timeout: Duration,
 }
 
-#[derive(Debug, Clone)]
+/// The database that clients see.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Database {
     pub name: String,
     pub function: FunctionName,
@@ -64,7 +75,7 @@ pub enum Undeclared {
     Home(usize),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Shard {
     pub name: String,
     /// Host name, address, or the folder of a unix socket (starts with `/`).
@@ -88,14 +99,14 @@ pub enum SslMode {
 }
 
 /// A declared table. Names are unquoted and folded as SQL would.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TableRule {
     pub schema: String,
     pub name: String,
     pub placement: Placement,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Placement {
     /// `key = "col"`, with an own function if it differs from the database's. For range and list: the values per shard as text.
     Sharded {
@@ -107,20 +118,24 @@ pub enum Placement {
     Home(usize),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct User {
     pub name: String,
     /// Plain, or `SCRAM-SHA-256$…`.
     pub password: Secret,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How clients prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AuthMethod {
+    /// SCRAM-SHA-256.
+    #[default]
     Scram,
+    /// They need not; for loopback and tests.
     Trust,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
     pub mode: TlsMode,
     pub cert: Option<PathBuf>,
@@ -135,7 +150,7 @@ pub enum TlsMode {
 }
 
 /// Connections to each shard.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Most connections to one shard (default 32).
     pub size: usize,
@@ -152,7 +167,7 @@ pub struct Pool {
 }
 
 /// Limits of the steps that hold rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Merge {
     /// Bytes a single operator may hold before 53200 (default 256 MiB).
     pub memory_max: usize,
@@ -160,7 +175,7 @@ pub struct Merge {
     pub max_staged_bytes: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// A tracing filter: `info`, `pgbraid=debug`.
     pub level: String,
@@ -188,26 +203,67 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// One mistake, with its place in the file (1-based) where it has one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    pub file: PathBuf,
-    pub line: usize,
-    pub column: usize,
-    pub key: String,
-    pub message: String,
-    pub expected: String,
-}
-
-/// Every mistake found, never only the first.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{}", .0.len())]
-pub struct ConfigErrors(pub Vec<Mistake>);
-
 /// Reads and checks a file; `environment` holds the process' variables (`PGBRAID_…` override keys, `env:` secrets).
-pub fn load(
-    _path: &std::path::Path,
-    _environment: &BTreeMap<String, String>,
-) -> Result<Config, ConfigErrors> {
-    unimplemented!("config helper")
+///
+/// # Errors
+/// Every mistake of the file and the variables, in the order of the file.
+pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<Config, ConfigErrors> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigErrors(vec![Mistake {
+            file: path.to_path_buf(),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            message: error.to_string(),
+            expected: "a configuration file (pgbraid's package has a commented example, config/pgbraid.toml)".into(),
+            excerpt: None,
+            width: 0,
+        }])
+    })?;
+    parse(path, &text, environment)
 }
+
+/// Reads and checks the text of a file. `path` names it in messages and is where relative paths start.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(
+    path: &Path,
+    text: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Config, ConfigErrors> {
+    let (config, mut reader) = read(path, text, environment);
+    let mistakes = reader.mistakes.get_mut();
+    if let (Some(config), true) = (config, mistakes.is_empty()) {
+        return Ok(config);
+    }
+    mistakes.sort_by_key(|m| (m.line == 0, m.line, m.column));
+    mistakes.dedup();
+    Err(ConfigErrors(std::mem::take(mistakes)))
+}
+
+fn read<'a>(
+    path: &'a Path,
+    text: &'a str,
+    environment: &'a BTreeMap<String, String>,
+) -> (Option<Config>, reader::Reader<'a>) {
+    let mut reader = reader::Reader::new(path, text, environment);
+    // What the parser could make of a broken file is checked all the same, so that one run shows every mistake.
+    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+    reader.broken = !errors.is_empty();
+    for error in &errors {
+        let place = reader::Place::File(error.span().unwrap_or(0..0));
+        reader.mistake(&place, "", error.message(), "");
+    }
+    let syntax = reader.mistakes.borrow().clone();
+    let config = check::config(&reader, document.get_ref());
+    // What was made of a line that does not parse says nothing more about it.
+    reader
+        .mistakes
+        .get_mut()
+        .retain(|m| m.key.is_empty() || m.line == 0 || syntax.iter().all(|bad| bad.line != m.line));
+    (config, reader)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,509 @@
+//! Builds a [`Config`] out of the sections and checks what spans several of them: names that must exist, be unique or agree.
+
+use std::collections::{BTreeMap, HashMap};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::did_you_mean;
+use super::reader::{Place, Reader, Section, section_prefix};
+use super::tables::table_rule;
+use super::value::{self, address, variable_part};
+use super::*;
+
+/// Shards a configuration may name; every connection of a session costs something on each of them.
+const SHARDS_MAX: usize = 1024;
+
+const SECTIONS: [&str; 7] = ["server", "database", "auth", "tls", "pool", "merge", "log"];
+const ARRAYS: [&str; 3] = ["shard", "table", "user"];
+
+/// The names of the shards, in order, and the words that may stand for them.
+pub(super) struct ShardNames(pub(super) Vec<String>);
+
+impl ShardNames {
+    /// The shard a key names.
+    pub(super) fn read(&self, section: &Section<'_, '_>, key: &'static str) -> Option<usize> {
+        let expected = self.expected(section.text(key, "the name of a [[shard]]")?.as_str());
+        section.read(key, &expected, |s| self.position(s.text()?))
+    }
+
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|n| n == name)
+    }
+
+    fn expected(&self, given: &str) -> String {
+        let near = did_you_mean(given, self.0.iter().map(String::as_str));
+        let near = near.map_or(String::new(), |n| format!(" (did you mean \"{n}\"?)"));
+        format!(
+            "the name of a [[shard]], one of: {}{near}",
+            self.0.join(", ")
+        )
+    }
+}
+
+/// Reads the whole document. What is returned is of use only when the reader has no mistakes.
+pub(super) fn config(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
+    unknown_sections(reader, document);
+    let section = |name| single(reader, document, name);
+    let shard_sections = elements(reader, document, "shard");
+    let names = ShardNames(
+        shard_sections
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect(),
+    );
+    let database = database(&section("database"), &names);
+    let shards = shards(&shard_sections, &database);
+    if shards.is_empty() && !reader.broken {
+        let message = "no shard is configured";
+        reader.mistake(&Place::Absent, "shard", message, "at least one [[shard]]");
+    }
+    let auth = auth(&section("auth"));
+    let config = Config {
+        server: server(&section("server")),
+        tables: tables(&elements(reader, document, "table"), &database, &names),
+        users: users(reader, &elements(reader, document, "user"), auth),
+        auth,
+        tls: tls(&section("tls")),
+        pool: pool(&section("pool")),
+        merge: merge(&section("merge")),
+        log: log(&section("log")),
+        database,
+        shards: shards.into_iter().collect::<Option<_>>()?,
+    };
+    reader.report_unknown_variables(&[&SECTIONS[..], &ARRAYS[..]].concat());
+    Some(config)
+}
+
+fn unknown_sections(reader: &Reader<'_>, document: &DeTable<'_>) {
+    for (key, value) in document {
+        let name = key.get_ref().as_ref();
+        let table = value.get_ref().is_table();
+        let expected = if SECTIONS.contains(&name) {
+            if table {
+                continue;
+            }
+            format!("a section, [{name}]")
+        } else if ARRAYS.contains(&name) {
+            if value.get_ref().is_array() {
+                continue;
+            }
+            format!("a list of sections, [[{name}]], one for each {name}")
+        } else {
+            let all = SECTIONS.iter().chain(&ARRAYS).copied();
+            match did_you_mean(name, all.clone()) {
+                Some(near) => format!("{near} (did you mean that?)"),
+                None => format!("one of {}", all.collect::<Vec<_>>().join(", ")),
+            }
+        };
+        let message = match (SECTIONS.contains(&name) || ARRAYS.contains(&name), table) {
+            (true, true) => "is a single section",
+            (true, false) => "is not a section",
+            (false, true) => "unknown section",
+            (false, false) => "unknown key outside of any section",
+        };
+        reader.mistake(&Place::File(key.span()), name, message, expected);
+    }
+}
+
+/// `[name]`, empty when the file has none.
+fn single<'r, 'a>(
+    reader: &'r Reader<'a>,
+    document: &'r DeTable<'a>,
+    name: &'static str,
+) -> Section<'r, 'a> {
+    let entry = document.get_key_value(name);
+    let place = entry.map_or(Place::Absent, |(key, _)| Place::File(key.span()));
+    let table = entry.and_then(|(_, value)| value.get_ref().as_table());
+    let mut section = Section::new(reader, name, table, place);
+    section.add_prefix(section_prefix(name));
+    section
+}
+
+/// The elements of `[[kind]]` with their names; a name can be overridden by `PGBRAID_KIND_<n>_NAME` only.
+fn elements<'r, 'a>(
+    reader: &'r Reader<'a>,
+    document: &'r DeTable<'a>,
+    kind: &'static str,
+) -> Vec<(String, Section<'r, 'a>)> {
+    let Some(DeValue::Array(array)) = document.get(kind).map(Spanned::get_ref) else {
+        return Vec::new();
+    };
+    let numbered = array.iter().enumerate();
+    numbered
+        .map(|(i, element)| {
+            let place = Place::File(element.span());
+            if !element.get_ref().is_table() {
+                let message = format!("is of type {}", element.get_ref().type_str());
+                let expected = format!("a section, [[{kind}]]");
+                reader.mistake(&place, kind, message, expected);
+            }
+            let mut section = Section::new(reader, kind, element.get_ref().as_table(), place);
+            section.set_label(format!("{kind}.{}", i + 1));
+            section.add_prefix(format!("{}{}_", section_prefix(kind), i + 1));
+            let name = section.required("name", &format!("the name of the {kind}"));
+            if let Some(name) = &name {
+                section.set_label(format!("{kind}.{name}"));
+                section.add_prefix(format!("{}{}_", section_prefix(kind), variable_part(name)));
+            }
+            (name.unwrap_or_default(), section)
+        })
+        .collect()
+}
+
+fn server(section: &Section<'_, '_>) -> Server {
+    let default = Server::default();
+    let listen = |key, text: String| {
+        let off = key == "http" && text.is_empty();
+        if !off && address(&text).is_none() {
+            section.mistake(key, format!("is {text:?}"), value::ADDRESS);
+        }
+        text
+    };
+    let text = |key| section.read(key, value::ADDRESS, |s| s.text().map(str::to_string));
+    let server = Server {
+        listen: text("listen").map_or(default.listen, |t| listen("listen", t)),
+        http: text("http").map_or(default.http, |t| listen("http", t)),
+        max_clients: section
+            .number("max_clients", 1..1_000_001)
+            .map_or(default.max_clients, |n| n as usize),
+        login_timeout: section
+            .positive_duration("login_timeout")
+            .unwrap_or(default.login_timeout),
+        // Below 64 KiB ordinary statements would not fit; PostgreSQL itself takes messages up to 1 GiB.
+        message_bytes_max: section
+            .size("message_bytes_max", 64 << 10..(1 << 30) + 1)
+            .map_or(default.message_bytes_max, |n| n as usize),
+        shutdown_grace: section
+            .duration("shutdown_grace")
+            .unwrap_or(default.shutdown_grace),
+        shard_silence_timeout: section
+            .duration("shard_silence_timeout")
+            .unwrap_or(default.shard_silence_timeout),
+    };
+    // Port 0 is "any free port", so two of them do not clash.
+    if server.listen == server.http && !server.listen.ends_with(":0") {
+        section.mistake(
+            "http",
+            "is the address of server.listen",
+            "another port, or \"\" for none",
+        );
+    }
+    section.finish();
+    server
+}
+
+fn database(section: &Section<'_, '_>, names: &ShardNames) -> Database {
+    let name = section.required("name", "the name of the database that clients connect to");
+    let home = names.read(section, "home");
+    let words = [("refuse", 0), ("reference", 1), ("home", 2)];
+    let undeclared = match section.choice("undeclared", &words) {
+        Some(1) => Undeclared::Reference,
+        Some(2) => Undeclared::Home(home.unwrap_or(0)),
+        _ => Undeclared::Refuse,
+    };
+    if section.has("home") && !matches!(undeclared, Undeclared::Home(_)) {
+        section.mistake(
+            "home",
+            "is given without undeclared = \"home\"",
+            "undeclared = \"home\", or no home",
+        );
+    }
+    let function = section.choice("function", &FUNCTIONS);
+    let refresh = section.positive_duration("catalog_refresh");
+    section.finish();
+    Database {
+        name: name.unwrap_or_default(),
+        function: function.unwrap_or(FunctionName::Postgres),
+        undeclared,
+        catalog_refresh: refresh.unwrap_or(Database::default().catalog_refresh),
+    }
+}
+
+pub(super) const FUNCTIONS: [(&str, FunctionName); 5] = [
+    ("postgres", FunctionName::Postgres),
+    ("modulo", FunctionName::Modulo),
+    ("hive", FunctionName::Hive),
+    ("range", FunctionName::Range),
+    ("list", FunctionName::List),
+];
+
+fn shards(sections: &[(String, Section<'_, '_>)], database: &Database) -> Vec<Option<Shard>> {
+    let mut names = HashMap::new();
+    let mut servers = HashMap::new();
+    let shards: Vec<Option<Shard>> = sections
+        .iter()
+        .map(|(name, section)| {
+            unique(&mut names, name, section, "shard");
+            let shard = shard(name, section, database)?;
+            let server = (shard.host.clone(), shard.port, shard.dbname.clone());
+            // Reading a database twice would give each of its rows twice.
+            if let Some(other) = servers.insert(server, name.clone()) {
+                let message = format!("is the same database as shard {other}");
+                section.mistake(
+                    "host",
+                    message,
+                    "another host, port or dbname for each shard",
+                );
+            }
+            Some(shard)
+        })
+        .collect();
+    if let (Some((_, last)), true) = (sections.last(), shards.len() > SHARDS_MAX) {
+        let message = format!("there are {} shards", shards.len());
+        last.mistake("name", message, format!("at most {SHARDS_MAX}"));
+    }
+    shards
+}
+
+fn shard(name: &str, section: &Section<'_, '_>, database: &Database) -> Option<Shard> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.chars().all(word) {
+        // It labels metrics and names environment variables.
+        section.mistake(
+            "name",
+            format!("is {name:?}"),
+            "letters, digits, '-' and '_'",
+        );
+    }
+    let host = section.required(
+        "host",
+        "a host name, an address, or the folder of a unix socket",
+    );
+    if let Some(host) = &host {
+        let looks_numeric = value::all_digits_and_dots(host) && host.contains('.');
+        let bad_address = looks_numeric && host.parse::<std::net::Ipv4Addr>().is_err();
+        if bad_address || host.contains(char::is_whitespace) && !host.starts_with('/') {
+            let expected = "a host name, an address, or the folder of a unix socket";
+            section.mistake("host", format!("is {host:?}"), expected);
+        }
+    }
+    let modes = [
+        ("disable", SslMode::Disable),
+        ("prefer", SslMode::Prefer),
+        ("require", SslMode::Require),
+        ("verify-ca", SslMode::VerifyCa),
+        ("verify-full", SslMode::VerifyFull),
+    ];
+    let port = section.number("port", 1..65_536).unwrap_or(5432);
+    let dbname = section.text("dbname", "the name of a database");
+    let user = section.required("user", "the role pgbraid logs in as");
+    let password = section
+        .secret("password")
+        .unwrap_or_else(|| Secret::new(""));
+    let sslmode = section.choice("sslmode", &modes).unwrap_or(SslMode::Prefer);
+    let sslrootcert = section.file("sslrootcert");
+    if sslrootcert.is_some() && !matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull) {
+        let message = "has no effect under this sslmode";
+        section.mistake(
+            "sslrootcert",
+            message,
+            "sslmode = \"verify-full\" or \"verify-ca\" beside it",
+        );
+    }
+    section.finish();
+    Some(Shard {
+        name: name.to_string(),
+        host: host?,
+        port: u16::try_from(port).ok()?,
+        dbname: dbname.unwrap_or_else(|| database.name.clone()),
+        user: user?,
+        password,
+        sslmode,
+        sslrootcert,
+    })
+}
+
+fn tables(
+    sections: &[(String, Section<'_, '_>)],
+    database: &Database,
+    names: &ShardNames,
+) -> Vec<TableRule> {
+    let mut seen: BTreeMap<(String, String), ()> = BTreeMap::new();
+    let mut rules = Vec::new();
+    for (name, section) in sections {
+        let Some(rule) = table_rule(name, section, database, names) else {
+            continue;
+        };
+        if seen
+            .insert((rule.schema.clone(), rule.name.clone()), ())
+            .is_some()
+        {
+            section.mistake("name", "is declared twice", "one [[table]] for each table");
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn users(
+    reader: &Reader<'_>,
+    sections: &[(String, Section<'_, '_>)],
+    auth: AuthMethod,
+) -> Vec<User> {
+    let mut names = HashMap::new();
+    if sections.is_empty() && auth == AuthMethod::Scram && !reader.broken {
+        let message = "no user is configured, so nobody could log in";
+        reader.mistake(
+            &Place::Absent,
+            "user",
+            message,
+            "at least one [[user]], or auth.method = \"trust\"",
+        );
+    }
+    let user = |(name, section): &(String, Section<'_, '_>)| {
+        unique(&mut names, name, section, "user");
+        let password = section.secret("password");
+        let expected = "a password or a SCRAM-SHA-256 verifier (auth.method is \"scram\")";
+        match &password {
+            None if section.has("password") => {}
+            None if auth == AuthMethod::Scram => section.missing("password", expected),
+            Some(p) if p.reveal().is_empty() && auth == AuthMethod::Scram => {
+                section.mistake("password", "is empty", expected);
+            }
+            Some(p) if p.reveal().starts_with("SCRAM-") && !is_verifier(p.reveal()) => {
+                let form =
+                    "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>, as in pg_authid";
+                section.mistake("password", "is not a whole SCRAM-SHA-256 verifier", form);
+            }
+            _ => {}
+        }
+        section.finish();
+        User {
+            name: name.clone(),
+            password: password.unwrap_or_else(|| Secret::new("")),
+        }
+    };
+    sections.iter().map(user).collect()
+}
+
+/// The form of a verifier as PostgreSQL stores it (manual, chapter "pg_authid").
+fn is_verifier(text: &str) -> bool {
+    let base64 = |part: &str, bytes: usize| {
+        let alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+        part.len() >= bytes.div_ceil(3) * 4 && part.len() % 4 == 0 && part.chars().all(alphabet)
+    };
+    let parts = || {
+        let (head, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
+        let (iterations, salt) = head.split_once(':')?;
+        let (stored, server) = keys.split_once(':')?;
+        let right = iterations.parse::<u32>().is_ok_and(|n| n > 0)
+            && base64(salt, 1)
+            && base64(stored, 32)
+            && base64(server, 32);
+        right.then_some(())
+    };
+    parts().is_some()
+}
+
+fn unique(seen: &mut HashMap<String, ()>, name: &str, section: &Section<'_, '_>, kind: &str) {
+    if !name.is_empty() && seen.insert(name.to_string(), ()).is_some() {
+        section.mistake(
+            "name",
+            "is used twice",
+            format!("a name of its own for each {kind}"),
+        );
+    }
+}
+
+fn auth(section: &Section<'_, '_>) -> AuthMethod {
+    let words = [("scram", AuthMethod::Scram), ("trust", AuthMethod::Trust)];
+    let method = section.choice("method", &words);
+    section.finish();
+    method.unwrap_or_default()
+}
+
+fn tls(section: &Section<'_, '_>) -> Tls {
+    let words = [
+        ("disable", TlsMode::Disable),
+        ("prefer", TlsMode::Prefer),
+        ("require", TlsMode::Require),
+    ];
+    let mode = section
+        .choice("mode", &words)
+        .unwrap_or(Tls::default().mode);
+    let tls = Tls {
+        mode,
+        cert: section.file("cert"),
+        key: section.file("key"),
+    };
+    for (key, what) in [("cert", "certificate chain"), ("key", "private key")] {
+        if mode != TlsMode::Disable && !section.has(key) {
+            section.missing(
+                key,
+                &format!("the PEM file of the {what} (tls.mode is not \"disable\")"),
+            );
+        }
+    }
+    section.finish();
+    tls
+}
+
+fn pool(section: &Section<'_, '_>) -> Pool {
+    let default = Pool::default();
+    let count = |key, default| {
+        section
+            .number(key, 1..10_001)
+            .map_or(default, |n| n as usize)
+    };
+    let duration = |key, default| section.positive_duration(key).unwrap_or(default);
+    let pool = Pool {
+        size: count("size", default.size),
+        merge_size: count("merge_size", default.merge_size),
+        idle_timeout: duration("idle_timeout", default.idle_timeout),
+        max_lifetime: duration("max_lifetime", default.max_lifetime),
+        queue_timeout: duration("queue_timeout", default.queue_timeout),
+        connect_timeout: duration("connect_timeout", default.connect_timeout),
+    };
+    section.finish();
+    pool
+}
+
+fn merge(section: &Section<'_, '_>) -> Merge {
+    let default = Merge::default();
+    let most = i64::MAX as u64;
+    let merge = Merge {
+        memory_max: section
+            .size("memory_max", 1 << 20..most)
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(default.memory_max),
+        max_staged_bytes: section
+            .size("max_staged_bytes", 1 << 20..most)
+            .unwrap_or(default.max_staged_bytes),
+    };
+    section.finish();
+    merge
+}
+
+fn log(section: &Section<'_, '_>) -> Log {
+    let default = Log::default();
+    let expected =
+        "error, warn, info, debug, trace or off, or such a list as \"info,pgbraid::planner=debug\"";
+    let level = section.read("level", expected, |s| {
+        s.text().filter(|t| is_filter(t)).map(str::to_string)
+    });
+    let json = section.choice("format", &[("human", false), ("json", true)]);
+    section.finish();
+    Log {
+        level: level.unwrap_or(default.level),
+        json: json.unwrap_or(default.json),
+    }
+}
+
+/// `level` or `module=level`, with commas between.
+fn is_filter(text: &str) -> bool {
+    let level = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        ["off", "error", "warn", "info", "debug", "trace"].contains(&word.as_str())
+    };
+    let module = |word: &str| {
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        !word.is_empty() && word.chars().all(name)
+    };
+    text.split(',')
+        .map(str::trim)
+        .all(|directive| match directive.split_once('=') {
+            Some((target, word)) => module(target) && level(word),
+            None => level(directive),
+        })
+}

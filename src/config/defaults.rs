@@ -1,0 +1,72 @@
+//! The defaults of every section, in one place. `config/pgbraid.toml` says why each is what it is; a test compares the two.
+
+use std::time::Duration;
+
+use super::{Database, FunctionName, Log, Merge, Pool, Server, Tls, TlsMode, Undeclared};
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:6432".into(),
+            http: "127.0.0.1:9632".into(),
+            max_clients: 1000,
+            login_timeout: Duration::from_secs(60),
+            message_bytes_max: 256 << 20,
+            shutdown_grace: Duration::from_secs(30),
+            shard_silence_timeout: Duration::ZERO,
+        }
+    }
+}
+
+impl Default for Database {
+    /// All but the name, which has no default.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            function: FunctionName::Postgres,
+            undeclared: Undeclared::Refuse,
+            catalog_refresh: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            mode: TlsMode::Disable,
+            cert: None,
+            key: None,
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            size: 32,
+            merge_size: 8,
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3600),
+            queue_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Merge {
+    fn default() -> Self {
+        Self {
+            memory_max: 256 << 20,
+            max_staged_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+            json: false,
+        }
+    }
+}
