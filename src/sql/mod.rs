@@ -1,1 +1,222 @@
-//! The only module that names the parser crate.
+//! The only module that names the parser crate: text to syntax tree and back, what a statement is, walks over a tree.
+
+mod classify;
+mod depth;
+mod print;
+mod walk;
+
+pub use classify::{
+    CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, SetConfig, TransactionOptions,
+    classify, set_config_literal,
+};
+pub use pg_query::protobuf as ast;
+pub use print::{expression_text, quote_identifier, quote_literal, select_text, statement_text};
+pub use walk::{
+    Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
+    select_children_mut, statement_functions, walk,
+};
+
+/// Longest statement text that is parsed, in bytes. PostgreSQL's own limit is a gigabyte; a tree takes some forty times
+/// its text, so a proxy with many sessions stops earlier.
+pub const STATEMENT_BYTES_MAX: usize = 16 << 20;
+
+/// Deepest nesting a statement may have by the estimate of `depth`, which is never too low. Above it the parser's C code
+/// could exhaust even the large stack it is given.
+const DEPTH_MAX: usize = 3_000;
+
+/// Depth up to which any thread's stack will do.
+const DEPTH_SHALLOW: usize = 200;
+
+/// Stack of the thread that parses deep statements.
+const DEEP_STACK_BYTES: usize = 64 << 20;
+
+/// One statement of a message: its own text and tree. Locations in the tree are byte offsets into `text`.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Without the semicolon behind it and white space around it; comments before it are kept.
+    pub text: String,
+    /// Byte offset of `text` in the message.
+    pub offset: usize,
+    pub node: ast::node::Node,
+}
+
+/// Why a text could not be parsed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ParseError {
+    pub sqlstate: &'static str,
+    pub message: String,
+    /// 1-based character position, as PostgreSQL counts it.
+    pub position: Option<usize>,
+}
+
+impl ParseError {
+    fn too_complex() -> Self {
+        Self {
+            sqlstate: "54001",
+            message: "statement is nested too deeply".into(),
+            position: None,
+        }
+    }
+}
+
+/// Parses a message of any number of statements; an empty one gives none.
+///
+/// # Errors
+/// 42601 with the position of the offending token; 54000 for a text over `STATEMENT_BYTES_MAX`; 54001 for nesting that is too deep.
+pub fn parse(text: &str) -> Result<Vec<Statement>, ParseError> {
+    if text.len() > STATEMENT_BYTES_MAX {
+        return Err(ParseError {
+            sqlstate: "54000",
+            message: format!("statement is longer than {STATEMENT_BYTES_MAX} bytes"),
+            position: None,
+        });
+    }
+    match depth::estimate(text) {
+        0..=DEPTH_SHALLOW => parse_here(text),
+        n if n <= DEPTH_MAX => on_deep_stack(|| parse_here(text)),
+        _ => Err(ParseError::too_complex()),
+    }
+}
+
+fn on_deep_stack<T: Send>(
+    f: impl FnOnce() -> Result<T, ParseError> + Send,
+) -> Result<T, ParseError> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("parse".into())
+            .stack_size(DEEP_STACK_BYTES)
+            .spawn_scoped(scope, f)
+            .map_err(|_| ParseError::too_complex())?
+            .join()
+            .unwrap_or_else(|_| Err(ParseError::too_complex()))
+    })
+}
+
+fn parse_here(text: &str) -> Result<Vec<Statement>, ParseError> {
+    let tree = match pg_query::parse(text, 0) {
+        Ok(tree) => tree.protobuf,
+        // The decoder stops at a depth of 100 messages, about fifty levels of the tree: that also bounds every
+        // recursion over it, down to its drop.
+        Err(pg_query::Error::Decode(_)) => return Err(ParseError::too_complex()),
+        Err(e) => return Err(syntax_error(text, &e)),
+    };
+    let mut statements = Vec::with_capacity(tree.stmts.len());
+    for raw in tree.stmts {
+        let Some(node) = raw.stmt.and_then(|s| s.node) else {
+            continue;
+        };
+        let start = usize::try_from(raw.stmt_location)
+            .unwrap_or(0)
+            .min(text.len());
+        let end = match usize::try_from(raw.stmt_len) {
+            Ok(0) | Err(_) => text.len(),
+            Ok(n) => (start + n).min(text.len()),
+        };
+        let Some(slice) = text.get(start..end) else {
+            return Err(ParseError::too_complex());
+        };
+        let body = slice.trim_start();
+        let offset = start + (slice.len() - body.len());
+        let text = body.trim_end().trim_end_matches(';').trim_end();
+        // Locations count from the start of the message; a second parse makes them count from the statement's own text.
+        let node = if offset == 0 { node } else { parse_one(text)? };
+        statements.push(Statement {
+            text: text.to_owned(),
+            offset,
+            node,
+        });
+    }
+    Ok(statements)
+}
+
+fn parse_one(text: &str) -> Result<ast::node::Node, ParseError> {
+    let tree = pg_query::parse(text, 0)
+        .map_err(|e| syntax_error(text, &e))?
+        .protobuf;
+    tree.stmts
+        .into_iter()
+        .next()
+        .and_then(|raw| raw.stmt?.node)
+        .ok_or_else(ParseError::too_complex)
+}
+
+/// Turns the parser's message into PostgreSQL's error. The crate keeps the cursor position to itself, so it is found again
+/// from the token that the message quotes.
+fn syntax_error(text: &str, error: &pg_query::Error) -> ParseError {
+    let message = match error {
+        pg_query::Error::Parse(m) => m.clone(),
+        other => other.to_string(),
+    };
+    let offset = error_offset(text, &message);
+    ParseError {
+        sqlstate: "42601",
+        position: offset
+            .and_then(|o| text.get(..o))
+            .map(|s| s.chars().count() + 1),
+        message,
+    }
+}
+
+/// Byte offset of the token an error message names. A prefix of the text that stops before the offending token fails "at
+/// end of input" or not at all, one that contains it fails "at or near" it: the first such occurrence is found by bisection.
+fn error_offset(text: &str, message: &str) -> Option<usize> {
+    if message.ends_with("at end of input") {
+        return Some(text.len());
+    }
+    let token = message.split_once("at or near \"")?.1.strip_suffix('"')?;
+    if token.is_empty() {
+        return None;
+    }
+    let places: Vec<usize> = text.match_indices(token).map(|(i, _)| i).collect();
+    let fails = |at: &usize| match text.get(..at + token.len()).map(|t| pg_query::parse(t, 0)) {
+        Some(Err(pg_query::Error::Parse(m))) => m == message,
+        _ => false,
+    };
+    let first = places.partition_point(|p| !fails(p));
+    places.get(first).or(places.last()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_a_message_into_statements_with_their_own_text() {
+        let all = parse("select 1; ;\n  select 'ä;', 2 ;").expect("valid");
+        let texts: Vec<_> = all.iter().map(|s| s.text.as_str()).collect();
+        assert_eq!(texts, ["select 1", "select 'ä;', 2"]);
+        assert!(parse("  -- nothing").expect("valid").is_empty());
+    }
+
+    #[test]
+    fn syntax_errors_carry_the_position_postgresql_gives() {
+        let at = |sql: &str| parse(sql).expect_err("invalid").position;
+        assert_eq!(at("select from where"), Some(13));
+        assert_eq!(at("select a a from t where where x"), Some(25));
+        assert_eq!(at("select 'ü' from t order"), Some(24));
+        assert_eq!(parse("selec 1").expect_err("invalid").sqlstate, "42601");
+        assert_eq!(
+            parse("selec 1").expect_err("invalid").message,
+            "syntax error at or near \"selec\""
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_not_fatal() {
+        for (open, n) in [
+            ("- ", 2_000),
+            ("- ", 1_000_000),
+            ("not ", 100_000),
+            ("(", 5_000),
+            ("a + ", 40_000),
+        ] {
+            let sql = format!("select {}a", open.repeat(n));
+            assert!(parse(&sql).is_err(), "{open}");
+        }
+        let list = format!("select 1 where 1 in ({}1)", "1,".repeat(100_000));
+        assert!(parse(&list).is_ok());
+        let ors = format!("select 1 where 1 = 2 {}", "or 1 = 3 ".repeat(20_000));
+        assert!(parse(&ors).is_ok());
+    }
+}

@@ -1,0 +1,605 @@
+//! What the session must do with a statement.
+
+use pg_query::protobuf::{self as ast, node::Node};
+
+use super::Statement;
+
+/// A statement by who deals with it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// SELECT, VALUES, TABLE. A data-modifying CTE does not make it another kind: see `writes`.
+    Select {
+        /// WITH … INSERT/UPDATE/DELETE/MERGE, or SELECT INTO.
+        writes: bool,
+        /// FOR UPDATE and its like at any level.
+        locks: bool,
+    },
+    Explain {
+        options: ExplainOptions,
+        /// The statement explained.
+        inner: String,
+    },
+    Begin {
+        options: TransactionOptions,
+    },
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    TwoPhase,
+    Savepoint {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
+    RollbackTo {
+        name: String,
+    },
+    /// SET name = …; `SET TIME ZONE` is `timezone`, `SET ROLE` `role`. `to_default` for `= DEFAULT`.
+    Set {
+        name: String,
+        local: bool,
+        to_default: bool,
+    },
+    /// RESET name, or ALL where `None`.
+    Reset {
+        name: Option<String>,
+    },
+    Show {
+        name: String,
+    },
+    SetTransaction {
+        options: TransactionOptions,
+    },
+    /// SET SESSION CHARACTERISTICS AS TRANSACTION.
+    SetSessionCharacteristics {
+        options: TransactionOptions,
+    },
+    SetConstraints,
+    /// DISCARD ALL, PLANS, SEQUENCES, TEMP.
+    Discard {
+        all: bool,
+    },
+    /// DEALLOCATE name, or ALL where `None`.
+    Deallocate {
+        name: Option<String>,
+    },
+    Prepare {
+        name: String,
+        /// Type names as written, joined as SQL.
+        inner: String,
+    },
+    Execute {
+        name: String,
+    },
+    DeclareCursor {
+        name: String,
+        cursor: CursorKind,
+        /// The cursor's query.
+        inner: String,
+    },
+    Fetch {
+        name: String,
+        direction: FetchDirection,
+        /// i64::MAX for ALL.
+        count: i64,
+        is_move: bool,
+    },
+    /// CLOSE name, or ALL where `None`.
+    CloseCursor {
+        name: Option<String>,
+    },
+    CopyOut {
+        /// The query of COPY (query) TO.
+        inner: Option<String>,
+    },
+    CopyIn,
+    Listen,
+    Unlisten,
+    Notify,
+    Lock,
+    Insert,
+    Update,
+    Delete,
+    Merge,
+    /// Anything that changes the catalog; also VACUUM, ANALYZE, REINDEX and their like.
+    Ddl,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExplainFormat {
+    #[default]
+    Text,
+    Other,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExplainOptions {
+    pub analyze: bool,
+    pub verbose: bool,
+    pub format: ExplainFormat,
+    /// Name and value of every option, for passing on.
+    pub all: Vec<(String, Option<String>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TransactionOptions {
+    /// `serializable`, `repeatable read`, `read committed`, `read uncommitted`.
+    pub isolation: Option<String>,
+    pub read_only: Option<bool>,
+    pub deferrable: Option<bool>,
+    /// SET TRANSACTION SNAPSHOT.
+    pub snapshot: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CursorKind {
+    pub binary: bool,
+    pub scroll: bool,
+    pub no_scroll: bool,
+    pub hold: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchDirection {
+    Forward,
+    Backward,
+    Absolute,
+    Relative,
+}
+
+/// Says what a statement is.
+pub fn classify(statement: &Statement) -> Kind {
+    match &statement.node {
+        Node::SelectStmt(s) => select_kind(s),
+        Node::ExplainStmt(e) => explain_kind(e, &statement.text),
+        Node::TransactionStmt(t) => transaction_kind(t),
+        Node::VariableSetStmt(v) => set_kind(v),
+        Node::VariableShowStmt(v) => Kind::Show {
+            name: v.name.clone(),
+        },
+        Node::ConstraintsSetStmt(_) => Kind::SetConstraints,
+        Node::DiscardStmt(d) => Kind::Discard {
+            all: d.target == ast::DiscardMode::DiscardAll as i32,
+        },
+        Node::DeallocateStmt(d) => Kind::Deallocate {
+            name: (!d.isall).then(|| d.name.clone()),
+        },
+        Node::PrepareStmt(p) => Kind::Prepare {
+            name: p.name.clone(),
+            inner: inner_text(p.query.as_deref()),
+        },
+        Node::ExecuteStmt(e) => Kind::Execute {
+            name: e.name.clone(),
+        },
+        Node::DeclareCursorStmt(c) => Kind::DeclareCursor {
+            name: c.portalname.clone(),
+            cursor: cursor_kind(c.options),
+            inner: inner_text(c.query.as_deref()),
+        },
+        Node::FetchStmt(f) => fetch_kind(f),
+        Node::ClosePortalStmt(c) => Kind::CloseCursor {
+            name: (!c.portalname.is_empty()).then(|| c.portalname.clone()),
+        },
+        Node::CopyStmt(c) if c.is_from => Kind::CopyIn,
+        Node::CopyStmt(c) => Kind::CopyOut {
+            inner: c.query.as_deref().map(|q| inner_text(Some(q))),
+        },
+        Node::ListenStmt(_) => Kind::Listen,
+        Node::UnlistenStmt(_) => Kind::Unlisten,
+        Node::NotifyStmt(_) => Kind::Notify,
+        Node::LockStmt(_) => Kind::Lock,
+        Node::InsertStmt(_) => Kind::Insert,
+        Node::UpdateStmt(_) => Kind::Update,
+        Node::DeleteStmt(_) => Kind::Delete,
+        Node::MergeStmt(_) => Kind::Merge,
+        Node::DoStmt(_) | Node::CallStmt(_) | Node::LoadStmt(_) | Node::CheckPointStmt(_) => {
+            Kind::Other
+        }
+        _ => Kind::Ddl,
+    }
+}
+
+fn inner_text(node: Option<&ast::Node>) -> String {
+    node.and_then(|n| n.node.as_ref())
+        .and_then(|n| super::statement_text(n).ok())
+        .unwrap_or_default()
+}
+
+fn select_kind(select: &ast::SelectStmt) -> Kind {
+    let (mut writes, mut locks) = (false, false);
+    let known = super::walk(super::Child::Select(select), &mut |c| {
+        let select = match c {
+            super::Child::Select(s) => Some(s),
+            super::Child::Node(n) => match &n.node {
+                Some(Node::SelectStmt(s)) => Some(&**s),
+                Some(
+                    Node::InsertStmt(_)
+                    | Node::UpdateStmt(_)
+                    | Node::DeleteStmt(_)
+                    | Node::MergeStmt(_),
+                ) => {
+                    writes = true;
+                    return false;
+                }
+                _ => None,
+            },
+        };
+        if let Some(s) = select {
+            writes |= s.into_clause.is_some();
+            locks |= !s.locking_clause.is_empty();
+        }
+        true
+    });
+    let _ = known;
+    Kind::Select { writes, locks }
+}
+
+fn string_of(node: Option<&ast::Node>) -> Option<String> {
+    match node.and_then(|n| n.node.as_ref())? {
+        Node::String(s) => Some(s.sval.clone()),
+        Node::Integer(i) => Some(i.ival.to_string()),
+        Node::Float(f) => Some(f.fval.clone()),
+        Node::Boolean(b) => Some(b.boolval.to_string()),
+        Node::TypeCast(t) => string_of(t.arg.as_deref()),
+        Node::AConst(c) => match c.val.as_ref()? {
+            ast::a_const::Val::Ival(i) => Some(i.ival.to_string()),
+            ast::a_const::Val::Fval(f) => Some(f.fval.clone()),
+            ast::a_const::Val::Boolval(b) => Some(b.boolval.to_string()),
+            ast::a_const::Val::Sval(s) => Some(s.sval.clone()),
+            ast::a_const::Val::Bsval(b) => Some(b.bsval.clone()),
+        },
+        _ => None,
+    }
+}
+
+fn options(list: &[ast::Node]) -> impl Iterator<Item = &ast::DefElem> {
+    list.iter().filter_map(|n| match &n.node {
+        Some(Node::DefElem(d)) => Some(&**d),
+        _ => None,
+    })
+}
+
+/// A boolean option without a value is on; PostgreSQL takes true/on/1 and false/off/0.
+fn is_on(value: Option<&str>) -> bool {
+    value.is_none_or(|v| v == "1" || ["true", "on"].iter().any(|t| v.eq_ignore_ascii_case(t)))
+}
+
+fn explain_kind(explain: &ast::ExplainStmt, text: &str) -> Kind {
+    let mut out = ExplainOptions::default();
+    for option in options(&explain.options) {
+        let value = string_of(option.arg.as_deref());
+        match option.defname.as_str() {
+            "analyze" => out.analyze = is_on(value.as_deref()),
+            "verbose" => out.verbose = is_on(value.as_deref()),
+            "format"
+                if value
+                    .as_deref()
+                    .is_some_and(|v| !v.eq_ignore_ascii_case("text")) =>
+            {
+                out.format = ExplainFormat::Other;
+            }
+            _ => {}
+        }
+        out.all.push((option.defname.clone(), value));
+    }
+    let deparsed = inner_text(explain.query.as_deref());
+    Kind::Explain {
+        options: out,
+        inner: explained_text(text, explain).unwrap_or(deparsed),
+    }
+}
+
+/// The explained statement as the client wrote it, where it can be cut from the text: behind the options.
+fn explained_text(text: &str, explain: &ast::ExplainStmt) -> Option<String> {
+    let wanted = explain.query.as_deref()?.node.as_ref()?;
+    let lower = text.to_ascii_lowercase();
+    let starts = [
+        "select", "with", "values", "table", "(", "insert", "update", "delete", "merge",
+    ];
+    let mut places: Vec<usize> = starts
+        .iter()
+        .flat_map(|w| lower.match_indices(w).map(|(i, _)| i).take(4))
+        .collect();
+    places.sort_unstable();
+    places.into_iter().find_map(|at| {
+        let tail = text.get(at..)?;
+        let parsed = super::parse(tail).ok()?;
+        let [one] = parsed.as_slice() else {
+            return None;
+        };
+        (super::statement_text(&one.node) == super::statement_text(wanted))
+            .then(|| one.text.clone())
+    })
+}
+
+fn transaction_options(list: &[ast::Node]) -> TransactionOptions {
+    let mut out = TransactionOptions::default();
+    for option in options(list) {
+        let value = string_of(option.arg.as_deref());
+        match option.defname.as_str() {
+            "transaction_isolation" => out.isolation = value.map(|v| v.to_ascii_lowercase()),
+            "transaction_read_only" => out.read_only = Some(is_on(value.as_deref())),
+            "transaction_deferrable" => out.deferrable = Some(is_on(value.as_deref())),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn transaction_kind(t: &ast::TransactionStmt) -> Kind {
+    use ast::TransactionStmtKind as K;
+    let name = || t.savepoint_name.clone();
+    match K::try_from(t.kind) {
+        Ok(K::TransStmtBegin | K::TransStmtStart) => Kind::Begin {
+            options: transaction_options(&t.options),
+        },
+        Ok(K::TransStmtCommit) => Kind::Commit { chain: t.chain },
+        Ok(K::TransStmtRollback) => Kind::Rollback { chain: t.chain },
+        Ok(K::TransStmtSavepoint) => Kind::Savepoint { name: name() },
+        Ok(K::TransStmtRelease) => Kind::Release { name: name() },
+        Ok(K::TransStmtRollbackTo) => Kind::RollbackTo { name: name() },
+        _ => Kind::TwoPhase,
+    }
+}
+
+fn set_kind(v: &ast::VariableSetStmt) -> Kind {
+    use ast::VariableSetKind as K;
+    match K::try_from(v.kind) {
+        Ok(K::VarResetAll) => Kind::Reset { name: None },
+        Ok(K::VarReset) => Kind::Reset {
+            name: Some(v.name.clone()),
+        },
+        Ok(K::VarSetMulti) => {
+            let mut options = transaction_options(&v.args);
+            match v.name.as_str() {
+                "TRANSACTION" => Kind::SetTransaction { options },
+                "SESSION CHARACTERISTICS" => Kind::SetSessionCharacteristics { options },
+                _ => {
+                    options.snapshot = string_of(v.args.first());
+                    Kind::SetTransaction { options }
+                }
+            }
+        }
+        kind => Kind::Set {
+            name: v.name.clone(),
+            local: v.is_local,
+            to_default: kind == Ok(K::VarSetDefault),
+        },
+    }
+}
+
+/// Bits of `CURSOR_OPT_*` in PostgreSQL's parsenodes.h.
+fn cursor_kind(options: i32) -> CursorKind {
+    CursorKind {
+        binary: options & 0x0001 != 0,
+        scroll: options & 0x0002 != 0,
+        no_scroll: options & 0x0004 != 0,
+        hold: options & 0x0020 != 0,
+    }
+}
+
+fn fetch_kind(f: &ast::FetchStmt) -> Kind {
+    use ast::FetchDirection as D;
+    Kind::Fetch {
+        name: f.portalname.clone(),
+        direction: match D::try_from(f.direction) {
+            Ok(D::FetchBackward) => FetchDirection::Backward,
+            Ok(D::FetchAbsolute) => FetchDirection::Absolute,
+            Ok(D::FetchRelative) => FetchDirection::Relative,
+            _ => FetchDirection::Forward,
+        },
+        count: f.how_many,
+        is_move: f.ismove,
+    }
+}
+
+/// `SELECT set_config('name', 'value', is_local)` and nothing else: a SET in the form of a SELECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetConfig {
+    pub name: String,
+    pub value: String,
+    pub is_local: bool,
+}
+
+/// Recognises a SELECT whose only column is set_config with literal arguments.
+pub fn set_config_literal(statement: &Statement) -> Option<SetConfig> {
+    let Node::SelectStmt(select) = &statement.node else {
+        return None;
+    };
+    if !select.from_clause.is_empty()
+        || select.with_clause.is_some()
+        || select.where_clause.is_some()
+    {
+        return None;
+    }
+    let [
+        ast::Node {
+            node: Some(Node::ResTarget(target)),
+        },
+    ] = select.target_list.as_slice()
+    else {
+        return None;
+    };
+    let Some(Node::FuncCall(call)) = target.val.as_deref().and_then(|v| v.node.as_ref()) else {
+        return None;
+    };
+    let names: Vec<_> = call
+        .funcname
+        .iter()
+        .filter_map(|n| string_of(Some(n)))
+        .collect();
+    let is_it = matches!(
+        names.iter().map(String::as_str).collect::<Vec<_>>()[..],
+        ["set_config"] | ["pg_catalog", "set_config"]
+    );
+    match call.args.as_slice() {
+        [name, value, is_local] if is_it => Some(SetConfig {
+            name: string_of(Some(name))?,
+            value: string_of(Some(value))?,
+            is_local: is_on(Some(&string_of(Some(is_local))?)),
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(sql: &str) -> Kind {
+        classify(&super::super::parse(sql).expect("valid")[0])
+    }
+
+    #[test]
+    fn session_statements_are_told_apart() {
+        let read = |sql| {
+            kind(sql)
+                == Kind::Select {
+                    writes: false,
+                    locks: false,
+                }
+        };
+        assert!(
+            read("select 1")
+                && read("values (1)")
+                && read("table t")
+                && read("(select 1) union select 2")
+        );
+        assert_eq!(
+            kind("select * into x from t"),
+            Kind::Select {
+                writes: true,
+                locks: false
+            }
+        );
+        assert_eq!(
+            kind("with x as (delete from t returning *) select * from x"),
+            Kind::Select {
+                writes: true,
+                locks: false
+            }
+        );
+        assert_eq!(
+            kind("select * from (select 1 from t for update) q"),
+            Kind::Select {
+                writes: false,
+                locks: true
+            }
+        );
+        assert_eq!(
+            kind("begin isolation level repeatable read, read only"),
+            Kind::Begin {
+                options: TransactionOptions {
+                    isolation: Some("repeatable read".into()),
+                    read_only: Some(true),
+                    ..Default::default()
+                }
+            }
+        );
+        assert_eq!(kind("commit and chain"), Kind::Commit { chain: true });
+        assert_eq!(kind("abort"), Kind::Rollback { chain: false });
+        assert_eq!(
+            kind("rollback to savepoint \"A b\""),
+            Kind::RollbackTo { name: "A b".into() }
+        );
+        assert_eq!(
+            kind("set local time zone 'UTC'"),
+            Kind::Set {
+                name: "timezone".into(),
+                local: true,
+                to_default: false
+            }
+        );
+        assert_eq!(kind("reset all"), Kind::Reset { name: None });
+        assert_eq!(
+            kind("show transaction isolation level"),
+            Kind::Show {
+                name: "transaction_isolation".into()
+            }
+        );
+        assert_eq!(kind("discard all"), Kind::Discard { all: true });
+        assert_eq!(kind("deallocate all"), Kind::Deallocate { name: None });
+        assert_eq!(kind("close all"), Kind::CloseCursor { name: None });
+        assert_eq!(
+            kind("copy (select 1) to stdout"),
+            Kind::CopyOut {
+                inner: Some("SELECT 1".into())
+            }
+        );
+        assert_eq!(kind("copy t from stdin"), Kind::CopyIn);
+        assert_eq!(kind("create table t (a int)"), Kind::Ddl);
+        assert_eq!(kind("insert into t values (1)"), Kind::Insert);
+    }
+
+    #[test]
+    fn explain_keeps_the_explained_text() {
+        let Kind::Explain { options, inner } =
+            kind("explain (analyze, verbose off) select  1 from t")
+        else {
+            panic!("not an EXPLAIN");
+        };
+        assert!(options.analyze && !options.verbose);
+        assert_eq!(inner, "select  1 from t");
+    }
+
+    #[test]
+    fn cursors_and_fetches() {
+        let Kind::DeclareCursor {
+            name,
+            cursor,
+            inner,
+        } = kind("declare c scroll cursor with hold for select 1")
+        else {
+            panic!("not a cursor");
+        };
+        assert_eq!((name.as_str(), inner.as_str()), ("c", "SELECT 1"));
+        assert!(cursor.scroll && cursor.hold && !cursor.binary && !cursor.no_scroll);
+        let fetch = |count, direction, is_move| Kind::Fetch {
+            name: "c".into(),
+            direction,
+            count,
+            is_move,
+        };
+        assert_eq!(
+            kind("fetch 5 from c"),
+            fetch(5, FetchDirection::Forward, false)
+        );
+        assert_eq!(
+            kind("move backward all in c"),
+            fetch(i64::MAX, FetchDirection::Backward, true)
+        );
+    }
+
+    #[test]
+    fn set_config_with_literals_is_a_set() {
+        let parse = |sql| set_config_literal(&super::super::parse(sql).expect("valid")[0]);
+        assert_eq!(
+            parse("select pg_catalog.set_config('search_path', '', false)"),
+            Some(SetConfig {
+                name: "search_path".into(),
+                value: String::new(),
+                is_local: false
+            })
+        );
+        assert_eq!(parse("select set_config('a', 'b', true), 1"), None);
+        assert_eq!(parse("select set_config('a', $1, true)"), None);
+    }
+
+    #[test]
+    fn functions_are_named_once() {
+        let s = &super::super::parse(
+            "select f(1), pg_catalog.nextval('s'), f(2) from g() where exists (select h())",
+        )
+        .expect("valid")[0];
+        assert_eq!(
+            super::super::functions_called(&s.node),
+            ["g", "h", "f", "nextval"]
+        );
+    }
+}
