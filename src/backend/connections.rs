@@ -1,10 +1,21 @@
 //! The connections one client session holds at the moment: at most one a shard, and one merge session.
 
-use super::pool::Lease;
-use super::raw_conn::RawConn;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::time::timeout_at;
+
+use super::pool::{Lease, Pools};
+use super::raw_conn::{Event, RawConn};
 use crate::plan::ShardId;
 
-#[derive(Default)]
+/// What a shard may still be about to send after another one failed is usually there within this time: then no cancel is
+/// needed, which would cost a connection.
+const DRAIN_WITHOUT_CANCEL: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Default)]
 pub struct Connections {
     shards: Vec<Option<Lease>>,
     merge: Option<Lease>,
@@ -58,4 +69,52 @@ impl Connections {
         self.shards.iter_mut().for_each(|l| *l = None);
         self.merge = None;
     }
+
+    /// Brings every held connection, the merge session included, to the end of its replies after an error or when the client
+    /// is gone: what does not end by itself at once is cancelled, and all is read up to the last ReadyForQuery. A connection that
+    /// does not get there by `deadline` is poisoned, as is one whose shard fails meanwhile. A connection that got a cancel may
+    /// finish its transaction but is closed afterwards.
+    ///
+    /// Must not be dropped half way: a connection would keep replies of the past.
+    pub async fn recover(&mut self, pools: &Pools, deadline: Instant) {
+        let held = self.shards.iter_mut().chain([&mut self.merge]);
+        let held = held.filter_map(Option::as_deref_mut);
+        join_all(held.map(|conn| recover(conn, pools, deadline))).await;
+    }
+}
+
+async fn recover(conn: &mut RawConn, pools: &Pools, deadline: Instant) {
+    if conn.is_poisoned() || (conn.outstanding() == 0 && !conn.unsynced()) {
+        return;
+    }
+    conn.finish();
+    let grace = deadline.min(Instant::now() + DRAIN_WITHOUT_CANCEL);
+    if timeout_at(grace.into(), drain(conn)).await.is_ok() {
+        return;
+    }
+    let handle = conn.cancel_handle();
+    // Both at once: the shard may be unable to finish before we read.
+    let both = futures_util::future::join(pools.cancel(&handle), drain(conn));
+    match timeout_at(deadline.into(), both).await {
+        Ok((Ok(()), ())) => {}
+        Ok((Err(error), ())) => {
+            tracing::warn!(shard = error.shard(), %error, "cancel request failed");
+        }
+        Err(_) => conn.poison(),
+    }
+}
+
+/// Reads and forgets up to the last ReadyForQuery owed, or until the connection fails (which poisons it).
+async fn drain(conn: &mut RawConn) {
+    poll_fn(|cx| {
+        while conn.outstanding() > 0 {
+            match conn.poll_event(None, cx) {
+                Poll::Ready(Ok(Event::Rows(_) | Event::Message { .. })) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
 }

@@ -2,14 +2,20 @@
 
 pub mod catalog;
 pub mod connections;
+pub mod connector;
+mod frame_reader;
+mod login;
 pub mod pool;
 pub mod raw_conn;
+mod socket;
+mod statements;
+pub mod tls;
 
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 
 /// What can go wrong between pgbraid and a shard.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
     /// The shard said so itself; every field is kept.
     #[error("{error}")]
@@ -24,6 +30,20 @@ pub enum BackendError {
     TimedOut { shard: String },
     #[error("no connection to shard {shard} became free in time")]
     PoolExhausted { shard: String },
+}
+
+impl BackendError {
+    /// The shard that is to blame.
+    pub fn shard(&self) -> &str {
+        match self {
+            Self::Server { shard, .. }
+            | Self::Unreachable { shard, .. }
+            | Self::Lost { shard, .. }
+            | Self::Protocol { shard, .. }
+            | Self::TimedOut { shard }
+            | Self::PoolExhausted { shard } => shard,
+        }
+    }
 }
 
 /// A shard and its name, for messages.

@@ -1,15 +1,32 @@
 //! One connection to a shard at the level of raw frames: what is written is appended to a buffer by the caller, what is
 //! read comes back as runs of DataRow frames or as single other messages, none of it decoded.
 
-use std::task::{Context, Poll};
+use std::fmt::Write as _;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWrite;
 
 use super::BackendError;
+use super::frame_reader::{FrameReader, Scanned};
+use super::socket::Socket;
+use super::statements::Statements;
 use crate::plan::ShardId;
+use crate::protocol::error::ServerError;
+use crate::protocol::frame::HEADER_BYTES;
+use crate::protocol::messages::{self, Reader};
+
+/// A write buffer that grew beyond this is given back once it is sent.
+const WRITE_BYTES_KEPT: usize = 64 << 10;
+/// Parameters a server may report. PostgreSQL has 15, extensions add a few.
+const PARAMETERS_MAX: usize = 100;
 
 /// Whole DataRow frames, one behind the other, as they lay in a read buffer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     pub frames: Bytes,
     pub rows: u32,
@@ -26,92 +43,443 @@ pub enum Event {
     },
 }
 
+/// What is needed to cancel what a connection does *for its present holder*: once the connection is back in its pool the handle
+/// does nothing, so a late cancel cannot hit the next holder.
+#[derive(Debug, Clone)]
+pub struct CancelHandle {
+    pub shard: ShardId,
+    pub(super) process_id: i32,
+    pub(super) secret: Bytes,
+    lease: Arc<AtomicU64>,
+    number: u64,
+}
+
+impl CancelHandle {
+    /// Marks the connection as one that a cancel may hit at any time; false when its holder has already given it back.
+    pub(super) fn mark(&self) -> bool {
+        let marked = self.lease.compare_exchange(
+            self.number,
+            self.number | CANCELLED,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        marked.is_ok() || marked == Err(self.number | CANCELLED)
+    }
+}
+
+/// Lowest bit of the lease counter; the number of the lease is counted in steps of two.
+const CANCELLED: u64 = 1;
+
 /// A logged-in session on a shard.
 pub struct RawConn {
     pub shard: ShardId,
+    name: Arc<str>,
+    socket: Socket,
+    reader: FrameReader,
+    write: BytesMut,
+    /// How much of `write` the socket has taken.
+    written: usize,
+    /// Bytes ever taken off `write`, and the count of bytes up to and with the last Sync: more than that means unsynced.
+    flushed: u64,
+    synced: u64,
+    socket_unflushed: bool,
+    /// Why writing failed. What the shard had to say before it closed is read first.
+    write_error: Option<String>,
+    outstanding: u32,
+    /// ReadyForQuery messages ever asked for.
+    batches: u64,
+    status: u8,
+    statements: Statements,
+    parameters: Vec<(String, String)>,
+    settings_mark: u64,
+    /// The shard waits for COPY data.
+    copy_in: bool,
+    poisoned: bool,
+    cancel_key: (i32, Bytes),
+    /// Number of the present lease, with [`CANCELLED`] once a cancel was sent during it.
+    lease: Arc<AtomicU64>,
 }
 
 impl RawConn {
-    /// Where the caller appends frontend messages. Sync must go through [`RawConn::sync`].
+    pub(super) fn new(shard: ShardId, name: Arc<str>, socket: Socket) -> Self {
+        Self {
+            shard,
+            name,
+            socket,
+            reader: FrameReader::new(),
+            write: BytesMut::new(),
+            written: 0,
+            flushed: 0,
+            synced: 0,
+            socket_unflushed: false,
+            write_error: None,
+            outstanding: 0,
+            batches: 0,
+            status: b'I',
+            statements: Statements::default(),
+            parameters: Vec::new(),
+            settings_mark: 0,
+            copy_in: false,
+            poisoned: false,
+            cancel_key: (0, Bytes::new()),
+            lease: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Where the caller appends frontend messages. Sync must go through [`RawConn::sync`], Query through [`RawConn::query`].
     pub fn write_buffer(&mut self) -> &mut BytesMut {
-        unimplemented!()
+        &mut self.write
     }
 
     /// Appends Sync and counts the ReadyForQuery that is now owed.
     pub fn sync(&mut self) {
-        unimplemented!()
+        messages::sync(&mut self.write);
+        self.owe();
     }
 
     /// Appends a simple Query (which owes a ReadyForQuery as Sync does).
-    pub fn query(&mut self, _sql: &str) {
-        unimplemented!()
+    pub fn query(&mut self, sql: &str) {
+        messages::query(sql, &mut self.write);
+        self.owe();
+    }
+
+    fn owe(&mut self) {
+        self.outstanding += 1;
+        self.batches += 1;
+        self.synced = self.appended();
+    }
+
+    fn appended(&self) -> u64 {
+        self.flushed + self.write.len() as u64
+    }
+
+    /// Messages were appended since the last Sync or Query: the shard owes no ReadyForQuery for them yet.
+    pub fn unsynced(&self) -> bool {
+        self.appended() > self.synced
+    }
+
+    /// Ends what was begun, so that the shard owes a last ReadyForQuery for all of it: COPY data that it waits for is refused,
+    /// messages without a Sync get theirs.
+    pub(super) fn finish(&mut self) {
+        if self.copy_in {
+            self.copy_in = false;
+            messages::frame(b'f', &mut self.write, |out| {
+                out.extend_from_slice(b"the client is gone\0");
+            });
+        }
+        if self.unsynced() {
+            self.sync();
+        }
     }
 
     /// Writes what is buffered; ready when all is handed to the socket.
-    pub fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BackendError>> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// `Lost`. [`RawConn::poll_event`] may still yield what the shard said before it closed.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BackendError>> {
+        ready!(self.poll_write_out(cx));
+        Poll::Ready(match &self.write_error {
+            None => Ok(()),
+            Some(reason) => Err(self.lost(reason.clone())),
+        })
     }
 
-    /// Next run or message. Flushes first what is still unwritten. `columns`: a DataRow with another number of columns is an error.
+    /// Sends the write buffer; an error is kept in `write_error`.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.write_error.is_none() && self.written < self.write.len() {
+            let unwritten = &self.write[self.written..];
+            match ready!(Pin::new(&mut self.socket).poll_write(cx, unwritten)) {
+                Ok(0) => self.write_failed("the connection takes no more data".into()),
+                Ok(n) => {
+                    self.written += n;
+                    self.socket_unflushed = true;
+                }
+                Err(e) => self.write_failed(e.to_string()),
+            }
+        }
+        if self.written > 0 {
+            self.flushed += self.write.len() as u64;
+            self.written = 0;
+            self.write.clear();
+            if self.write.capacity() > WRITE_BYTES_KEPT {
+                self.write = BytesMut::new();
+            }
+        }
+        if self.socket_unflushed && self.write_error.is_none() {
+            match ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
+                Ok(()) => self.socket_unflushed = false,
+                Err(e) => self.write_failed(e.to_string()),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn write_failed(&mut self, reason: String) {
+        self.poisoned = true;
+        self.write_error = Some(reason);
+    }
+
+    /// Next run or message. Sends what is still unwritten while it reads, so that a long pipeline cannot block both sides.
+    /// `columns`: a DataRow with another number of columns is an error. A Close that [`RawConn::statement_name`] appended is
+    /// answered by a CloseComplete here, which nobody asked for.
+    ///
+    /// # Errors
+    /// `Lost` at the end of the stream, `Protocol`; the connection is poisoned by either.
+    #[inline]
     pub fn poll_event(
         &mut self,
-        _columns: Option<u16>,
-        _cx: &mut Context<'_>,
+        columns: Option<u16>,
+        cx: &mut Context<'_>,
     ) -> Poll<Result<Event, BackendError>> {
-        unimplemented!()
+        match ready!(self.poll_scanned(columns, cx))? {
+            Scanned::Rows(run) => Poll::Ready(Ok(Event::Rows(run))),
+            Scanned::Message { tag, frame } => {
+                self.note(tag, &frame)?;
+                Poll::Ready(Ok(Event::Message { tag, frame }))
+            }
+        }
+    }
+
+    fn poll_scanned(
+        &mut self,
+        columns: Option<u16>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Scanned, BackendError>> {
+        // Pending is no reason to wait: the shard may be unable to read before we do.
+        if !self.write.is_empty() || self.socket_unflushed {
+            let _ = self.poll_write_out(cx);
+        }
+        loop {
+            match self.reader.next(columns) {
+                Ok(Some(scanned)) => return Poll::Ready(Ok(scanned)),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(self.broken(fault.to_string()))),
+            }
+            match ready!(self.reader.poll_fill(&mut self.socket, cx)) {
+                Ok(0) => {
+                    let reason = match &self.write_error {
+                        Some(reason) => reason.clone(),
+                        None => "the server closed the connection".into(),
+                    };
+                    return Poll::Ready(Err(self.ended(reason)));
+                }
+                Ok(_) => {}
+                Err(e) => return Poll::Ready(Err(self.ended(e.to_string()))),
+            }
+        }
+    }
+
+    /// Keeps the connection's own account of what the shard said.
+    fn note(&mut self, tag: u8, frame: &Bytes) -> Result<(), BackendError> {
+        let body = &frame[HEADER_BYTES..];
+        match tag {
+            b'Z' => self.note_ready(body),
+            b'S' => self.note_parameter(body),
+            b'E' => {
+                // The batch this error ends: those before it have had their ReadyForQuery.
+                let batch = self.batches - u64::from(self.outstanding);
+                self.statements.forget_batch(batch);
+                self.copy_in = false;
+                self.poisoned |= ServerError::parse(body).is_fatal();
+                Ok(())
+            }
+            b'C' => {
+                self.copy_in = false;
+                if body == b"DISCARD ALL\0" || body == b"DEALLOCATE ALL\0" {
+                    self.statements.forget_all();
+                }
+                Ok(())
+            }
+            b'G' => {
+                self.copy_in = true;
+                Ok(())
+            }
+            b'1' | b'2' | b'3' | b'A' | b'H' | b'I' | b'N' | b'T' | b'V' | b'W' | b'c' | b'd'
+            | b'n' | b's' | b't' => Ok(()),
+            tag => Err(self.broken(format!("unexpected message {:?}", char::from(tag)))),
+        }
+    }
+
+    fn note_ready(&mut self, body: &[u8]) -> Result<(), BackendError> {
+        let [status @ (b'I' | b'T' | b'E')] = *body else {
+            return Err(self.broken("malformed ReadyForQuery".into()));
+        };
+        if self.outstanding == 0 {
+            return Err(self.broken("ReadyForQuery that nobody asked for".into()));
+        }
+        self.outstanding -= 1;
+        self.status = status;
+        if self.outstanding == 0 {
+            self.reader.release(false);
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_parameter(&mut self, body: &[u8]) -> Result<(), BackendError> {
+        let mut reader = Reader(body);
+        let (Some(name), Some(value)) = (reader.cstr(), reader.cstr()) else {
+            return Err(self.broken("malformed ParameterStatus".into()));
+        };
+        let name = String::from_utf8_lossy(name);
+        let value = String::from_utf8_lossy(value).into_owned();
+        if let Some((_, known)) = self.parameters.iter_mut().find(|(n, _)| *n == name) {
+            *known = value;
+        } else if self.parameters.len() < PARAMETERS_MAX {
+            self.parameters.push((name.into_owned(), value));
+        } else {
+            return Err(self.broken("too many parameters".into()));
+        }
+        Ok(())
     }
 
     /// ReadyForQuery messages still owed by the shard.
     pub fn outstanding(&self) -> u32 {
-        unimplemented!()
+        self.outstanding
     }
 
     /// Transaction status of the last ReadyForQuery: `I`, `T` or `E`.
     pub fn status(&self) -> u8 {
-        unimplemented!()
+        self.status
     }
 
     /// The name under which the statement with this text and these parameter types is prepared here; second is true when it is
     /// new: the caller must then append the Parse. Bounded: the least recently used one is closed (Close is appended).
-    pub fn statement_name(
-        &mut self,
-        _sql: &std::sync::Arc<str>,
-        _parameter_types: &[u32],
-    ) -> (String, bool) {
-        unimplemented!()
+    ///
+    /// When an error skips messages up to a Sync, all statements that were new before that Sync are forgotten without a call.
+    pub fn statement_name(&mut self, sql: &Arc<str>, parameter_types: &[u32]) -> (String, bool) {
+        let (number, new) = self.statements.number(sql, parameter_types, self.batches);
+        if new {
+            for number in self.statements.take_to_close() {
+                messages::describe_or_close(b'C', b'S', &name_of(number), &mut self.write);
+            }
+        }
+        (name_of(number), new)
     }
 
     /// Forgets a statement whose Parse failed.
-    pub fn forget_statement(&mut self, _sql: &str, _parameter_types: &[u32]) {
-        unimplemented!()
+    pub fn forget_statement(&mut self, sql: &str, parameter_types: &[u32]) {
+        self.statements.forget(sql, parameter_types);
     }
 
     /// Values of ParameterStatus as last reported.
-    pub fn parameter(&self, _name: &str) -> Option<&str> {
-        unimplemented!()
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let mut known = self.parameters.iter();
+        known.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// All of them, in the order of their first report.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
     }
 
     /// A mark for which session settings are in force here; 0: those of a fresh connection.
     pub fn settings_mark(&self) -> u64 {
-        unimplemented!()
+        self.settings_mark
     }
 
-    pub fn set_settings_mark(&mut self, _mark: u64) {
-        unimplemented!()
+    pub fn set_settings_mark(&mut self, mark: u64) {
+        self.settings_mark = mark;
     }
 
     /// The connection must not be used again: it is closed when its lease ends.
     pub fn poison(&mut self) {
-        unimplemented!()
+        self.poisoned = true;
     }
 
-    /// No reply outstanding, buffers empty, idle, no cancel sent, default settings or a mark that can be replayed over.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// No reply outstanding, nothing unsynced, buffers empty, idle, no cancel sent. Session settings are the holder's care: see
+    /// [`RawConn::settings_mark`].
     pub fn is_clean(&self) -> bool {
-        unimplemented!()
+        !self.poisoned
+            && self.outstanding == 0
+            && !self.unsynced()
+            && self.write.is_empty()
+            && self.reader.is_empty()
+            && self.status == b'I'
+            && self.lease.load(Ordering::Acquire) & CANCELLED == 0
     }
 
-    /// Process id and secret key for CancelRequest.
-    pub fn cancel_key(&self) -> (i32, Bytes) {
-        unimplemented!()
+    /// What [`super::pool::Pools::cancel`] needs, for as long as this lease lasts.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle {
+            shard: self.shard,
+            process_id: self.cancel_key.0,
+            secret: self.cancel_key.1.clone(),
+            number: self.lease.load(Ordering::Acquire) & !CANCELLED,
+            lease: self.lease.clone(),
+        }
     }
+
+    /// Ends a lease; true when the connection may be lent again. Atomic against a cancel: one of the two comes first.
+    pub(super) fn end_lease(&mut self) -> bool {
+        if !self.is_clean() {
+            return false;
+        }
+        self.reader.release(true);
+        self.write = BytesMut::new();
+        let number = self.lease.load(Ordering::Acquire) & !CANCELLED;
+        self.lease
+            .compare_exchange(number, number + 2, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// True when an idle connection is still open and the shard has said nothing on it. No round trip.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.socket.is_quiet()
+    }
+
+    pub(super) fn is_private(&self) -> bool {
+        self.socket.is_private()
+    }
+
+    pub(super) fn server_certificate(&self) -> Option<&[u8]> {
+        let Socket::Tls(stream) = &self.socket else {
+            return None;
+        };
+        let certificates = stream.get_ref().1.peer_certificates()?;
+        certificates.first().map(|c| c.as_ref())
+    }
+
+    pub(super) fn set_cancel_key(&mut self, process_id: i32, secret: Bytes) {
+        self.cancel_key = (process_id, secret);
+    }
+
+    /// The next frame during login, when nothing is outstanding and no row can come.
+    pub(super) async fn next_frame(&mut self) -> Result<(u8, Bytes), BackendError> {
+        let frame = match poll_fn(|cx| self.poll_scanned(None, cx)).await? {
+            Scanned::Message { tag, frame } => (tag, frame),
+            Scanned::Rows(run) => (b'D', run.frames),
+        };
+        self.synced = self.appended();
+        Ok(frame)
+    }
+
+    fn lost(&self, reason: String) -> BackendError {
+        BackendError::Lost {
+            shard: self.name.to_string(),
+            reason,
+        }
+    }
+
+    fn ended(&mut self, reason: String) -> BackendError {
+        self.poisoned = true;
+        self.lost(reason)
+    }
+
+    fn broken(&mut self, reason: String) -> BackendError {
+        self.poisoned = true;
+        BackendError::Protocol {
+            shard: self.name.to_string(),
+            reason,
+        }
+    }
+}
+
+fn name_of(number: u64) -> String {
+    let mut name = String::with_capacity(16);
+    let _ = write!(name, "pgbraid_{number}");
+    name
 }
