@@ -33,6 +33,8 @@ pub struct Catalog {
     pub search_path: Vec<String>,
     /// Per shard: user-defined type OIDs there → the catalog shard's. Identity entries are left out.
     pub type_oids: Vec<HashMap<u32, u32>>,
+    /// The same for the OIDs of tables, views and the like, which row descriptions name.
+    pub relation_oids: Vec<HashMap<u32, u32>>,
 }
 
 /// A relation that a FROM may name: table, partition, view, materialized view, foreign table.
@@ -80,8 +82,9 @@ pub enum Distribution {
     Single(ShardId),
     /// Catalog relations.
     System,
-    /// Nobody declared it, and the configuration says refuse.
-    Undeclared,
+    /// Statements over it are refused: nobody declared it and the configuration says refuse, or (with a reason) it is not the
+    /// same on all shards, or its key cannot be what the configuration says.
+    Undeclared { reason: Option<String> },
     /// A view: what its query's tables make of it.
     View,
 }
