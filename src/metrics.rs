@@ -1,1 +1,500 @@
-//! Metric families, counted per run of rows and per statement, never per row.
+//! What pgbraid counts. Handles are fields, looked up once: counting is an atomic addition, never a search by name.
+//!
+//! Labels are shard names and words of this file; nothing a client sends ever becomes one.
+
+use std::sync::{Arc, LazyLock};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Seconds from a tenth of a millisecond (a routed point select) to a minute (an analytic statement).
+const SECONDS: [f64; 18] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+
+/// How a statement was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryKind {
+    /// By pgbraid itself or the session's own connections: SET, SHOW, BEGIN …
+    Session,
+    /// Whole and unchanged by one shard.
+    Routed,
+    /// By several shards, put together in the proxy.
+    PushDown,
+    /// With a last step on a merge session.
+    Combined,
+    /// Not at all: it could not be proved exact (0A000).
+    Refused,
+}
+
+impl QueryKind {
+    const ALL: [Self; 5] = [
+        Self::Session,
+        Self::Routed,
+        Self::PushDown,
+        Self::Combined,
+        Self::Refused,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Routed => "routed",
+            Self::PushDown => "push_down",
+            Self::Combined => "combined",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Why a client was sent away before its first statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientRefused {
+    /// `server.max_clients` are there already.
+    TooMany,
+    /// Unknown user, wrong password, wrong database.
+    Authentication,
+    /// What it sent was no startup packet.
+    Protocol,
+    /// It did not finish its login in time.
+    TimedOut,
+    /// pgbraid is shutting down or not ready yet.
+    Unavailable,
+}
+
+impl ClientRefused {
+    const ALL: [Self; 5] = [
+        Self::TooMany,
+        Self::Authentication,
+        Self::Protocol,
+        Self::TimedOut,
+        Self::Unavailable,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::Authentication => "authentication",
+            Self::Protocol => "protocol",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Why a shard connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionClosed {
+    /// Unused for `pool.idle_timeout`.
+    Idle,
+    /// Older than `pool.max_lifetime`.
+    Age,
+    /// Not clean when it was given back.
+    Dirty,
+    /// The shard closed it, or the network did.
+    Lost,
+}
+
+impl ConnectionClosed {
+    const ALL: [Self; 4] = [Self::Idle, Self::Age, Self::Dirty, Self::Lost];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Age => "age",
+            Self::Dirty => "dirty",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Everything counted for the process.
+pub struct Metrics {
+    registry: Registry,
+    /// Clients being served, those in login included.
+    pub clients_active: IntGauge,
+    /// Clients accepted since the start.
+    pub clients_accepted: IntCounter,
+    clients_refused: [IntCounter; ClientRefused::ALL.len()],
+    queries: [IntCounter; QueryKind::ALL.len()],
+    query_seconds: [Histogram; QueryKind::ALL.len()],
+    /// Parsing and planning, on misses of the plan cache only.
+    pub planning_seconds: Histogram,
+    /// From the statement's arrival to its first row.
+    pub first_row_seconds: Histogram,
+    /// Rows that shards sent.
+    pub rows_from_shards: IntCounter,
+    /// Rows that clients got.
+    pub rows_to_clients: IntCounter,
+    /// Bytes read from clients.
+    pub bytes_from_clients: IntCounter,
+    /// Bytes written to clients.
+    pub bytes_to_clients: IntCounter,
+    /// Bytes read from shards.
+    pub bytes_from_shards: IntCounter,
+    /// Bytes written to shards.
+    pub bytes_to_shards: IntCounter,
+    /// Bytes brought to merge sessions.
+    pub staged_bytes: IntCounter,
+    errors: IntCounterVec,
+    /// Plans found in the cache.
+    pub plan_cache_hits: IntCounter,
+    /// Statements that had to be planned.
+    pub plan_cache_misses: IntCounter,
+    /// Plans in the cache.
+    pub plan_cache_entries: IntGauge,
+    /// CancelRequests that found their session.
+    pub cancels: IntCounter,
+    /// Version of the catalog in use; 0 before the first is loaded.
+    pub catalog_version: IntGauge,
+    /// Catalogs loaded since the start.
+    pub catalog_loads: IntCounter,
+    /// Attempts to load a catalog that failed.
+    pub catalog_load_errors: IntCounter,
+    families: ShardFamilies,
+    shards: Mutex<HashMap<String, Arc<ShardMetrics>>>,
+}
+
+/// What is counted for one shard; kept by its pool.
+pub struct ShardMetrics {
+    /// 1 when the last connection attempt or health check succeeded.
+    pub up: IntGauge,
+    /// Connections open, in use or not.
+    pub connections: IntGauge,
+    /// Connections on loan to sessions.
+    pub connections_in_use: IntGauge,
+    /// Sessions that wait for a connection.
+    pub waiters: IntGauge,
+    /// How long sessions waited for a connection.
+    pub wait_seconds: Histogram,
+    /// Connections made since the start.
+    pub connects: IntCounter,
+    /// Connections that could not be made.
+    pub connect_errors: IntCounter,
+    closed: [IntCounter; ConnectionClosed::ALL.len()],
+    /// From sending a statement to the shard's last message for it.
+    pub query_seconds: Histogram,
+}
+
+struct ShardFamilies {
+    up: IntGaugeVec,
+    connections: IntGaugeVec,
+    connections_in_use: IntGaugeVec,
+    waiters: IntGaugeVec,
+    wait_seconds: HistogramVec,
+    connects: IntCounterVec,
+    connect_errors: IntCounterVec,
+    closed: IntCounterVec,
+    query_seconds: HistogramVec,
+}
+
+/// The process' metrics. One registry for all, as there is one `/metrics`.
+pub fn global() -> &'static Metrics {
+    static GLOBAL: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+    &GLOBAL
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry of its own, for tests; everything else uses [`global`].
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = Make(&registry);
+        let refused = make.counters(
+            "pgbraid_clients_refused_total",
+            "Clients sent away before their first statement",
+            &["reason"],
+        );
+        let queries = make.counters(
+            "pgbraid_queries_total",
+            "Statements by how they were answered",
+            &["kind"],
+        );
+        let seconds = make.histograms(
+            "pgbraid_query_seconds",
+            "From a statement's arrival to the end of its reply",
+            &["kind"],
+        );
+        let rows = make.counters("pgbraid_rows_total", "Rows by direction", &["direction"]);
+        let bytes = make.counters("pgbraid_bytes_total", "Bytes by direction", &["direction"]);
+        let build = make.gauges(
+            "pgbraid_build_info",
+            "1, labelled with the version",
+            &["version"],
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        make.start_time();
+        Self {
+            clients_active: make.gauge(
+                "pgbraid_clients_active",
+                "Clients being served, those in login included",
+            ),
+            clients_accepted: make.counter("pgbraid_clients_accepted_total", "Clients accepted"),
+            clients_refused: ClientRefused::ALL.map(|r| refused.with_label_values(&[r.label()])),
+            queries: QueryKind::ALL.map(|k| queries.with_label_values(&[k.label()])),
+            query_seconds: QueryKind::ALL.map(|k| seconds.with_label_values(&[k.label()])),
+            planning_seconds: make.histogram(
+                "pgbraid_planning_seconds",
+                "Parsing and planning of statements not in the plan cache",
+            ),
+            first_row_seconds: make.histogram(
+                "pgbraid_first_row_seconds",
+                "From a statement's arrival to its first row",
+            ),
+            rows_from_shards: rows.with_label_values(&["from_shards"]),
+            rows_to_clients: rows.with_label_values(&["to_clients"]),
+            bytes_from_clients: bytes.with_label_values(&["from_clients"]),
+            bytes_to_clients: bytes.with_label_values(&["to_clients"]),
+            bytes_from_shards: bytes.with_label_values(&["from_shards"]),
+            bytes_to_shards: bytes.with_label_values(&["to_shards"]),
+            staged_bytes: make.counter(
+                "pgbraid_staged_bytes_total",
+                "Bytes brought to merge sessions",
+            ),
+            errors: make.counters(
+                "pgbraid_errors_total",
+                "Errors sent to clients by SQLSTATE class",
+                &["class"],
+            ),
+            plan_cache_hits: make
+                .counter("pgbraid_plan_cache_hits_total", "Plans found in the cache"),
+            plan_cache_misses: make.counter(
+                "pgbraid_plan_cache_misses_total",
+                "Statements that had to be planned",
+            ),
+            plan_cache_entries: make.gauge("pgbraid_plan_cache_entries", "Plans in the cache"),
+            cancels: make.counter(
+                "pgbraid_cancels_total",
+                "CancelRequests that found their session",
+            ),
+            catalog_version: make.gauge(
+                "pgbraid_catalog_version",
+                "Version of the catalog in use, 0 before the first",
+            ),
+            catalog_loads: make.counter("pgbraid_catalog_loads_total", "Catalogs loaded"),
+            catalog_load_errors: make.counter(
+                "pgbraid_catalog_load_errors_total",
+                "Attempts to load a catalog that failed",
+            ),
+            families: ShardFamilies::new(&make),
+            shards: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// The counters of a shard, made at the first call; to be kept, not looked up again per statement.
+    pub fn shard(&self, name: &str) -> Arc<ShardMetrics> {
+        let mut shards = self.shards.lock();
+        let made = || Arc::new(self.families.shard(name));
+        shards.entry(name.to_string()).or_insert_with(made).clone()
+    }
+
+    /// Counts a client sent away.
+    pub fn client_refused(&self, reason: ClientRefused) {
+        self.clients_refused[reason as usize].inc();
+    }
+
+    /// Counts an answered (or refused) statement and its seconds.
+    pub fn query(&self, kind: QueryKind, seconds: f64) {
+        self.queries[kind as usize].inc();
+        self.query_seconds[kind as usize].observe(seconds);
+    }
+
+    /// Counts an error sent to a client. Only the class is kept, and only of a well-formed SQLSTATE: a function may raise
+    /// any text, and labels must stay few.
+    pub fn error(&self, sqlstate: &str) {
+        let class = sqlstate.get(..2).unwrap_or_default().as_bytes();
+        let known = matches!(
+            class,
+            [
+                b'0' | b'2' | b'3' | b'4' | b'5' | b'F' | b'H' | b'P' | b'X',
+                b'0'..=b'9' | b'A'..=b'Z',
+            ]
+        );
+        let class = if known { &sqlstate[..2] } else { "other" };
+        self.errors.with_label_values(&[class]).inc();
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut out = Vec::new();
+        // Writing to memory fails for an unnamed metric only, and each here has its name.
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics cannot be rendered");
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+impl ShardFamilies {
+    fn new(make: &Make<'_>) -> Self {
+        let shard = &["shard"];
+        Self {
+            up: make.gauges(
+                "pgbraid_shard_up",
+                "1 when the shard could be reached at the last attempt",
+                shard,
+            ),
+            connections: make.gauges("pgbraid_shard_connections", "Connections open", shard),
+            connections_in_use: make.gauges(
+                "pgbraid_shard_connections_in_use",
+                "Connections on loan to sessions",
+                shard,
+            ),
+            waiters: make.gauges(
+                "pgbraid_shard_waiters",
+                "Sessions that wait for a connection",
+                shard,
+            ),
+            wait_seconds: make.histograms(
+                "pgbraid_shard_wait_seconds",
+                "How long sessions waited for a connection",
+                shard,
+            ),
+            connects: make.counters("pgbraid_shard_connects_total", "Connections made", shard),
+            connect_errors: make.counters(
+                "pgbraid_shard_connect_errors_total",
+                "Connections that could not be made",
+                shard,
+            ),
+            closed: make.counters(
+                "pgbraid_shard_connections_closed_total",
+                "Connections closed",
+                &["shard", "reason"],
+            ),
+            query_seconds: make.histograms(
+                "pgbraid_shard_query_seconds",
+                "From sending a statement to the shard's last message for it",
+                shard,
+            ),
+        }
+    }
+
+    fn shard(&self, name: &str) -> ShardMetrics {
+        let labels = &[name];
+        ShardMetrics {
+            up: self.up.with_label_values(labels),
+            connections: self.connections.with_label_values(labels),
+            connections_in_use: self.connections_in_use.with_label_values(labels),
+            waiters: self.waiters.with_label_values(labels),
+            wait_seconds: self.wait_seconds.with_label_values(labels),
+            connects: self.connects.with_label_values(labels),
+            connect_errors: self.connect_errors.with_label_values(labels),
+            closed: ConnectionClosed::ALL
+                .map(|r| self.closed.with_label_values(&[name, r.label()])),
+            query_seconds: self.query_seconds.with_label_values(labels),
+        }
+    }
+}
+
+impl ShardMetrics {
+    /// Counts a closed connection.
+    pub fn closed(&self, reason: ConnectionClosed) {
+        self.closed[reason as usize].inc();
+    }
+}
+
+/// Makes and registers. Names and labels are constants of this file, so failing is a programming error that the tests of
+/// this file meet first.
+struct Make<'a>(&'a Registry);
+
+impl Make<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let collector = made.expect("metric names and labels are well-formed");
+        let registered = self.0.register(Box::new(collector.clone()));
+        registered.expect("metric names are unique");
+        collector
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(Histogram::with_opts(options))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(HistogramVec::new(options, labels))
+    }
+
+    fn start_time(&self) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let seconds = now.map_or(0, |d| d.as_secs());
+        let name = "process_start_time_seconds";
+        self.gauge(name, "Start of the process, seconds since 1970")
+            .set(seconds as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let metrics = Metrics::new();
+        metrics.query(QueryKind::PushDown, 0.02);
+        metrics.client_refused(ClientRefused::TooMany);
+        metrics.shard("s1").closed(ConnectionClosed::Dirty);
+        metrics.shard("s1").connections.set(3);
+        let text = metrics.render();
+        for line in [
+            "pgbraid_queries_total{kind=\"push_down\"} 1",
+            "pgbraid_query_seconds_bucket{kind=\"push_down\",le=\"0.025\"} 1",
+            "pgbraid_clients_refused_total{reason=\"too_many\"} 1",
+            "pgbraid_shard_connections_closed_total{reason=\"dirty\",shard=\"s1\"} 1",
+            "pgbraid_shard_connections{shard=\"s1\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn odd_sqlstates_share_one_label() {
+        let metrics = Metrics::new();
+        for state in ["0A000", "22P02", "zz999", "", "Q1", "é"] {
+            metrics.error(state);
+        }
+        let text = metrics.render();
+        assert!(
+            text.contains("pgbraid_errors_total{class=\"0A\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("pgbraid_errors_total{class=\"other\"} 4"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_shard_is_made_once() {
+        let metrics = Metrics::new();
+        assert!(Arc::ptr_eq(&metrics.shard("s1"), &metrics.shard("s1")));
+    }
+}
