@@ -1,15 +1,41 @@
 //! Runs a plan over the connections a session holds: one operator a file, rows as raw frames in runs.
+//!
+//! An [`Execution`] is polled by the session's loop and never spawns anything. It ends with [`Item::Complete`] or an error.
+//! After an error, or when the session gives up on it, the shards that [`Execution::unfinished`] names may still be sending:
+//! the session cancels them and reads on until their connections owe nothing (`RawConn::outstanding`), or drops the leases.
+//!
+//! # Suspended portals
+//! With `Bound::fetch` > 0 every shard runs a portal of its own name and stops after that many rows until more are wanted.
+//! [`Execution::set_row_budget`] then says how many rows the client's Execute asked for: once they are out, what is
+//! still on its way is read into memory (at most `fetch` rows a shard) and `poll_next` yields [`Item::Suspended`]. From then
+//! on no reply is owed, other statements may use the connections, and a new budget resumes the execution where it was.
 
+mod bind;
+mod error;
+mod gather;
+mod limit;
+mod operator;
+mod pipeline;
+mod project;
+mod remote;
+mod row;
+pub mod target;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
+use crate::catalog::Catalog;
 use crate::plan::{Plan, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
+
+use pipeline::Pipeline;
 
 /// The values of a Bind.
 #[derive(Debug, Clone, Default)]
@@ -38,16 +64,24 @@ pub struct Bound {
     /// Limits of operators that hold rows.
     pub memory_max: usize,
     pub max_staged_bytes: u64,
+    /// Type OIDs of the shards, enum labels and the catalog shard. Without it (a statement that runs before it is loaded),
+    /// enums are not comparable and shard 0 is the catalog shard.
+    pub catalog: Option<Arc<Catalog>>,
+    /// A shard whose connection the session already holds: taken where any shard would do.
+    pub preferred: Option<ShardId>,
 }
 
 /// What comes out of an execution, in order.
 #[derive(Debug)]
 pub enum Item {
     Rows(Run),
-    /// NOTICE, NOTIFY or COPY OUT frames in their place, for the client as they are.
+    /// NOTICE, NOTIFY, ParameterStatus or COPY OUT frames in their place, for the client as they are; also the RowDescription of a
+    /// [`Execution::passthrough`].
     Forward(Bytes),
     /// The shard waits for COPY data (one-shard pass-through); the frame is its CopyInResponse.
     CopyIn(Bytes),
+    /// The row budget is used up and there may be more rows; nothing is owed by any shard.
+    Suspended,
     /// All shards have said CommandComplete. `tag` is the shard's own for one remote step, else `None`: the session counts rows.
     Complete {
         tag: Option<Bytes>,
@@ -56,39 +90,197 @@ pub enum Item {
     Empty,
 }
 
+/// What one shard did for an execution, for EXPLAIN ANALYZE. Kept a run of rows, not a row.
+#[derive(Debug, Clone)]
+pub struct ShardStatistics {
+    pub shard: ShardId,
+    pub rows: u64,
+    pub bytes: u64,
+    pub started: Option<Instant>,
+    pub first_row: Option<Instant>,
+    pub last_row: Option<Instant>,
+}
+
 /// A plan in execution.
-pub struct Execution {}
+pub struct Execution {
+    bound: Arc<Bound>,
+    shards: Vec<ShardId>,
+    pipeline: Pipeline,
+    /// Notices and the like that go out before `held`.
+    forwards: VecDeque<Item>,
+    /// Rows that did not fit into the last budget.
+    held: Option<Run>,
+    budget: Option<u64>,
+}
 
 impl Execution {
     /// Evaluates targets and prepares operators; nothing is sent yet.
     ///
     /// # Errors
     /// 0A000 where a type or collation turns out not to be comparable here; 2201W/2201X for a negative LIMIT/OFFSET.
-    pub fn new(_plan: &Plan, _bound: Bound, _shards: usize) -> Result<Self, ServerError> {
-        unimplemented!()
+    pub fn new(plan: &Plan, bound: Bound, shards: usize) -> Result<Self, ServerError> {
+        let bound = Arc::new(bound);
+        let pipeline = Pipeline::new(plan, &bound, shards)?;
+        Ok(Self::over(pipeline, bound))
+    }
+
+    /// The client's own text on one shard, unchanged: errors keep their position. Cheap: nothing is allocated a row or parameter.
+    pub fn routed(shard: ShardId, sql: Arc<str>, bound: Bound) -> Self {
+        let bound = Arc::new(bound);
+        Self::over(Pipeline::routed(shard, sql, &bound), bound)
+    }
+
+    /// One statement sent as a simple Query, for what a portal cannot do (COPY FROM STDIN, utility statements). Its RowDescription
+    /// is forwarded. After [`Item::CopyIn`] the session appends CopyData and CopyDone or CopyFail to the shard's write
+    /// buffer and polls on.
+    pub fn passthrough(shard: ShardId, sql: Arc<str>, bound: Bound) -> Self {
+        let bound = Arc::new(bound);
+        Self::over(Pipeline::passthrough(shard, sql, &bound), bound)
+    }
+
+    fn over(pipeline: Pipeline, bound: Arc<Bound>) -> Self {
+        let mut shards = Vec::with_capacity(4);
+        pipeline.collect_shards(&mut shards);
+        shards.sort_unstable();
+        shards.dedup();
+        Self {
+            bound,
+            shards,
+            pipeline,
+            forwards: VecDeque::new(),
+            held: None,
+            budget: None,
+        }
     }
 
     /// Shards it needs connections to, ascending.
     pub fn shards(&self) -> &[ShardId] {
-        unimplemented!()
+        &self.shards
     }
 
     /// True when a merge session is needed too.
     pub fn needs_merge(&self) -> bool {
-        unimplemented!()
+        self.pipeline.needs_merge()
     }
 
-    /// Appends the first messages to the connections' write buffers.
-    pub fn start(&mut self, _connections: &mut Connections) -> Result<(), ServerError> {
-        unimplemented!()
+    /// True when some shard is read in more than one step, so that the steps must share a snapshot.
+    pub fn needs_snapshot(&self) -> bool {
+        let mut all = Vec::new();
+        self.pipeline.collect_shards(&mut all);
+        all.len() > self.shards.len()
+    }
+
+    /// Appends the first messages to the connections' write buffers. Replies that a connection still owes then (settings
+    /// replayed, BEGIN) are read past; an error among them is the execution's.
+    ///
+    /// # Errors
+    /// XX000 when a connection to one of [`Execution::shards`] is missing.
+    pub fn start(&mut self, connections: &mut Connections) -> Result<(), ServerError> {
+        self.pipeline.start(&self.bound, connections)
+    }
+
+    /// Rows that may come out before [`Item::Suspended`]; `None`: all. Counts from now on.
+    pub fn set_row_budget(&mut self, rows: Option<u64>) {
+        self.budget = rows;
     }
 
     /// Next item; after `Complete` or an error it must not be polled again.
     pub fn poll_next(
         &mut self,
-        _connections: &mut Connections,
-        _cx: &mut Context<'_>,
+        connections: &mut Connections,
+        cx: &mut Context<'_>,
     ) -> Poll<Result<Item, ServerError>> {
-        unimplemented!()
+        let polled = self.poll_item(connections, cx);
+        if let Poll::Ready(Err(_)) = &polled {
+            self.abandon(connections);
+        }
+        polled
+    }
+
+    /// To be called when the execution is given up before its end (the client left or cancelled); an error does it by itself.
+    pub fn abandon(&mut self, connections: &mut Connections) {
+        self.pipeline.abandon(&self.bound, connections);
+    }
+
+    fn poll_item(
+        &mut self,
+        connections: &mut Connections,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Item, ServerError>> {
+        if let Some(item) = self.forwards.pop_front() {
+            return Poll::Ready(Ok(item));
+        }
+        if self.budget == Some(0) {
+            return self.poll_suspend(connections, cx);
+        }
+        if let Some(run) = self.held.take() {
+            return Poll::Ready(Ok(self.within_budget(run)));
+        }
+        let polled = self
+            .pipeline
+            .poll_run(&self.bound, connections, &mut self.forwards, cx);
+        if self.forwards.is_empty() {
+            return polled.map_ok(|run| self.finish(run));
+        }
+        match polled {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(Some(run))) => self.held = Some(run),
+            // The operator repeats that it is at its end when asked again.
+            Poll::Ready(Ok(None)) | Poll::Pending => {}
+        }
+        Poll::Ready(Ok(self.forwards.pop_front().unwrap_or(Item::Empty)))
+    }
+
+    fn finish(&mut self, run: Option<Run>) -> Item {
+        match run {
+            Some(run) => self.within_budget(run),
+            None if self.pipeline.was_empty_query() => Item::Empty,
+            None => Item::Complete {
+                tag: self.pipeline.tag(),
+            },
+        }
+    }
+
+    /// Keeps what of `run` is over the budget.
+    fn within_budget(&mut self, mut run: Run) -> Item {
+        if let Some(budget) = self.budget {
+            if u64::from(run.rows) > budget {
+                let rest = row::split(&mut run, budget as u32);
+                self.held = Some(rest);
+            }
+            self.budget = Some(budget - u64::from(run.rows));
+        }
+        Item::Rows(run)
+    }
+
+    /// Reads what shards still owe into memory.
+    fn poll_suspend(
+        &mut self,
+        connections: &mut Connections,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Item, ServerError>> {
+        let polled = self
+            .pipeline
+            .poll_settle(&self.bound, connections, &mut self.forwards, cx);
+        if let Some(item) = self.forwards.pop_front() {
+            return Poll::Ready(Ok(item));
+        }
+        polled.map_ok(|()| Item::Suspended)
+    }
+
+    /// Shards that may still be sending: those to cancel after an error.
+    pub fn unfinished(&self) -> Vec<ShardId> {
+        self.pipeline.unfinished()
+    }
+
+    /// Asks for the portals of a row-limited execution to be closed, in messages without Sync or Flush; the CloseComplete replies
+    /// come with those of the next Sync and are to be ignored.
+    pub fn close(&mut self, connections: &mut Connections) {
+        self.pipeline.close(connections);
+    }
+
+    /// What each shard of each step did so far.
+    pub fn statistics(&self) -> Vec<ShardStatistics> {
+        self.pipeline.statistics()
     }
 }

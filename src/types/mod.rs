@@ -2,3 +2,4 @@
 
 pub mod hash;
 pub mod oid;
+pub mod parameter;

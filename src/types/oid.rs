@@ -1,4 +1,5 @@
 //! OIDs of built-in types, fixed by PostgreSQL's `pg_type.dat`: the same on every server.
+#![allow(missing_docs)] // The names are PostgreSQL's own.
 
 pub const BOOL: u32 = 16;
 pub const BYTEA: u32 = 17;

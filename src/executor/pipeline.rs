@@ -1,0 +1,249 @@
+//! A plan made runnable: the remote step at its foot and the operators above it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::bind::ResultFormats;
+use super::gather::Gather;
+use super::limit::Limit;
+use super::operator::Operator;
+use super::project::Project;
+use super::remote::{Form, Place, RemoteSource, RemoteStep, Statement};
+use super::target::{self, Choice};
+use super::{Bound, Item, ShardStatistics, error};
+use crate::backend::connections::Connections;
+use crate::backend::raw_conn::Run;
+use crate::plan::{Count, Plan, Remote, ShardId};
+use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
+
+/// Operators over one remote step.
+pub(super) struct Pipeline {
+    remote: RemoteStep,
+    root: Box<dyn Operator>,
+    /// The remote's CommandComplete is the client's too: one shard, whose rows all go out.
+    tag_passes: bool,
+}
+
+impl Pipeline {
+    pub(super) fn new(plan: &Plan, bound: &Arc<Bound>, shards: usize) -> Result<Self, ServerError> {
+        let remote = remote_of(plan)?;
+        let choice = Choice {
+            shards,
+            catalog_shard: bound.catalog_shard(),
+            preferred: bound.preferred,
+        };
+        let targets = target::evaluate(&remote.targets, &bound.parameters, choice);
+        let root = operator(plan, bound, targets.len())?;
+        let statement = statement(remote, bound);
+        let tag_passes = targets.len() == 1 && keeps_count(plan);
+        let places = targets.into_iter().map(Place::Shard);
+        Ok(Self {
+            remote: RemoteStep::new(statement, places),
+            root,
+            tag_passes,
+        })
+    }
+
+    pub(super) fn routed(shard: ShardId, sql: Arc<str>, bound: &Bound) -> Self {
+        let statement = Statement {
+            form: Form::Prepared,
+            sql,
+            first_sql: None,
+            formats: ResultFormats::new(bound.columns.iter().map(|c| c.format)),
+            columns: Some(bound.columns.len() as u16),
+            extra: Vec::new(),
+            added: Vec::new(),
+            own_text: true,
+            expected: Some(Arc::clone(&bound.columns)),
+        };
+        Self::single(shard, statement)
+    }
+
+    pub(super) fn passthrough(shard: ShardId, sql: Arc<str>, _bound: &Bound) -> Self {
+        let statement = Statement {
+            form: Form::Simple,
+            sql,
+            first_sql: None,
+            formats: ResultFormats::All(0),
+            columns: None,
+            extra: Vec::new(),
+            added: Vec::new(),
+            own_text: true,
+            expected: None,
+        };
+        Self::single(shard, statement)
+    }
+
+    fn single(shard: ShardId, statement: Statement) -> Self {
+        Self {
+            remote: RemoteStep::new(statement, std::iter::once(Place::Shard(shard))),
+            root: Box::new(Gather::default()),
+            tag_passes: true,
+        }
+    }
+
+    /// Shards of every step, one entry a step.
+    pub(super) fn collect_shards(&self, out: &mut Vec<ShardId>) {
+        out.extend(self.remote.shards());
+    }
+
+    pub(super) fn needs_merge(&self) -> bool {
+        false
+    }
+
+    pub(super) fn start(
+        &mut self,
+        bound: &Bound,
+        connections: &mut Connections,
+    ) -> Result<(), ServerError> {
+        self.remote.start(bound, connections)
+    }
+
+    pub(super) fn poll_run(
+        &mut self,
+        bound: &Bound,
+        connections: &mut Connections,
+        forwards: &mut VecDeque<Item>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Run>, ServerError>> {
+        let mut source = RemoteSource::new(&mut self.remote, bound, connections, forwards);
+        self.root.poll_run(&mut source, cx)
+    }
+
+    pub(super) fn poll_settle(
+        &mut self,
+        bound: &Bound,
+        connections: &mut Connections,
+        forwards: &mut VecDeque<Item>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ServerError>> {
+        self.remote.poll_settle((bound, connections), forwards, cx)
+    }
+
+    pub(super) fn tag(&self) -> Option<Bytes> {
+        self.tag_passes.then(|| self.remote.tag()).flatten()
+    }
+
+    pub(super) fn was_empty_query(&self) -> bool {
+        self.remote.was_empty_query()
+    }
+
+    pub(super) fn unfinished(&self) -> Vec<ShardId> {
+        self.remote.unfinished().collect()
+    }
+
+    pub(super) fn abandon(&mut self, bound: &Bound, connections: &mut Connections) {
+        self.remote.abandon(bound, connections);
+    }
+
+    pub(super) fn close(&mut self, connections: &mut Connections) {
+        self.remote.close(connections);
+    }
+
+    pub(super) fn statistics(&self) -> Vec<ShardStatistics> {
+        self.remote.statistics().collect()
+    }
+}
+
+/// The remote step at the foot of a plan.
+fn remote_of(plan: &Plan) -> Result<&Remote, ServerError> {
+    match plan {
+        Plan::Remote(remote) => Ok(remote),
+        Plan::Gather { input }
+        | Plan::GatherMerge { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::FinalAggregate { input, .. }
+        | Plan::Distinct { input } => remote_of(input),
+        Plan::Combine { .. } => Err(error::internal("a Combine below another operator")),
+    }
+}
+
+/// True when every row of the remote goes out as one row.
+fn keeps_count(plan: &Plan) -> bool {
+    match plan {
+        Plan::Remote(_) => true,
+        Plan::Gather { input } | Plan::GatherMerge { input, .. } => keeps_count(input),
+        _ => false,
+    }
+}
+
+/// What a planned remote step sends.
+fn statement(remote: &Remote, bound: &Arc<Bound>) -> Statement {
+    let hidden = std::iter::repeat_n(1, remote.hidden);
+    let visible = bound.columns.iter().map(|c| c.format);
+    Statement {
+        form: Form::Described,
+        sql: Arc::from(remote.sql.as_str()),
+        first_sql: remote.first_sql.as_deref().map(Arc::from),
+        formats: ResultFormats::new(visible.chain(hidden)),
+        columns: Some((remote.visible + remote.hidden) as u16),
+        extra: remote.extra.clone(),
+        added: Vec::new(),
+        own_text: false,
+        expected: Some(Arc::clone(&bound.columns)),
+    }
+}
+
+/// The operators of a plan, over a remote step on `inputs` shards.
+fn operator(
+    plan: &Plan,
+    bound: &Arc<Bound>,
+    inputs: usize,
+) -> Result<Box<dyn Operator>, ServerError> {
+    Ok(match plan {
+        Plan::Remote(_) => Box::new(Gather::default()),
+        Plan::Gather { input } => operator(input, bound, inputs)?,
+        Plan::GatherMerge { input, .. } if inputs == 1 => {
+            let visible = remote_of(input)?.visible;
+            Box::new(Project::new(operator(input, bound, inputs)?, visible))
+        }
+        Plan::Limit {
+            input,
+            count,
+            offset,
+        } => {
+            let (count, offset) = limit_counts(*count, *offset, bound)?;
+            Box::new(Limit::new(operator(input, bound, inputs)?, count, offset))
+        }
+        _ => return Err(error::internal("operator not built")),
+    })
+}
+
+/// LIMIT and OFFSET with their parameters. PostgreSQL computes OFFSET first.
+fn limit_counts(
+    count: Option<Count>,
+    offset: Option<Count>,
+    bound: &Bound,
+) -> Result<(Option<u64>, u64), ServerError> {
+    let offset = row_count(offset, bound)
+        .map_err(|()| ServerError::new(sqlstate::INVALID_OFFSET, "OFFSET must not be negative"))?;
+    let count = row_count(count, bound)
+        .map_err(|()| ServerError::new(sqlstate::INVALID_LIMIT, "LIMIT must not be negative"))?;
+    Ok((count, offset.unwrap_or(0)))
+}
+
+fn row_count(count: Option<Count>, bound: &Bound) -> Result<Option<u64>, ()> {
+    match count {
+        None => Ok(None),
+        Some(Count::Rows(rows)) => Ok(Some(rows)),
+        Some(Count::Parameter(index)) => match bound.parameters.encoded(index) {
+            Some(Some(value)) => match value.integer() {
+                Some(rows) => u64::try_from(rows).map(Some).map_err(|_| ()),
+                // The shards refuse what is no number before a row is counted.
+                None => Ok(None),
+            },
+            _ => Ok(None),
+        },
+    }
+}
+
+impl Bound {
+    fn catalog_shard(&self) -> ShardId {
+        let known = self.catalog.as_ref().and_then(|c| c.catalog_shard);
+        known.unwrap_or(ShardId(0))
+    }
+}

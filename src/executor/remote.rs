@@ -1,0 +1,647 @@
+//! Remote: one text run on shards through the extended protocol, every shard's replies followed on their own.
+//!
+//! ```text
+//!          [Parse] Bind [Describe] Execute Sync|Flush
+//! Idle ──────────────────────────────────────────────→ Running ──CommandComplete──→ Closing ──ReadyForQuery──→ Done
+//!                                              Execute ↑     ↓ PortalSuspended      (with Sync only)
+//!                                                     Suspended
+//! ```
+//! Rows are passed on as runs, undecoded. An input ends only after its shard's CommandComplete, so a lost shard is always
+//! an error and never a short result.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::bind::{self, Added, ResultFormats};
+use super::operator::Source;
+use super::{Bound, Item, ShardStatistics, error};
+use crate::backend::connections::Connections;
+use crate::backend::raw_conn::{Event, RawConn, Run};
+use crate::plan::{Extra, ShardId};
+use crate::protocol::error::ServerError;
+use crate::protocol::frame::HEADER_BYTES;
+use crate::protocol::messages::{self, ColumnDescription};
+use crate::types::oid;
+
+/// Where a stream runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Shard(ShardId),
+    Merge,
+}
+
+impl Place {
+    fn connection(self, connections: &mut Connections) -> Result<&mut RawConn, ServerError> {
+        let found = match self {
+            Self::Shard(shard) => connections.get(shard),
+            Self::Merge => connections.merge(),
+        };
+        found.ok_or_else(|| error::internal(format!("no connection for {self:?}")))
+    }
+}
+
+/// How the text is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As a prepared statement; always described first, so that shards' columns can be compared.
+    Described,
+    /// As a prepared statement; described when it is new on a connection.
+    Prepared,
+    /// As a simple Query: its RowDescription goes to the client.
+    Simple,
+}
+
+/// What a remote step runs.
+pub(super) struct Statement {
+    pub(super) form: Form,
+    pub(super) sql: Arc<str>,
+    pub(super) first_sql: Option<Arc<str>>,
+    pub(super) formats: ResultFormats,
+    /// Columns of its rows, where that is known.
+    pub(super) columns: Option<u16>,
+    pub(super) extra: Vec<Extra>,
+    /// Values and types of further parameters behind `extra`.
+    pub(super) added: Vec<(u32, Added)>,
+    /// The text is the client's own: positions in errors mean something to it.
+    pub(super) own_text: bool,
+    /// What the rows must be: the client's columns.
+    pub(super) expected: Option<Arc<[ColumnDescription]>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Running,
+    Suspended,
+    Closing,
+    Done,
+}
+
+/// One shard's part.
+struct Stream {
+    place: Place,
+    state: State,
+    /// ReadyForQuery messages that belong to what was sent before.
+    preceding: u32,
+    /// Set while a Parse is not confirmed: its name must be forgotten when it fails.
+    unparsed: bool,
+    failed: Option<ServerError>,
+    columns: Vec<ColumnDescription>,
+    buffered: VecDeque<Run>,
+    statistics: ShardStatistics,
+}
+
+/// A text on its shards.
+pub(super) struct RemoteStep {
+    statement: Statement,
+    /// Values and types behind the client's parameters; made at start.
+    added: Vec<Added>,
+    types: Vec<u32>,
+    /// Empty: the unnamed portal.
+    portal: String,
+    streams: Vec<Stream>,
+    stopped: bool,
+    empty_query: bool,
+    tag: Option<Bytes>,
+}
+
+/// A portal's name that no other portal of a connection has.
+fn portal_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("pgbraid_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl RemoteStep {
+    pub(super) fn new(statement: Statement, places: impl Iterator<Item = Place>) -> Self {
+        Self {
+            statement,
+            added: Vec::new(),
+            types: Vec::new(),
+            portal: String::new(),
+            streams: places.map(Stream::new).collect(),
+            stopped: false,
+            empty_query: false,
+            tag: None,
+        }
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.streams.len()
+    }
+
+    pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.streams.iter().filter_map(|s| match s.place {
+            Place::Shard(shard) => Some(shard),
+            Place::Merge => None,
+        })
+    }
+
+    pub(super) fn tag(&self) -> Option<Bytes> {
+        self.tag.clone()
+    }
+
+    pub(super) fn was_empty_query(&self) -> bool {
+        self.empty_query
+    }
+
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = ShardId> {
+        self.streams
+            .iter()
+            .filter(|s| s.owes())
+            .filter_map(|s| match s.place {
+                Place::Shard(shard) => Some(shard),
+                Place::Merge => None,
+            })
+    }
+
+    pub(super) fn statistics(&self) -> impl Iterator<Item = ShardStatistics> {
+        self.streams.iter().map(|s| s.statistics.clone())
+    }
+
+    /// Appends the first messages of every stream.
+    pub(super) fn start(
+        &mut self,
+        bound: &Bound,
+        connections: &mut Connections,
+    ) -> Result<(), ServerError> {
+        self.gather_parameters(bound);
+        if bound.fetch > 0 && self.statement.form != Form::Simple {
+            self.portal = portal_name();
+        }
+        let now = Instant::now();
+        for index in 0..self.streams.len() {
+            let connection = self.streams[index].place.connection(connections)?;
+            let preceding = connection.outstanding();
+            let unparsed = match self.statement.form {
+                Form::Simple => {
+                    connection.query(&self.statement.sql);
+                    false
+                }
+                Form::Described | Form::Prepared => self.send(index, bound, connection),
+            };
+            let stream = &mut self.streams[index];
+            stream.statistics.shard = connection.shard;
+            stream.statistics.started = Some(now);
+            stream.preceding = preceding;
+            stream.unparsed = unparsed;
+            stream.state = State::Running;
+        }
+        Ok(())
+    }
+
+    fn gather_parameters(&mut self, bound: &Bound) {
+        if self.statement.extra.is_empty() && self.statement.added.is_empty() {
+            return;
+        }
+        self.types.extend_from_slice(&bound.parameters.types);
+        for extra in &self.statement.extra {
+            match extra {
+                Extra::TransactionTimestamp => {
+                    self.types.push(oid::TIMESTAMPTZ);
+                    let value = bound.transaction_timestamp.to_be_bytes();
+                    self.added.push(Bytes::copy_from_slice(&value));
+                }
+            }
+        }
+        for (type_oid, value) in self.statement.added.drain(..) {
+            self.types.push(type_oid);
+            self.added.push(value);
+        }
+    }
+
+    /// Text and parameter types as this stream prepares them.
+    fn prepared<'s>(&'s self, index: usize, bound: &'s Bound) -> (&'s Arc<str>, &'s [u32]) {
+        let sql = match &self.statement.first_sql {
+            Some(first) if index == 0 => first,
+            _ => &self.statement.sql,
+        };
+        let types = if self.types.is_empty() {
+            &bound.parameters.types
+        } else {
+            &self.types
+        };
+        (sql, types)
+    }
+
+    /// True when a Parse was needed.
+    fn send(&self, index: usize, bound: &Bound, connection: &mut RawConn) -> bool {
+        let (sql, types) = self.prepared(index, bound);
+        let (name, new) = connection.statement_name(sql, types);
+        let out = connection.write_buffer();
+        if new {
+            messages::parse(&name, sql, types, out);
+        }
+        bind::bind(
+            &self.portal,
+            &name,
+            &bound.parameters,
+            &self.added,
+            &self.statement.formats,
+            out,
+        );
+        if new || self.statement.form == Form::Described {
+            messages::describe_or_close(b'D', b'P', &self.portal, out);
+        }
+        messages::execute(&self.portal, bound.fetch, out);
+        end_sequence(bound, connection);
+        new
+    }
+
+    /// The next run of a stream, `None` at its end.
+    fn poll_stream(
+        &mut self,
+        index: usize,
+        (bound, connections): (&Bound, &mut Connections),
+        forwards: &mut VecDeque<Item>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Run>, ServerError>> {
+        if self.stopped {
+            self.streams[index].buffered.clear();
+        }
+        if let Some(run) = self.streams[index].buffered.pop_front() {
+            return Poll::Ready(Ok(Some(run)));
+        }
+        loop {
+            match self.streams[index].state {
+                State::Idle | State::Done => return Poll::Ready(Ok(None)),
+                State::Suspended if self.stopped => self.streams[index].state = State::Done,
+                State::Suspended => {
+                    let connection = self.streams[index].place.connection(connections)?;
+                    messages::execute(&self.portal, bound.fetch, connection.write_buffer());
+                    messages::flush(connection.write_buffer());
+                    self.streams[index].state = State::Running;
+                }
+                State::Running | State::Closing => {
+                    let reply = self.poll_reply(index, (bound, connections), forwards, cx);
+                    match ready!(reply)? {
+                        Some(run) if !self.stopped => return Poll::Ready(Ok(Some(run))),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what streams still owe into memory, up to their PortalSuspended or end.
+    pub(super) fn poll_settle(
+        &mut self,
+        (bound, connections): (&Bound, &mut Connections),
+        forwards: &mut VecDeque<Item>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ServerError>> {
+        let mut pending = false;
+        for index in 0..self.streams.len() {
+            while self.streams[index].owes() {
+                match self.poll_reply(index, (bound, &mut *connections), forwards, cx)? {
+                    Poll::Ready(Some(run)) if !self.stopped => {
+                        self.streams[index].buffered.push_back(run);
+                    }
+                    Poll::Ready(_) => {}
+                    Poll::Pending => {
+                        pending = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if pending {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Reads one run or message of a stream that owes some.
+    fn poll_reply(
+        &mut self,
+        index: usize,
+        (bound, connections): (&Bound, &mut Connections),
+        forwards: &mut VecDeque<Item>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Run>, ServerError>> {
+        let stream = &mut self.streams[index];
+        let connection = stream.place.connection(connections)?;
+        let columns = if stream.preceding > 0 {
+            None
+        } else {
+            self.statement.columns
+        };
+        let event = ready!(connection.poll_event(columns, cx));
+        match event {
+            // The error the shard gave before it went away says more than that it did.
+            Err(lost) => {
+                let known = stream.failed.take();
+                Poll::Ready(Err(known.unwrap_or_else(|| error::from_backend(lost))))
+            }
+            Ok(Event::Rows(_)) if stream.preceding > 0 => Poll::Ready(Ok(None)),
+            Ok(Event::Rows(run)) => {
+                stream.count(&run);
+                Poll::Ready(Ok(Some(run)))
+            }
+            Ok(Event::Message { tag, frame }) => {
+                let handled = self.on_message(index, tag, &frame, bound, forwards);
+                Poll::Ready(handled.map(|()| None))
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        index: usize,
+        tag: u8,
+        frame: &Bytes,
+        bound: &Bound,
+        forwards: &mut VecDeque<Item>,
+    ) -> Result<(), ServerError> {
+        let alone = self.streams.len() == 1;
+        let stream = &mut self.streams[index];
+        match tag {
+            b'E' => return self.on_error(index, frame, bound),
+            b'Z' => return stream.on_ready_for_query(),
+            b'N' | b'A' => forwards.push_back(Item::Forward(frame.clone())),
+            b'S' if alone => forwards.push_back(Item::Forward(frame.clone())),
+            // CloseComplete answers the Close of a statement that made room for a new one.
+            b'S' | b'2' | b'3' => {}
+            _ if stream.preceding > 0 => {}
+            b'1' => stream.unparsed = false,
+            b'T' if self.statement.form == Form::Simple => {
+                forwards.push_back(Item::Forward(frame.clone()));
+            }
+            b'T' => return self.on_description(index, frame, bound),
+            b'n' => {}
+            b'C' => {
+                self.tag = Some(frame.slice(HEADER_BYTES..frame.len().max(6) - 1));
+                stream.complete(self.statement.form, bound);
+            }
+            b's' => stream.state = State::Suspended,
+            b'I' => {
+                self.empty_query = true;
+                stream.complete(self.statement.form, bound);
+            }
+            b'G' if alone => forwards.push_back(Item::CopyIn(frame.clone())),
+            b'H' | b'd' | b'c' if alone => forwards.push_back(Item::Forward(frame.clone())),
+            _ => {
+                let name = shard_name(bound, stream);
+                return Err(error::unexpected_message(&name, tag));
+            }
+        }
+        Ok(())
+    }
+
+    /// With Sync the shard's ReadyForQuery follows at once: reading up to it leaves the connection usable.
+    fn on_error(&mut self, index: usize, frame: &Bytes, bound: &Bound) -> Result<(), ServerError> {
+        let own_text = self.statement.own_text;
+        let stream = &mut self.streams[index];
+        let shard = shard_name(bound, stream);
+        let error = ServerError::parse(frame.get(HEADER_BYTES..).unwrap_or_default());
+        let fatal = error.is_fatal();
+        let error = if own_text { error } else { error.without(b'P') };
+        let error = error::from_shard(error, &shard);
+        let ready_follows =
+            bound.sync || self.statement.form == Form::Simple || stream.preceding > 0;
+        if fatal || !ready_follows {
+            stream.state = State::Done;
+            return Err(error);
+        }
+        stream.failed.get_or_insert(error);
+        if stream.preceding == 0 {
+            stream.state = State::Closing;
+        }
+        Ok(())
+    }
+
+    /// Compares a shard's columns with the client's, or with those of the first shard that answered.
+    fn on_description(
+        &mut self,
+        index: usize,
+        frame: &Bytes,
+        bound: &Bound,
+    ) -> Result<(), ServerError> {
+        let shard = shard_name(bound, &self.streams[index]);
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        let columns = messages::parse_row_description(body)
+            .ok_or_else(|| error::unexpected_message(&shard, b'T'))?;
+        let here = self.streams[index].statistics.shard;
+        let visible = self.statement.expected.as_deref();
+        if visible.is_some_and(|v| !begins_with(&columns, here, v, bound)) {
+            return Err(differs_from_client(&shard, self.statement.own_text));
+        }
+        let other = self.streams.iter().find(|s| !s.columns.is_empty());
+        if let Some(other) = other {
+            let there = other.statistics.shard;
+            let same = columns.len() == other.columns.len()
+                && columns.iter().zip(&other.columns).all(|(a, b)| {
+                    bound.type_of(here, a.type_oid) == bound.type_of(there, b.type_oid)
+                });
+            if !same {
+                return Err(error::internal(format!(
+                    "shards {shard} and {} return different columns",
+                    shard_name(bound, other)
+                )));
+            }
+        }
+        self.streams[index].columns = columns;
+        Ok(())
+    }
+
+    /// Forgets the statements whose Parse no shard has confirmed: it may have failed unread, or may never run.
+    pub(super) fn abandon(&mut self, bound: &Bound, connections: &mut Connections) {
+        for index in 0..self.streams.len() {
+            if std::mem::take(&mut self.streams[index].unparsed) {
+                let (sql, types) = self.prepared(index, bound);
+                if let Ok(connection) = self.streams[index].place.connection(connections) {
+                    connection.forget_statement(sql, types);
+                }
+            }
+        }
+    }
+
+    /// Appends Close for named portals that are still there.
+    pub(super) fn close(&mut self, connections: &mut Connections) {
+        if self.portal.is_empty() {
+            return;
+        }
+        for stream in &mut self.streams {
+            if let Ok(connection) = stream.place.connection(connections) {
+                let out = connection.write_buffer();
+                messages::describe_or_close(b'C', b'P', &self.portal, out);
+            }
+            if stream.state == State::Suspended {
+                stream.state = State::Done;
+            }
+        }
+        self.portal.clear();
+    }
+}
+
+impl Stream {
+    fn new(place: Place) -> Self {
+        let shard = match place {
+            Place::Shard(shard) => shard,
+            Place::Merge => ShardId(0),
+        };
+        Self {
+            place,
+            state: State::Idle,
+            preceding: 0,
+            unparsed: false,
+            failed: None,
+            columns: Vec::new(),
+            buffered: VecDeque::new(),
+            statistics: ShardStatistics {
+                shard,
+                rows: 0,
+                bytes: 0,
+                started: None,
+                first_row: None,
+                last_row: None,
+            },
+        }
+    }
+
+    fn owes(&self) -> bool {
+        matches!(self.state, State::Running | State::Closing)
+    }
+
+    fn count(&mut self, run: &Run) {
+        let now = Instant::now();
+        let statistics = &mut self.statistics;
+        statistics.rows += u64::from(run.rows);
+        statistics.bytes += run.frames.len() as u64;
+        statistics.first_row.get_or_insert(now);
+        statistics.last_row = Some(now);
+    }
+
+    fn complete(&mut self, form: Form, bound: &Bound) {
+        self.state = if bound.sync || form == Form::Simple {
+            State::Closing
+        } else {
+            State::Done
+        };
+    }
+
+    fn on_ready_for_query(&mut self) -> Result<(), ServerError> {
+        if self.preceding > 0 {
+            self.preceding -= 1;
+            if self.preceding > 0 {
+                return Ok(());
+            }
+        } else {
+            self.state = State::Done;
+        }
+        // After an error in what preceded, the replies to the statement itself are left to whoever cleans up.
+        self.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+fn end_sequence(bound: &Bound, connection: &mut RawConn) {
+    if bound.sync {
+        connection.sync();
+    } else {
+        messages::flush(connection.write_buffer());
+    }
+}
+
+fn shard_name(bound: &Bound, stream: &Stream) -> Arc<str> {
+    let index = stream.statistics.shard.0 as usize;
+    let name = bound.shard_names.get(index).cloned();
+    name.unwrap_or_else(|| Arc::from(format!("{index}")))
+}
+
+/// True when the first columns of a shard are what the client was told.
+fn begins_with(
+    columns: &[ColumnDescription],
+    shard: ShardId,
+    expected: &[ColumnDescription],
+    bound: &Bound,
+) -> bool {
+    columns.len() >= expected.len()
+        && columns
+            .iter()
+            .zip(expected)
+            .all(|(c, e)| bound.type_of(shard, c.type_oid) == e.type_oid)
+}
+
+fn differs_from_client(shard: &str, own_text: bool) -> ServerError {
+    if own_text {
+        // What PostgreSQL says when a table changed under a prepared statement.
+        let message = "cached plan must not change result type";
+        return ServerError::new(crate::protocol::sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .on_shard(shard);
+    }
+    error::internal(format!(
+        "shard {shard} returns other columns than the statement was described with"
+    ))
+}
+
+impl Bound {
+    /// A type OID of a shard as the catalog shard numbers it.
+    pub(super) fn type_of(&self, shard: ShardId, type_oid: u32) -> u32 {
+        if type_oid < oid::FIRST_NORMAL_OBJECT {
+            return type_oid;
+        }
+        let shards = self.catalog.as_ref().map(|c| &c.type_oids);
+        let there = shards.and_then(|types| types.get(shard.0 as usize));
+        let mapped = there.and_then(|types| types.get(&type_oid));
+        mapped.copied().unwrap_or(type_oid)
+    }
+}
+
+/// The streams of a step as operators read them.
+pub(super) struct RemoteSource<'a> {
+    pub(super) step: &'a mut RemoteStep,
+    pub(super) bound: &'a Bound,
+    pub(super) connections: &'a mut Connections,
+    pub(super) forwards: &'a mut VecDeque<Item>,
+    names: Vec<Arc<str>>,
+}
+
+impl<'a> RemoteSource<'a> {
+    pub(super) fn new(
+        step: &'a mut RemoteStep,
+        bound: &'a Bound,
+        connections: &'a mut Connections,
+        forwards: &'a mut VecDeque<Item>,
+    ) -> Self {
+        Self {
+            step,
+            bound,
+            connections,
+            forwards,
+            names: Vec::new(),
+        }
+    }
+}
+
+impl Source for RemoteSource<'_> {
+    fn inputs(&self) -> usize {
+        self.step.inputs()
+    }
+
+    fn poll_run(
+        &mut self,
+        input: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Run>, ServerError>> {
+        let over = (self.bound, &mut *self.connections);
+        self.step.poll_stream(input, over, self.forwards, cx)
+    }
+
+    fn columns(&self, input: usize) -> &[ColumnDescription] {
+        &self.step.streams[input].columns
+    }
+
+    fn name(&self, input: usize) -> &str {
+        let shard = self.step.streams[input].statistics.shard.0 as usize;
+        self.bound.shard_names.get(shard).map_or("?", |n| n)
+    }
+
+    fn stop(&mut self) {
+        self.step.stopped = true;
+    }
+}
