@@ -1,13 +1,7 @@
-with flows as (
-  select t.payer,
-         p.sector,
-         date_trunc('quarter', t.month)::date as quarter,
-         sum(t.amount) as paid,
-         sum(t.transactions) as transactions,
-         count(distinct t.beneficiary) as partners,
-         sum(case when b.country = p.country then t.amount else 0 end) as domestic,
-         sum(case when b.sector = p.sector then t.amount else 0 end) as own_sector,
-         avg(t.amount) filter (where t.transactions > 5) as busy_average
+with paid as (
+  select t.payer, t.beneficiary, t.month, t.amount, t.transactions, p.sector, p.country,
+         b.sector as to_sector, b.country as to_country,
+         row_number() over (partition by t.payer order by t.amount desc, t.month, t.beneficiary, t.transactions) as size_rank
   from transfers t
   join companies p on p.id = t.payer
   join companies b on b.id = t.beneficiary
@@ -20,18 +14,27 @@ with flows as (
     and p.founded < date '2015-01-01'
     and b.country in ('BR', 'AR', 'UY', 'PT')
     and b.sector is not null
-  group by t.payer, p.sector, date_trunc('quarter', t.month)
-  having sum(t.amount) > 1000
+), quarters as (
+  select payer, sector, date_trunc('quarter', month)::date as quarter,
+         sum(amount) as amount,
+         sum(transactions) as transactions,
+         count(distinct beneficiary) as partners,
+         sum(case when to_country = country then amount else 0 end) as domestic,
+         sum(case when to_sector = sector then amount else 0 end) as own_sector,
+         sum(amount) filter (where size_rank <= 10) as among_ten_largest,
+         percentile_disc(0.5) within group (order by amount) as median
+  from paid
+  group by payer, sector, date_trunc('quarter', month)
+  having sum(amount) > 1000
      and count(*) >= 3
-     and sum(t.transactions) > 20
+     and sum(transactions) > 20
 )
-select payer, sector, quarter, paid, transactions, partners,
-       case when domestic > paid / 2 then 'domestic' else 'foreign' end as kind,
-       case when own_sector = 0 then 'none' when own_sector < paid / 4 then 'some' else 'much' end as in_own_sector,
-       round(busy_average, 2) as busy_average,
-       round(100 * paid / sum(paid) over (partition by payer), 1) as percent_of_payer,
-       paid - lag(paid) over (partition by payer order by quarter) as change,
-       rank() over (partition by payer order by paid desc, quarter) as rank_of_quarter
-from flows
-order by paid desc, payer, quarter
+select payer, sector, quarter, amount, transactions, partners, median,
+       case when domestic > amount / 2 then 'domestic' else 'foreign' end as kind,
+       case when own_sector = 0 then 'none' when own_sector < amount / 4 then 'some' else 'much' end as in_own_sector,
+       round(100 * amount / sum(amount) over (partition by payer), 1) as percent_of_payer,
+       amount - lag(amount) over (partition by payer order by quarter) as change,
+       coalesce(among_ten_largest, 0) as among_ten_largest
+from quarters
+order by amount desc, payer, quarter
 limit 200

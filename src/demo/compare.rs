@@ -68,7 +68,12 @@ pub struct Outcome {
 ///
 /// # Errors
 /// What the server or pgbraid says, with the query's title.
-pub async fn compare(query: Query, whole: &Client, braid: &Client, rounds: usize) -> Result<Outcome, DemoError> {
+pub async fn compare(
+    query: Query,
+    whole: &Client,
+    braid: &Client,
+    rounds: usize,
+) -> Result<Outcome, DemoError> {
     let expected = run(query, whole, "the one server").await?.0;
     let found = run(query, braid, "pgbraid").await?.0;
     let mut times = [Vec::new(), Vec::new()];
@@ -84,7 +89,11 @@ pub async fn compare(query: Query, whole: &Client, braid: &Client, rounds: usize
     })
 }
 
-async fn run(query: Query, client: &Client, on: &'static str) -> Result<(Rows, Duration), DemoError> {
+async fn run(
+    query: Query,
+    client: &Client,
+    on: &'static str,
+) -> Result<(Rows, Duration), DemoError> {
     let started = Instant::now();
     let messages = client.simple_query(query.sql).await;
     let elapsed = started.elapsed();
@@ -94,7 +103,11 @@ async fn run(query: Query, client: &Client, on: &'static str) -> Result<(Rows, D
         source,
     })?;
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|i| row.get(i).map(str::to_owned))
+                .collect(),
+        ),
         _ => None,
     });
     Ok((rows.collect(), elapsed))
@@ -158,10 +171,16 @@ mod tests {
 
     #[test]
     fn a_missing_row_and_another_order_are_differences() {
-        assert_eq!(first_difference(&rows(&["a", "b"]), &rows(&["a", "b"])), None);
+        assert_eq!(
+            first_difference(&rows(&["a", "b"]), &rows(&["a", "b"])),
+            None
+        );
         assert_eq!(first_difference(&rows(&["a", "b"]), &rows(&["a"])), Some(1));
         assert_eq!(first_difference(&rows(&["a"]), &rows(&["a", "b"])), Some(1));
-        assert_eq!(first_difference(&rows(&["a", "b"]), &rows(&["b", "a"])), Some(0));
+        assert_eq!(
+            first_difference(&rows(&["a", "b"]), &rows(&["b", "a"])),
+            Some(0)
+        );
     }
 
     #[test]

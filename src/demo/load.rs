@@ -91,7 +91,7 @@ async fn copy_companies(client: &Client) -> Result<(), tokio_postgres::Error> {
     payments::companies(&mut lines);
     let mut copy = Box::pin(client.copy_in("copy companies from stdin").await?);
     copy.send(lines.freeze()).await?;
-    copy.finish().await?;
+    copy.as_mut().finish().await?;
     Ok(())
 }
 
@@ -177,7 +177,11 @@ struct Stream {
 impl Stream {
     async fn open(target: &str) -> Result<Self, tokio_postgres::Error> {
         let client = connect(target).await?;
-        let copy = Box::pin(client.copy_in("copy transfers from stdin (format binary)").await?);
+        let copy = Box::pin(
+            client
+                .copy_in("copy transfers from stdin (format binary)")
+                .await?,
+        );
         Ok(Self {
             copy,
             buffer: BytesMut::from(payments::COPY_HEADER),

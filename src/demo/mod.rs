@@ -88,7 +88,9 @@ pub enum DemoError {
 }
 
 fn describe(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Runs the demo. Whatever it started is gone when it returns, on signals too.
@@ -108,7 +110,11 @@ pub async fn run(options: &Options) -> Result<(), DemoError> {
         other => other,
     };
     demo.stop().await;
-    if result? { Ok(()) } else { Err(DemoError::Different) }
+    if result? {
+        Ok(())
+    } else {
+        Err(DemoError::Different)
+    }
 }
 
 /// Everything that is up.
@@ -143,7 +149,9 @@ impl Demo {
 
     /// Loads, starts pgbraid, compares; true when all rows were the same.
     async fn show(&self, options: &Options) -> Result<bool, DemoError> {
-        let rows = options.rows.unwrap_or_else(|| 1_000_000 * processors().min(16) as u64);
+        let rows = options
+            .rows
+            .unwrap_or_else(|| 1_000_000 * processors().min(16) as u64);
         for server in self.servers.iter() {
             make_database(server).await?;
         }
@@ -173,7 +181,10 @@ impl Demo {
             ended.cancel();
             result.map_err(|e| e.to_string())
         });
-        while TcpStream::connect(("127.0.0.1", self.listen)).await.is_err() {
+        while TcpStream::connect(("127.0.0.1", self.listen))
+            .await
+            .is_err()
+        {
             if self.proxy_ended.is_cancelled() {
                 let reason = match serving.await {
                     Ok(Ok(())) => "it ended".to_owned(),
@@ -234,7 +245,10 @@ impl Demo {
     }
 
     fn client_conninfo(&self) -> String {
-        format!("host=127.0.0.1 port={} dbname={DATABASE} user={USER}", self.listen)
+        format!(
+            "host=127.0.0.1 port={} dbname={DATABASE} user={USER}",
+            self.listen
+        )
     }
 
     fn config(&self) -> Config {
@@ -288,14 +302,24 @@ fn shard(server: &Server) -> config::Shard {
 }
 
 fn conninfo(server: &Server) -> String {
-    format!("host=127.0.0.1 port={} dbname={DATABASE} user={USER}", server.port)
+    format!(
+        "host=127.0.0.1 port={} dbname={DATABASE} user={USER}",
+        server.port
+    )
 }
 
 async fn make_database(server: &Server) -> Result<(), DemoError> {
-    let target = format!("host=127.0.0.1 port={} dbname=postgres user={SUPERUSER}", server.port);
+    let target = format!(
+        "host=127.0.0.1 port={} dbname=postgres user={SUPERUSER}",
+        server.port
+    );
     let client = load::connect(&target).await?;
-    client.batch_execute(&format!("create role {USER} login")).await?;
-    client.batch_execute(&format!("create database {DATABASE} owner {USER}")).await?;
+    client
+        .batch_execute(&format!("create role {USER} login"))
+        .await?;
+    client
+        .batch_execute(&format!("create database {DATABASE} owner {USER}"))
+        .await?;
     Ok(())
 }
 

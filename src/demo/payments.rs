@@ -29,10 +29,28 @@ pub const COPY_TRAILER: &[u8] = &[0xff, 0xff];
 const FIRST_MONTH: i32 = 7671;
 const MONTH_DAYS: [i32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 const SECTORS: [&str; 10] = [
-    "agriculture", "mining", "energy", "retail", "transport", "finance", "health", "construction", "software", "food",
+    "agriculture",
+    "mining",
+    "energy",
+    "retail",
+    "transport",
+    "finance",
+    "health",
+    "construction",
+    "software",
+    "food",
 ];
 const COUNTRIES: [&str; 8] = ["BR", "BR", "BR", "BR", "AR", "CL", "UY", "PT"];
-const NAMES: [&str; 8] = ["Alfa", "Beta", "Casa", "Engenho", "Horizonte", "Ipê", "Norte", "Ômega"];
+const NAMES: [&str; 8] = [
+    "Alfa",
+    "Beta",
+    "Casa",
+    "Engenho",
+    "Horizonte",
+    "Ipê",
+    "Norte",
+    "Ômega",
+];
 
 /// A month's payments from one company to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +78,13 @@ impl Transfer {
             month: month((part(3) * 36.0) as i32),
             payer,
             // Nobody pays himself; the neighbour gets it.
-            beneficiary: if drawn == payer { payer % COMPANIES as i64 + 1 } else { drawn },
-            cents: (mix(number, 4) % 200 != 0).then(|| ((part(5) * 9.0 + 2.0).exp() * 100.0) as i64),
+            beneficiary: if drawn == payer {
+                payer % COMPANIES as i64 + 1
+            } else {
+                drawn
+            },
+            cents: (mix(number, 4) % 200 != 0)
+                .then(|| ((part(5) * 9.0 + 2.0).exp() * 100.0) as i64),
             transactions: 1 + (part(6) * 40.0) as i32,
         }
     }
@@ -93,10 +116,16 @@ pub fn companies(out: &mut BytesMut) {
             0 => "\\N",
             n => SECTORS[n % SECTORS.len()],
         };
-        let (name, country) = (NAMES[pick(12, NAMES.len())], COUNTRIES[pick(13, COUNTRIES.len())]);
+        let (name, country) = (
+            NAMES[pick(12, NAMES.len())],
+            COUNTRIES[pick(13, COUNTRIES.len())],
+        );
         let (year, day) = (1950 + pick(14, 70), 1 + pick(15, 28));
         // Writing to a BytesMut cannot fail: it grows.
-        let _ = writeln!(out, "{id}\t{name} {id}\t{sector}\t{country}\t{year}-06-{day:02}");
+        let _ = writeln!(
+            out,
+            "{id}\t{name} {id}\t{sector}\t{country}\t{year}-06-{day:02}"
+        );
     }
 }
 
@@ -135,7 +164,10 @@ fn unit(number: u64, salt: u64) -> f64 {
 
 /// SplitMix64's finisher: as good as chance for this purpose, the same everywhere.
 fn mix(number: u64, salt: u64) -> u64 {
-    let mut z = number.wrapping_mul(64).wrapping_add(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut z = number
+        .wrapping_mul(64)
+        .wrapping_add(salt)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -149,7 +181,10 @@ mod tests {
         let mut out = BytesMut::new();
         put_numeric(cents, &mut out);
         assert_eq!(out.len() as u8, out[3] + 4);
-        out[4..].chunks(2).map(|c| i16::from_be_bytes([c[0], c[1]])).collect()
+        out[4..]
+            .chunks(2)
+            .map(|c| i16::from_be_bytes([c[0], c[1]]))
+            .collect()
     }
 
     #[test]
@@ -170,9 +205,18 @@ mod tests {
     fn transfers_are_skewed_but_in_range() {
         let rows: Vec<_> = (0..10_000).map(Transfer::nth).collect();
         let companies = 1..=COMPANIES as i64;
-        assert!(rows.iter().all(|t| companies.contains(&t.payer) && companies.contains(&t.beneficiary)));
+        assert!(
+            rows.iter()
+                .all(|t| companies.contains(&t.payer) && companies.contains(&t.beneficiary))
+        );
         assert!(rows.iter().all(|t| t.payer != t.beneficiary));
-        let small = rows.iter().filter(|t| t.payer <= COMPANIES as i64 / 4).count();
-        assert!((4_000..6_000).contains(&small), "half of the rows belong to a quarter of the payers");
+        let small = rows
+            .iter()
+            .filter(|t| t.payer <= COMPANIES as i64 / 4)
+            .count();
+        assert!(
+            (4_000..6_000).contains(&small),
+            "half of the rows belong to a quarter of the payers"
+        );
     }
 }

@@ -19,7 +19,8 @@ impl Progress {
     /// Starts to count towards `total`.
     pub fn new(what: &'static str, total: u64) -> Arc<Self> {
         let bar = ProgressBar::new(total).with_message(what);
-        let style = ProgressStyle::with_template("{msg:24} {bar:32} {human_pos:>10} of {human_len}  {eta}");
+        let style =
+            ProgressStyle::with_template("{msg:24} {bar:32} {human_pos:>10} of {human_len}  {eta}");
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -47,6 +48,11 @@ impl Progress {
     /// Replaces the bar by a line that stays.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
-        eprintln!("{}: {} in {:.1} s", self.what, self.total, self.started.elapsed().as_secs_f64());
+        eprintln!(
+            "{}: {} in {:.1} s",
+            self.what,
+            self.total,
+            self.started.elapsed().as_secs_f64()
+        );
     }
 }

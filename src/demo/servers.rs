@@ -23,7 +23,9 @@ pub enum ServersError {
          install them: `apt-get install postgresql`, `dnf install postgresql-server` or `brew install postgresql`"
     )]
     NoBinaries,
-    #[error("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as")]
+    #[error(
+        "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
+    )]
     NoUser,
     #[error("{program} failed ({status}): {output}")]
     Failed {
@@ -81,13 +83,23 @@ impl Binaries {
         let complete = ["initdb", "pg_ctl", "postgres"]
             .iter()
             .all(|program| folder.join(program).is_file());
-        let output = complete.then(|| Command::new(folder.join("postgres")).arg("--version").output());
-        let version = String::from_utf8(output?.ok()?.stdout).ok()?.trim().to_owned();
+        let output = complete.then(|| {
+            Command::new(folder.join("postgres"))
+                .arg("--version")
+                .output()
+        });
+        let version = String::from_utf8(output?.ok()?.stdout)
+            .ok()?
+            .trim()
+            .to_owned();
         Some(Self { folder, version })
     }
 
     fn major(&self) -> u32 {
-        let number = self.version.rsplit(' ').find(|w| w.starts_with(|c: char| c.is_ascii_digit()));
+        let number = self
+            .version
+            .rsplit(' ')
+            .find(|w| w.starts_with(|c: char| c.is_ascii_digit()));
         let major = number.and_then(|n| n.split(|c: char| !c.is_ascii_digit()).next());
         major.and_then(|m| m.parse().ok()).unwrap_or(0)
     }
@@ -184,7 +196,17 @@ impl Servers {
     fn initdb(&self, data: &Path) -> Result<(), ServersError> {
         let with = |locale: &str| {
             let mut initdb = self.command(self.binaries.folder.join("initdb"));
-            initdb.args(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale", locale]);
+            initdb.args([
+                "-U",
+                SUPERUSER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-sync",
+                "--locale",
+                locale,
+            ]);
             run(initdb.arg("-D").arg(data))
         };
         with("en_US.UTF-8")
@@ -201,16 +223,26 @@ impl Servers {
             control.current_dir(&server.data);
             // pg_ctl's child keeps its output open for ever: nothing may wait for the end of it.
             control.stdout(Stdio::null()).stderr(Stdio::null());
-            children.push((server, control.spawn().map_err(io_error("cannot run pg_ctl"))?));
+            children.push((
+                server,
+                control.spawn().map_err(io_error("cannot run pg_ctl"))?,
+            ));
         }
-        let ended: Vec<_> = children.iter_mut().map(|(server, child)| (server, child.wait())).collect();
+        let ended: Vec<_> = children
+            .iter_mut()
+            .map(|(server, child)| (server, child.wait()))
+            .collect();
         for (server, status) in ended {
             let status = status.map_err(io_error("cannot wait for pg_ctl"))?;
             if !status.success() {
                 let output = fs::read_to_string(server.data.join("log")).unwrap_or_default();
                 let program = format!("pg_ctl {} of {}", arguments[0], server.name);
                 let status = status.to_string();
-                return Err(ServersError::Failed { program, status, output });
+                return Err(ServersError::Failed {
+                    program,
+                    status,
+                    output,
+                });
             }
         }
         Ok(())
@@ -219,8 +251,12 @@ impl Servers {
     /// A command that runs as the servers' owner, apart from our terminal's signals and the caller's PG… variables.
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.stdin(Stdio::null()).current_dir(self.folder.path()).process_group(0);
-        let foreign = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"));
+        command
+            .stdin(Stdio::null())
+            .current_dir(self.folder.path())
+            .process_group(0);
+        let foreign =
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"));
         foreign.for_each(|(name, _)| {
             command.env_remove(name);
         });
@@ -240,19 +276,28 @@ impl Drop for Servers {
 
 /// Gives the folder to a user that PostgreSQL accepts when it belongs to root.
 fn owner_for(folder: &Path) -> Result<Option<Owner>, ServersError> {
-    let uid = fs::metadata(folder).map_err(io_error("cannot read the temporary folder"))?.uid();
+    let uid = fs::metadata(folder)
+        .map_err(io_error("cannot read the temporary folder"))?
+        .uid();
     if uid != 0 {
         return Ok(None);
     }
     let passwd = fs::read_to_string("/etc/passwd").map_err(io_error("cannot read /etc/passwd"))?;
-    let owner = ["postgres", "nobody"].iter().find_map(|name| user(&passwd, name)).ok_or(ServersError::NoUser)?;
-    chown(folder, Some(owner.uid), Some(owner.gid)).map_err(io_error("cannot give the temporary folder away"))?;
+    let owner = ["postgres", "nobody"]
+        .iter()
+        .find_map(|name| user(&passwd, name))
+        .ok_or(ServersError::NoUser)?;
+    chown(folder, Some(owner.uid), Some(owner.gid))
+        .map_err(io_error("cannot give the temporary folder away"))?;
     Ok(Some(owner))
 }
 
 /// Looks a user up in the text of /etc/passwd (`name:password:uid:gid:…`).
 fn user(passwd: &str, name: &str) -> Option<Owner> {
-    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f[0] == name)?;
+    let fields = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|f| f[0] == name)?;
     let uid = fields.get(2)?.parse().ok()?;
     let gid = fields.get(3)?.parse().ok()?;
     Some(Owner { uid, gid })
@@ -264,21 +309,34 @@ fn user(passwd: &str, name: &str) -> Option<Owner> {
 /// Whatever binding says.
 pub fn free_ports(count: usize) -> Result<Vec<u16>, ServersError> {
     let bind = |_| TcpListener::bind(("127.0.0.1", 0));
-    let held: Vec<_> = (0..count).map(bind).collect::<io::Result<_>>().map_err(io_error("no free port"))?;
+    let held: Vec<_> = (0..count)
+        .map(bind)
+        .collect::<io::Result<_>>()
+        .map_err(io_error("no free port"))?;
     held.iter()
-        .map(|listener| Ok(listener.local_addr().map_err(io_error("no free port"))?.port()))
+        .map(|listener| {
+            Ok(listener
+                .local_addr()
+                .map_err(io_error("no free port"))?
+                .port())
+        })
         .collect()
 }
 
 fn append(path: &Path, text: &str) -> Result<(), ServersError> {
     let what = format!("cannot write {}", path.display());
-    let mut file = fs::OpenOptions::new().append(true).open(path).map_err(io_error(what.clone()))?;
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(path)
+        .map_err(io_error(what.clone()))?;
     file.write_all(text.as_bytes()).map_err(io_error(what))
 }
 
 fn run(command: &mut Command) -> Result<(), ServersError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(io_error(format!("cannot run {program}")))?;
+    let output = command
+        .output()
+        .map_err(io_error(format!("cannot run {program}")))?;
     if output.status.success() {
         return Ok(());
     }
@@ -316,7 +374,10 @@ mod tests {
             version: version.to_owned(),
         };
         assert_eq!(binaries("postgres (PostgreSQL) 15.8").major(), 15);
-        assert_eq!(binaries("postgres (PostgreSQL) 17.2 (Debian 17.2-1)").major(), 17);
+        assert_eq!(
+            binaries("postgres (PostgreSQL) 17.2 (Debian 17.2-1)").major(),
+            17
+        );
         assert_eq!(binaries("postgres (PostgreSQL) 18beta1").major(), 18);
     }
 }
