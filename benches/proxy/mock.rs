@@ -27,8 +27,11 @@ struct Shard {
     shards: i64,
     upstream: SocketAddr,
     shapes: Mutex<HashMap<String, Arc<Shape>>>,
-    kept: Mutex<HashMap<(String, Vec<i16>), Arc<Vec<u8>>>>,
+    kept: Mutex<HashMap<AnswerKey, Arc<Vec<u8>>>>,
 }
+
+/// A statement and the formats of its columns.
+type AnswerKey = (String, Vec<i16>);
 
 /// What PostgreSQL says of a statement.
 struct Shape {

@@ -83,7 +83,7 @@ impl Transfer {
             } else {
                 drawn
             },
-            cents: (mix(number, 4) % 200 != 0)
+            cents: (!mix(number, 4).is_multiple_of(200))
                 .then(|| ((part(5) * 9.0 + 2.0).exp() * 100.0) as i64),
             transactions: 1 + (part(6) * 40.0) as i32,
         }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(numeric(0), [0, 0, 0, 2]);
         assert_eq!(numeric(5), [1, -1, 0, 2, 500]);
         assert_eq!(numeric(100), [1, 0, 0, 2, 1]);
-        assert_eq!(numeric(1_234_567_89), [3, 1, 0, 2, 123, 4567, 8900]);
+        assert_eq!(numeric(123_456_789), [3, 1, 0, 2, 123, 4567, 8900]);
     }
 
     #[test]

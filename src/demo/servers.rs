@@ -18,23 +18,35 @@ pub const SUPERUSER: &str = "postgres";
 /// What goes wrong while servers are made.
 #[derive(Debug, thiserror::Error)]
 pub enum ServersError {
+    /// None anywhere.
     #[error(
         "no PostgreSQL server binaries found (looked for initdb, pg_ctl and postgres on PATH and in the usual places); \
          install them: `apt-get install postgresql`, `dnf install postgresql-server` or `brew install postgresql`"
     )]
     NoBinaries,
+    /// We are root and know nobody else.
     #[error(
         "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody` to run it as"
     )]
     NoUser,
+    /// One of PostgreSQL's programs failed.
     #[error("{program} failed ({status}): {output}")]
     Failed {
+        /// Which one.
         program: String,
+        /// Its exit status.
         status: String,
+        /// What it said.
         output: String,
     },
+    /// The operating system said no.
     #[error("{what}: {source}")]
-    Io { what: String, source: io::Error },
+    Io {
+        /// To what.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServersError {
@@ -45,6 +57,7 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServersError {
 /// A folder with `initdb`, `pg_ctl` and `postgres` of one version.
 #[derive(Debug, Clone)]
 pub struct Binaries {
+    /// Where they are.
     pub folder: PathBuf,
     /// As `postgres --version` prints it: `postgres (PostgreSQL) 15.8`.
     pub version: String,
@@ -120,7 +133,9 @@ fn folders(parent: &str, prefix: &str, rest: &str) -> Vec<PathBuf> {
 /// A running server.
 #[derive(Debug, Clone)]
 pub struct Server {
+    /// As it was asked for.
     pub name: String,
+    /// On 127.0.0.1.
     pub port: u16,
     data: PathBuf,
 }
@@ -164,6 +179,7 @@ impl Servers {
         Ok(servers)
     }
 
+    /// The servers, in the order of their names as given.
     pub fn iter(&self) -> impl Iterator<Item = &Server> {
         self.servers.iter()
     }
