@@ -1,1 +1,85 @@
-fn main() {}
+//! The `pgbraid` command: arguments, configuration, tracing, signals. What a subcommand does is in `cli/`.
+
+mod cli;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use pgbraid::demo;
+
+/// Points any PostgreSQL client at many PostgreSQL servers as if they were one
+#[derive(Parser)]
+#[command(name = "pgbraid", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer clients until SIGTERM or Ctrl-C; SIGHUP reloads the shards' catalogs
+    Serve(ConfigFile),
+    /// Check the configuration, reach every shard, compare their schemas; exit status 1 when something must be mended
+    Check(ConfigFile),
+    /// Print how a statement would run, without running it
+    Plan {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The statement; parameters ($1 …) may stay open
+        sql: String,
+    },
+    /// Show it all on this machine, with throwaway PostgreSQL servers
+    Demo(demo::Options),
+    /// Ask a running pgbraid for its health; exit status 1 when it is not well
+    Health(Health),
+}
+
+#[derive(Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(long = "config", short, value_name = "FILE", env = "PGBRAID_CONFIG")]
+    path: PathBuf,
+}
+
+#[derive(Args)]
+struct Health {
+    /// server.http of the running pgbraid
+    #[arg(long, default_value = "127.0.0.1:9632")]
+    address: String,
+    /// What to ask: /readyz (statements can be answered) or /livez (the process runs)
+    #[arg(long, default_value = "/readyz")]
+    path: String,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 5)]
+    timeout: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(&format!("cannot start: {error}")),
+    };
+    runtime.block_on(run(arguments.command))
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Serve(config) => cli::serve::run(&config.path).await,
+        Command::Check(config) => cli::check::run(&config.path).await,
+        Command::Plan { config, sql } => cli::plan::run(&config.path, &sql).await,
+        Command::Health(health) => {
+            let limit = Duration::from_secs(health.timeout);
+            cli::health::run(&health.address, &health.path, limit).await
+        }
+        Command::Demo(options) => match demo::run(&options).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => cli::fail(&error.to_string()),
+        },
+    }
+}

@@ -60,7 +60,8 @@ async fn readyz(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
     (status, axum::Json(report))
 }
 
-async fn prometheus() -> impl IntoResponse {
+async fn prometheus(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
+    readiness.refresh_gauges();
     let form = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, form)], metrics::global().render())
 }

@@ -2,13 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Serialize;
+
+use crate::backend::connector::Connector;
+use crate::backend::pool::Pools;
+use crate::config::Config;
 
 /// Tries to reach one shard (by its place in the configuration); `Err` says why it cannot be.
 pub type Probe =
@@ -62,11 +66,28 @@ pub struct Readiness {
     catalog: Mutex<CatalogState>,
     draining: AtomicBool,
     probe_timeout: Duration,
+    pools: OnceLock<Arc<Pools>>,
     /// Held while the shards are probed, so that callers at the same time share one round.
     last: tokio::sync::Mutex<Option<(Instant, Vec<ShardReport>)>>,
 }
 
 impl Readiness {
+    /// Probes the shards of a configuration by logging in to them.
+    pub fn for_config(config: &Config) -> Arc<Self> {
+        let connectors = Connector::all(config);
+        let names = config.shards.iter().map(|s| s.name.clone()).collect();
+        Self::new(
+            names,
+            Box::new(move |shard| {
+                let connector = connectors[shard].clone();
+                Box::pin(async move {
+                    let connected = connector.connect().await;
+                    connected.map(drop).map_err(|error| error.to_string())
+                })
+            }),
+        )
+    }
+
     /// Not ready until [`Readiness::catalog_loaded`] has been called.
     pub fn new(shards: Vec<String>, probe: Box<Probe>) -> Arc<Self> {
         Arc::new(Self::with_timeout(shards, probe, PROBE_TIMEOUT))
@@ -75,11 +96,33 @@ impl Readiness {
     fn with_timeout(shards: Vec<String>, probe: Box<Probe>, probe_timeout: Duration) -> Self {
         Self {
             probe_timeout,
+            pools: OnceLock::new(),
             shards,
             probe,
             catalog: Mutex::default(),
             draining: AtomicBool::new(false),
             last: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Lets `/metrics` read the pools' state; only the first call counts.
+    pub fn watch(&self, pools: Arc<Pools>) {
+        // Set twice it would be the same pools: a process has one set of them.
+        let _ = self.pools.set(pools);
+    }
+
+    /// Brings the pool gauges up to date, before they are read.
+    pub(super) fn refresh_gauges(&self) {
+        let usage = self
+            .pools
+            .get()
+            .map(|pools| pools.usage())
+            .unwrap_or_default();
+        for (name, usage) in self.shards.iter().zip(usage) {
+            let shard = crate::metrics::global().shard(name);
+            shard.connections.set(usage.size as i64);
+            shard.connections_in_use.set(usage.in_use as i64);
+            shard.waiters.set(usage.waiting as i64);
         }
     }
 

@@ -293,7 +293,7 @@ fn shard(name: &str, section: &Section<'_, '_>, database: &Database) -> Option<S
         .unwrap_or_else(|| Secret::new(""));
     let sslmode = section.choice("sslmode", &modes).unwrap_or(SslMode::Prefer);
     let sslrootcert = section.file("sslrootcert");
-    if sslrootcert.is_some() && !matches!(sslmode, SslMode::VerifyCa | SslMode::VerifyFull) {
+    if sslrootcert.is_some() && matches!(sslmode, SslMode::Disable | SslMode::Prefer) {
         let message = "has no effect under this sslmode";
         section.mistake(
             "sslrootcert",

@@ -1,0 +1,36 @@
+# Build: the SQL parser is PostgreSQL's own C code, so libclang and a C compiler are needed here, and here only.
+FROM rust:1-bookworm AS build
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libclang-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY benches benches
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --release --locked --bin pgbraid \
+    && cp target/release/pgbraid /usr/local/bin/pgbraid
+
+# Debian, because text is merged in the order of the C library's locales: the same release as the shards' is best.
+FROM debian:bookworm-slim
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates locales \
+    && localedef -i en_US -f UTF-8 en_US.UTF-8 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin pgbraid
+COPY --from=build /usr/local/bin/pgbraid /usr/local/bin/pgbraid
+COPY config/pgbraid.toml /usr/share/doc/pgbraid/pgbraid.toml
+USER 10001:10001
+# Reachable from outside the container; /livez, /readyz and /metrics too, for the orchestrator.
+ENV PGBRAID_CONFIG=/etc/pgbraid/pgbraid.toml \
+    PGBRAID_SERVER_LISTEN=0.0.0.0:6432 \
+    PGBRAID_SERVER_HTTP=0.0.0.0:9632
+EXPOSE 6432 9632
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=20s \
+    CMD ["pgbraid", "health", "--address", "127.0.0.1:9632"]
+ENTRYPOINT ["pgbraid"]
+CMD ["serve"]

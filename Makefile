@@ -1,0 +1,32 @@
+# make demo   the whole thing on this machine, with throwaway PostgreSQL servers
+# make test   all tests
+# make bench  what a row and a statement cost
+# make lint   formatting, lints, and the files under deploy/
+
+CARGO ?= cargo
+# Extra arguments: make demo ARGS="--shards 4 --once", make test ARGS=plans
+ARGS ?=
+
+.PHONY: demo test bench lint deps
+
+deps:
+	@./deploy/install-deps.sh
+
+demo: deps
+	$(CARGO) run --release --locked -- demo $(ARGS)
+
+# nextest runs each test in a process of its own, all at once; plain cargo test does as well, slower.
+test: deps
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --locked $(ARGS); \
+	else \
+	  $(CARGO) test --locked $(ARGS); \
+	fi
+
+bench: deps
+	$(CARGO) bench --locked $(ARGS)
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@./deploy/lint.sh

@@ -1,0 +1,32 @@
+//! The subcommands. Each prints for people and returns the exit status: 0 well, 1 not.
+
+pub mod check;
+pub mod health;
+pub mod plan;
+pub mod serve;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use pgbraid::config::{self, Config};
+
+/// Says what went wrong, on standard error.
+pub fn fail(message: &str) -> ExitCode {
+    eprintln!("pgbraid: {message}");
+    ExitCode::FAILURE
+}
+
+/// Loads the configuration; its mistakes have been printed when it comes to nothing.
+pub fn configuration(path: &Path) -> Result<Arc<Config>, ExitCode> {
+    // Variables whose names or values are no UTF-8 can be none of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    config::load(path, &environment)
+        .map(Arc::new)
+        .map_err(|errors| {
+            eprintln!("{errors}");
+            ExitCode::FAILURE
+        })
+}
