@@ -1,7 +1,7 @@
 #!/bin/bash
 # Checks the files for deployment with whatever real tools are here; says which ones it went without.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 failed=0
 skip() { echo "skipped: $1 ($2)"; }
 run() { local what=$1; shift; if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failed=1; fi; }
