@@ -63,7 +63,7 @@ pub enum ClientRefused {
     /// What it sent was no startup packet.
     Protocol,
     /// It did not finish its login in time.
-    TimedOut,
+    LoginTimeout,
     /// pgbraid is shutting down or not ready yet.
     Unavailable,
 }
@@ -73,7 +73,7 @@ impl ClientRefused {
         Self::TooMany,
         Self::Authentication,
         Self::Protocol,
-        Self::TimedOut,
+        Self::LoginTimeout,
         Self::Unavailable,
     ];
 
@@ -82,7 +82,7 @@ impl ClientRefused {
             Self::TooMany => "too_many",
             Self::Authentication => "authentication",
             Self::Protocol => "protocol",
-            Self::TimedOut => "timed_out",
+            Self::LoginTimeout => "login_timeout",
             Self::Unavailable => "unavailable",
         }
     }
@@ -167,6 +167,8 @@ pub struct ShardMetrics {
     pub up: IntGauge,
     /// Connections open, in use or not.
     pub connections: IntGauge,
+    /// The most connections there may be.
+    pub connections_max: IntGauge,
     /// Connections on loan to sessions.
     pub connections_in_use: IntGauge,
     /// Sessions that wait for a connection.
@@ -185,6 +187,7 @@ pub struct ShardMetrics {
 struct ShardFamilies {
     up: IntGaugeVec,
     connections: IntGaugeVec,
+    connections_max: IntGaugeVec,
     connections_in_use: IntGaugeVec,
     waiters: IntGaugeVec,
     wait_seconds: HistogramVec,
@@ -305,10 +308,22 @@ impl Metrics {
         self.clients_refused[reason as usize].inc();
     }
 
-    /// Counts an answered (or refused) statement and its seconds.
-    pub fn query(&self, kind: QueryKind, seconds: f64) {
+    /// Counts a statement by how it is answered.
+    pub fn query(&self, kind: QueryKind) {
         self.queries[kind as usize].inc();
+    }
+
+    /// Notes how long a statement took, from its arrival to the end of its reply.
+    pub fn query_seconds(&self, kind: QueryKind, seconds: f64) {
         self.query_seconds[kind as usize].observe(seconds);
+    }
+
+    /// Counts a look into the plan cache.
+    pub fn plan_cache(&self, hit: bool) {
+        match hit {
+            true => self.plan_cache_hits.inc(),
+            false => self.plan_cache_misses.inc(),
+        }
     }
 
     /// Counts an error sent to a client. Only the class is kept, and only of a well-formed SQLSTATE: a function may raise
@@ -347,6 +362,11 @@ impl ShardFamilies {
                 shard,
             ),
             connections: make.gauges("pgbraid_shard_connections", "Connections open", shard),
+            connections_max: make.gauges(
+                "pgbraid_shard_connections_max",
+                "The most connections there may be",
+                shard,
+            ),
             connections_in_use: make.gauges(
                 "pgbraid_shard_connections_in_use",
                 "Connections on loan to sessions",
@@ -386,6 +406,7 @@ impl ShardFamilies {
         ShardMetrics {
             up: self.up.with_label_values(labels),
             connections: self.connections.with_label_values(labels),
+            connections_max: self.connections_max.with_label_values(labels),
             connections_in_use: self.connections_in_use.with_label_values(labels),
             waiters: self.waiters.with_label_values(labels),
             wait_seconds: self.wait_seconds.with_label_values(labels),
@@ -459,7 +480,8 @@ mod tests {
     #[test]
     fn what_is_counted_is_rendered() {
         let metrics = Metrics::new();
-        metrics.query(QueryKind::PushDown, 0.02);
+        metrics.query(QueryKind::PushDown);
+        metrics.query_seconds(QueryKind::PushDown, 0.02);
         metrics.client_refused(ClientRefused::TooMany);
         metrics.shard("s1").closed(ConnectionClosed::Dirty);
         metrics.shard("s1").connections.set(3);

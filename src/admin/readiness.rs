@@ -120,7 +120,8 @@ impl Readiness {
             .unwrap_or_default();
         for (name, usage) in self.shards.iter().zip(usage) {
             let shard = crate::metrics::global().shard(name);
-            shard.connections.set(usage.size as i64);
+            shard.connections.set((usage.in_use + usage.idle) as i64);
+            shard.connections_max.set(usage.size as i64);
             shard.connections_in_use.set(usage.in_use as i64);
             shard.waiters.set(usage.waiting as i64);
         }
