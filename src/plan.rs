@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::catalog::sharding::{KeyDatum, Sharding};
+use crate::types::compare::TextOrder;
 
 pub use crate::catalog::ShardId;
 
@@ -152,6 +153,24 @@ pub struct Collation {
     pub deterministic: bool,
     /// The version the catalog recorded, compared with the proxy's own C library before it may sort by it.
     pub version: Option<String>,
+}
+
+impl Collation {
+    /// What the proxy knows of its order; `types::compare::Comparator::new` says whether that is enough.
+    pub fn text_order(&self) -> TextOrder<'_> {
+        match self.provider {
+            _ if !self.deterministic => TextOrder::Unknown,
+            CollationProvider::Bytes => TextOrder::Bytes,
+            CollationProvider::Libc if matches!(self.locale.as_str(), "C" | "POSIX") => {
+                TextOrder::Bytes
+            }
+            CollationProvider::Libc => TextOrder::Libc {
+                locale: &self.locale,
+                version: self.version.as_deref(),
+            },
+            CollationProvider::Icu => TextOrder::Unknown,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
