@@ -1,5 +1,6 @@
 //! The subcommands. Each prints for people and returns the exit status: 0 well, 1 not.
 
+mod ask;
 pub mod check;
 pub mod health;
 pub mod plan;
