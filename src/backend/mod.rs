@@ -3,6 +3,8 @@
 pub mod catalog;
 pub mod connections;
 pub mod connector;
+pub mod control;
+mod failures;
 mod frame_reader;
 mod login;
 pub mod pool;

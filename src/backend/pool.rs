@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use bb8::{ErrorSink, ManageConnection, PooledConnection, QueueStrategy, RunError};
+use bb8::{ManageConnection, PooledConnection, QueueStrategy};
 use futures_util::future::try_join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 use super::BackendError;
 use super::connector::Connector;
+use super::failures::Failures;
 use super::raw_conn::{CancelHandle, RawConn};
 use crate::config::{Config, Pool as Settings};
 use crate::plan::ShardId;
@@ -171,7 +172,7 @@ struct ShardPool {
 impl ShardPool {
     fn new(connector: Arc<Connector>, size: usize, settings: &Settings) -> Self {
         let size = size.max(1);
-        let failures = Failures(watch::Sender::new(None));
+        let failures = Failures::new();
         let some = |d: std::time::Duration| (!d.is_zero()).then_some(d);
         let pool = bb8::Pool::builder()
             .max_size(u32::try_from(size).unwrap_or(u32::MAX))
@@ -214,7 +215,10 @@ impl ShardPool {
     async fn lease(&self, permit: OwnedSemaphorePermit) -> Result<Lease, BackendError> {
         // After a restart of the shard every idle connection is dead; the one behind them is new.
         for _ in 0..=self.size {
-            let mut connection = self.connection().await?;
+            let mut connection = self
+                .failures
+                .connection(&self.pool, &self.connector.name, |e| e)
+                .await?;
             if connection.is_quiet() {
                 return Ok(Lease {
                     connection,
@@ -226,22 +230,6 @@ impl ShardPool {
         Err(self
             .connector
             .unreachable("the server closes connections as soon as they are open"))
-    }
-
-    /// From bb8, but with what connecting said when that fails; bb8 itself would only wait.
-    async fn connection(&self) -> Result<PooledConnection<'static, Manager>, BackendError> {
-        let mut failures = self.failures.0.subscribe();
-        let got = tokio::select! {
-            biased;
-            got = self.pool.get_owned() => got,
-            Ok(failure) = next_failure(&mut failures) => return Err(failure),
-        };
-        got.map_err(|e| match e {
-            RunError::User(e) => e,
-            RunError::TimedOut => BackendError::TimedOut {
-                shard: self.connector.name.to_string(),
-            },
-        })
     }
 
     fn usage(&self) -> Usage {
@@ -303,31 +291,5 @@ impl ManageConnection for Manager {
     /// Called when a lease ends.
     fn has_broken(&self, conn: &mut RawConn) -> bool {
         !conn.end_lease()
-    }
-}
-
-/// Tells those who wait for a connection what the attempt to open one met with.
-#[derive(Debug, Clone)]
-struct Failures(watch::Sender<Option<BackendError>>);
-
-impl ErrorSink<BackendError> for Failures {
-    fn sink(&self, error: BackendError) {
-        self.0.send_replace(Some(error));
-    }
-
-    fn boxed_clone(&self) -> Box<dyn ErrorSink<BackendError>> {
-        Box::new(self.clone())
-    }
-}
-
-/// The next failure after subscription.
-async fn next_failure(
-    failures: &mut watch::Receiver<Option<BackendError>>,
-) -> Result<BackendError, watch::error::RecvError> {
-    loop {
-        failures.changed().await?;
-        if let Some(failure) = &*failures.borrow_and_update() {
-            return Ok(failure.clone());
-        }
     }
 }

@@ -40,11 +40,20 @@ pub fn client_config(shard: &Shard) -> Result<Option<Arc<ClientConfig>>, String>
         (SslMode::Require, Some(_)) | (SslMode::VerifyCa, _) => Check::Authority,
         (SslMode::VerifyFull, _) => Check::AuthorityAndName,
     };
+    settings(check, shard.sslrootcert.as_deref()).map(Some)
+}
+
+/// Settings where a type needs some although TLS is never spoken.
+pub(super) fn unused() -> Result<Arc<ClientConfig>, String> {
+    settings(Check::Nothing, None)
+}
+
+fn settings(check: Check, sslrootcert: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier {
         inner: match check {
             Check::Nothing => None,
-            _ => Some(authorities(shard.sslrootcert.as_deref(), &provider)?),
+            _ => Some(authorities(sslrootcert, &provider)?),
         },
         provider: provider.clone(),
         check,
@@ -55,7 +64,7 @@ pub fn client_config(shard: &Shard) -> Result<Option<Arc<ClientConfig>>, String>
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(Some(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 fn authorities(

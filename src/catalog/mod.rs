@@ -89,7 +89,7 @@ pub enum Distribution {
     View,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
     pub type_oid: u32,
@@ -101,7 +101,7 @@ pub struct Column {
     pub collation: u32,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Type {
     pub oid: u32,
     pub schema: String,
@@ -123,7 +123,7 @@ pub struct Type {
     pub collatable: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
     pub schema: String,
     pub name: String,

@@ -1,10 +1,20 @@
 //! Loads the shards' catalogs through tokio-postgres, compares them, and watches for change.
 
+mod compare;
+mod merge;
+mod placement;
+mod queries;
+mod snapshot;
+
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
+
 use super::BackendError;
+use super::control::ControlPlane;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use snapshot::Snapshot;
 
 /// How the shards' catalogs differ, or miss what the configuration names; one line each, for the log and `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +25,12 @@ pub struct Difference {
     pub message: String,
     /// Statements over this object cannot be exact: the planner must refuse it.
     pub fatal: bool,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "shard {}: {}: {}", self.shard, self.object, self.message)
+    }
 }
 
 /// What was found on the shards.
@@ -29,6 +45,17 @@ pub struct Loaded {
 }
 
 /// Reads every shard's catalog and merges them into one.
-pub async fn load(_config: &Arc<Config>, _version: u64) -> Result<Loaded, BackendError> {
-    unimplemented!()
+///
+/// # Errors
+/// What the first shard that fails met with: with one of them missing nothing can be proved.
+pub async fn load(config: &Arc<Config>, version: u64) -> Result<Loaded, BackendError> {
+    let control = ControlPlane::new(config);
+    let snapshots = read_all(&control).await?;
+    Ok(merge::merge(config, &snapshots, version))
+}
+
+/// All shards side by side; the first of the configuration is the catalog shard.
+async fn read_all(control: &ControlPlane) -> Result<Vec<Snapshot>, BackendError> {
+    let shards = control.shards.iter().enumerate();
+    try_join_all(shards.map(|(i, shard)| snapshot::read(shard, i == 0))).await
 }
