@@ -177,10 +177,10 @@ impl Readiness {
 
     async fn probe_shards(&self) -> Vec<ShardReport> {
         let mut last = self.last.lock().await;
-        if let Some((at, shards)) = &*last {
-            if at.elapsed() < REPORT_LIFETIME {
-                return shards.clone();
-            }
+        if let Some((at, shards)) = &*last
+            && at.elapsed() < REPORT_LIFETIME
+        {
+            return shards.clone();
         }
         let probes = self
             .shards

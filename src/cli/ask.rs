@@ -88,7 +88,7 @@ pub async fn ask(
 
 fn rows(frames: &[u8]) -> Vec<Vec<Option<String>>> {
     let mut reader = Reader(frames);
-    let mut next = || {
+    let next = || {
         reader.take(5)?;
         let columns = reader.i16()?;
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
@@ -96,7 +96,7 @@ fn rows(frames: &[u8]) -> Vec<Vec<Option<String>>> {
             .map(|_| Some(reader.value()?.map(text)))
             .collect()
     };
-    std::iter::from_fn(|| next()).collect()
+    std::iter::from_fn(next).collect()
 }
 
 /// The answer to a planner's question.

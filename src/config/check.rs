@@ -381,7 +381,9 @@ fn users(
 fn is_verifier(text: &str) -> bool {
     let base64 = |part: &str, bytes: usize| {
         let alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-        part.len() >= bytes.div_ceil(3) * 4 && part.len() % 4 == 0 && part.chars().all(alphabet)
+        part.len() >= bytes.div_ceil(3) * 4
+            && part.len().is_multiple_of(4)
+            && part.chars().all(alphabet)
     };
     let parts = || {
         let (head, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;

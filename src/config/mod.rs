@@ -16,15 +16,25 @@ pub use mistake::{ConfigErrors, Mistake};
 /// A checked configuration. Secrets are resolved (`env:`, `file:`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// `[server]`
     pub server: Server,
+    /// `[database]`
     pub database: Database,
+    /// `[[shard]]`, in the order of the file: `ShardId` counts it.
     pub shards: Vec<Shard>,
+    /// `[[table]]`
     pub tables: Vec<TableRule>,
+    /// `[[user]]`
     pub users: Vec<User>,
+    /// `[auth]`
     pub auth: AuthMethod,
+    /// `[tls]`, towards clients.
     pub tls: Tls,
+    /// `[pool]`
     pub pool: Pool,
+    /// `[merge]`
     pub merge: Merge,
+    /// `[log]`
     pub log: Log,
 }
 
@@ -50,76 +60,111 @@ pub struct Server {
 /// The database that clients see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
+    /// What clients connect to.
     pub name: String,
+    /// For tables without a function of their own (default postgres).
     pub function: FunctionName,
+    /// What an undeclared table is (default refuse).
     pub undeclared: Undeclared,
     /// How often the shards' catalogs are compared with the loaded ones (default 60 s).
     pub catalog_refresh: Duration,
 }
 
+/// How keys spread over the shards, see `catalog::sharding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FunctionName {
+    /// PostgreSQL's own hash partitioning.
     Postgres,
+    /// Key modulo shards.
     Modulo,
+    /// Hive's hash, then modulo.
     Hive,
+    /// Lower bounds.
     Range,
+    /// Listed keys.
     List,
 }
 
 /// What a table is that no `[[table]]` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undeclared {
+    /// Statements over it are refused.
     Refuse,
+    /// A full copy on every shard.
     Reference,
     /// Lives on this shard (index); `undeclared = "home"` takes the first shard unless `home` names one.
     Home(usize),
 }
 
+/// One PostgreSQL database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shard {
+    /// Letters, digits, `-` and `_`; unique.
     pub name: String,
     /// Host name, address, or the folder of a unix socket (starts with `/`).
     pub host: String,
+    /// Default 5432.
     pub port: u16,
+    /// Default: the name clients connect to.
     pub dbname: String,
+    /// The role pgbraid logs in as.
     pub user: String,
+    /// Empty when the shard asks for none.
     pub password: Secret,
+    /// Encryption and proof of identity, as libpq means it (default prefer).
     pub sslmode: SslMode,
     /// PEM file of authorities for verify-ca and verify-full; none: the system's.
     pub sslrootcert: Option<PathBuf>,
 }
 
+/// libpq's sslmode (its manual, section SSL Mode Descriptions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
+    /// In the clear.
     Disable,
+    /// Encrypted where the shard can.
     Prefer,
+    /// Encrypted, whoever answers.
     Require,
+    /// Encrypted, with a certificate of a known authority.
     VerifyCa,
+    /// Encrypted, with a certificate of a known authority for this very host.
     VerifyFull,
 }
 
 /// A declared table. Names are unquoted and folded as SQL would.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableRule {
+    /// Folded; `public` where the file gives none.
     pub schema: String,
+    /// Folded unless quoted.
     pub name: String,
+    /// Where its rows are.
     pub placement: Placement,
 }
 
+/// Where the rows of a table are.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Placement {
     /// `key = "col"`, with an own function if it differs from the database's. For range and list: the values per shard as text.
     Sharded {
+        /// The column; `None`: unknown.
         key: Option<String>,
+        /// Its own, or the database's.
         function: FunctionName,
+        /// Range: lower bounds, the first `None` (the lowest key). List: values, `None` for NULL. Empty for the others.
         bounds: Vec<(Option<String>, usize)>,
     },
+    /// A full copy on every shard.
     Reference,
+    /// All rows on this shard (index).
     Home(usize),
 }
 
+/// A role that may log in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct User {
+    /// As clients give it.
     pub name: String,
     /// Plain, or `SCRAM-SHA-256$…`.
     pub password: Secret,
@@ -135,17 +180,25 @@ pub enum AuthMethod {
     Trust,
 }
 
+/// TLS towards clients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
+    /// Default disable.
     pub mode: TlsMode,
+    /// PEM file of the certificate chain; there unless the mode is disable.
     pub cert: Option<PathBuf>,
+    /// PEM file of the private key; there unless the mode is disable.
     pub key: Option<PathBuf>,
 }
 
+/// Whether clients may or must encrypt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
+    /// They cannot.
     Disable,
+    /// They choose.
     Prefer,
+    /// They must.
     Require,
 }
 
@@ -175,10 +228,12 @@ pub struct Merge {
     pub max_staged_bytes: u64,
 }
 
+/// What is logged, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// A tracing filter: `info`, `pgbraid=debug`.
     pub level: String,
+    /// One JSON object a line instead of text for people (default false).
     pub json: bool,
 }
 
@@ -187,6 +242,7 @@ pub struct Log {
 pub struct Secret(String);
 
 impl Secret {
+    /// Takes the resolved text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

@@ -193,14 +193,14 @@ fn ranges(entries: &[Section<'_, '_>], shards: &ShardNames) -> Bounds {
             entry.missing("from", "the lowest key of this range");
         }
         let before = bounds.last().and_then(|(from, _)| from.as_deref());
-        if let (Some(before), Some(from)) = (before, from.as_deref()) {
-            if !ascends(before, from) {
-                entry.mistake(
-                    "from",
-                    format!("does not follow {before:?}"),
-                    "ranges in ascending order",
-                );
-            }
+        if let (Some(before), Some(from)) = (before, from.as_deref())
+            && !ascends(before, from)
+        {
+            entry.mistake(
+                "from",
+                format!("does not follow {before:?}"),
+                "ranges in ascending order",
+            );
         }
         entry.finish();
         bounds.push((from, shard));
