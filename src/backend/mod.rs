@@ -6,6 +6,7 @@ pub mod connector;
 pub mod control;
 mod failures;
 mod frame_reader;
+pub mod health;
 mod login;
 pub mod pool;
 pub mod raw_conn;

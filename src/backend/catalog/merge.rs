@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::compare::{self, Shards};
 use super::placement::{self, PARENTS_MAX, Rules};
 use super::snapshot::{Relation, ShardColumn, Snapshot};
+use super::verify::HashCheck;
 use super::{Difference, Loaded};
 use crate::catalog::{Catalog, Column, Distribution, Function, Table, TableKind, Volatility};
-use crate::config::{Config, Placement, Undeclared};
+use crate::config::{Config, FunctionName, Placement, Undeclared};
 use crate::plan::{Collation, ShardId};
 
 const PAGE_BYTES: f64 = 8192.0;
@@ -17,7 +18,12 @@ const PAGE_BYTES: f64 = 8192.0;
 const DEFAULT_COLLATION: u32 = 100;
 
 /// `snapshots` are in the order of the configuration, the catalog shard first and full.
-pub(super) fn merge(config: &Config, snapshots: &[Snapshot], version: u64) -> Loaded {
+pub(super) fn merge(
+    config: &Config,
+    snapshots: &[Snapshot],
+    check: &HashCheck,
+    version: u64,
+) -> Loaded {
     let shards = Shards {
         names: config.shards.iter().map(|s| s.name.as_str()).collect(),
         contents: snapshots.iter().map(|s| &s.contents).collect(),
@@ -26,6 +32,7 @@ pub(super) fn merge(config: &Config, snapshots: &[Snapshot], version: u64) -> Lo
     let unusable = compare::databases(&shards, &mut differences);
     let unlike_types = compare::types(&shards, &mut differences);
     let unlike_functions = compare::functions(&shards, &mut differences);
+    let misplaced = hash_check(config, check, &mut differences);
     let first = &snapshots[0].contents;
     let type_oids = type_oids(&shards);
     let mut merging = Merging {
@@ -33,6 +40,7 @@ pub(super) fn merge(config: &Config, snapshots: &[Snapshot], version: u64) -> Lo
         snapshots,
         children: snapshots.iter().map(children).collect(),
         unusable,
+        misplaced,
         unlike_types,
         type_oids: &type_oids,
         collations: collations(&shards),
@@ -61,7 +69,7 @@ pub(super) fn merge(config: &Config, snapshots: &[Snapshot], version: u64) -> Lo
         type_oids: type_oids.clone(),
     };
     Loaded {
-        catalog,
+        catalog: Arc::new(catalog),
         differences: merging.differences,
         parameters: snapshots[0].parameters.clone(),
         server_versions: shards
@@ -72,12 +80,37 @@ pub(super) fn merge(config: &Config, snapshots: &[Snapshot], version: u64) -> Lo
     }
 }
 
+/// Tells what came of the check; `Some` when tables that are spread by PostgreSQL's hash cannot be used.
+fn hash_check(
+    config: &Config,
+    check: &HashCheck,
+    differences: &mut Vec<Difference>,
+) -> Option<String> {
+    let (message, fatal) = match check {
+        HashCheck::Passed => return None,
+        HashCheck::Skipped(why) => (
+            format!("could not be compared with pgbraid's: {why}"),
+            false,
+        ),
+        HashCheck::Differs(what) => (what.clone(), true),
+    };
+    differences.push(Difference {
+        shard: config.shards[0].name.clone(),
+        object: "hash function".into(),
+        message: message.clone(),
+        fatal,
+    });
+    fatal.then_some(message)
+}
+
 struct Merging<'a> {
     config: &'a Config,
     snapshots: &'a [Snapshot],
     children: Vec<HashMap<u32, Vec<&'a Relation>>>,
     /// Why nothing that lies on several shards can be used.
     unusable: Option<String>,
+    /// Why no key can be hashed.
+    misplaced: Option<String>,
     unlike_types: HashMap<u32, String>,
     type_oids: &'a [HashMap<u32, u32>],
     collations: HashMap<u32, Arc<Collation>>,
@@ -189,7 +222,17 @@ impl<'a> Merging<'a> {
             .columns
             .iter()
             .find_map(|c| self.unlike_types.get(&c.type_oid));
-        if let Some(reason) = unlike.or(self.unusable.as_ref()).cloned() {
+        let hashed = matches!(
+            placement,
+            Placement::Sharded {
+                key: Some(_),
+                function: FunctionName::Postgres,
+                ..
+            }
+        );
+        let misplaced = self.misplaced.as_ref().filter(|_| hashed);
+        let reason = unlike.or(self.unusable.as_ref()).or(misplaced);
+        if let Some(reason) = reason.cloned() {
             // Said once, where the difference is.
             let distribution = Distribution::Undeclared {
                 reason: Some(reason),

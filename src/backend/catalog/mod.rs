@@ -5,6 +5,8 @@ mod merge;
 mod placement;
 mod queries;
 mod snapshot;
+mod verify;
+mod watch;
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use super::control::ControlPlane;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use snapshot::Snapshot;
+pub use watch::CatalogWatch;
 
 /// How the shards' catalogs differ, or miss what the configuration names; one line each, for the log and `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,8 @@ impl std::fmt::Display for Difference {
 /// What was found on the shards.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    pub catalog: Catalog,
+    /// Plans hold on to it.
+    pub catalog: Arc<Catalog>,
     pub differences: Vec<Difference>,
     /// ParameterStatus values of the catalog shard for a new session (server_version, DateStyle, …).
     pub parameters: Vec<(String, String)>,
@@ -51,7 +55,8 @@ pub struct Loaded {
 pub async fn load(config: &Arc<Config>, version: u64) -> Result<Loaded, BackendError> {
     let control = ControlPlane::new(config);
     let snapshots = read_all(&control).await?;
-    Ok(merge::merge(config, &snapshots, version))
+    let check = verify::hash_partitions(config, &control).await?;
+    Ok(merge::merge(config, &snapshots, &check, version))
 }
 
 /// All shards side by side; the first of the configuration is the catalog shard.

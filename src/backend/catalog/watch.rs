@@ -1,0 +1,201 @@
+//! Keeps the catalog up to date while sessions run: on a timer, when somebody has seen a sign of change, one load at a time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::snapshot::Snapshot;
+use super::verify::{self, HashCheck};
+use super::{Loaded, merge, read_all};
+use crate::backend::BackendError;
+use crate::backend::control::ControlPlane;
+use crate::config::Config;
+
+/// Between two loads when a shard was not there and nothing is loaded yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// A load may take this part of the time: users' typing errors are signs of change, too, and there may be many of them.
+const LOAD_SHARE: u32 = 20;
+const LOAD_PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// The catalog in force.
+#[derive(Debug)]
+pub struct CatalogWatch {
+    config: Arc<Config>,
+    control: Arc<ControlPlane>,
+    loaded: ArcSwapOption<Loaded>,
+    last_error: ArcSwap<Option<String>>,
+    /// Held while a load runs.
+    state: Mutex<State>,
+    wanted: Notify,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    snapshots: Vec<Snapshot>,
+    hash_check: Option<HashCheck>,
+    /// When the last load began, and what it gave.
+    last: Option<(Instant, Result<Arc<Loaded>, BackendError>)>,
+    last_duration: Duration,
+    /// Differences already logged.
+    told: HashSet<String>,
+}
+
+impl CatalogWatch {
+    /// Nothing is loaded yet. Must be called inside a runtime.
+    pub fn new(config: &Arc<Config>) -> Arc<Self> {
+        Arc::new(Self {
+            control: ControlPlane::new(config),
+            config: config.clone(),
+            loaded: ArcSwapOption::empty(),
+            last_error: ArcSwap::default(),
+            state: Mutex::default(),
+            wanted: Notify::new(),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Starts the task that loads now, on the timer and after [`CatalogWatch::changed`], until `stop`. A shard that is down does
+    /// not end it: it tries again.
+    pub fn start(self: &Arc<Self>, stop: CancellationToken) {
+        let watch = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watch.run() => {}
+            }
+        });
+    }
+
+    async fn run(&self) {
+        loop {
+            let _ = self.refresh().await;
+            let duration = self.state.lock().await.last_duration;
+            tokio::time::sleep((duration * LOAD_SHARE).max(LOAD_PAUSE_MIN)).await;
+            let interval = match self.loaded.load().is_some() {
+                false => RETRY_INTERVAL,
+                true => self.config.database.catalog_refresh,
+            };
+            tokio::select! {
+                () = self.wanted.notified() => {}
+                () = tokio::time::sleep(interval), if !interval.is_zero() => {}
+            }
+        }
+    }
+
+    /// The catalog in force; `None` until the first load has succeeded.
+    pub fn loaded(&self) -> Option<Arc<Loaded>> {
+        self.loaded.load_full()
+    }
+
+    /// Why the last load failed; `None` after a good one.
+    pub fn last_error(&self) -> Option<String> {
+        (**self.last_error.load()).clone()
+    }
+
+    /// Says that something may have changed (DDL, 42P01, 42703): the catalog is loaded again soon. Never waits.
+    pub fn changed(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// A number that changes whenever [`CatalogWatch::loaded`] or [`CatalogWatch::last_error`] says something new.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The control plane's connections, for others that have to ask the shards something.
+    pub fn control(&self) -> &Arc<ControlPlane> {
+        &self.control
+    }
+
+    /// Loads now, or takes part in a load that began after the call. The version grows only when something other than estimates
+    /// has changed; after a failure the old catalog stays in force.
+    ///
+    /// # Errors
+    /// What the first failing shard met with.
+    pub async fn refresh(&self) -> Result<Arc<Loaded>, BackendError> {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some((began, result)) = &state.last
+            && *began >= asked
+        {
+            return result.clone();
+        }
+        let began = Instant::now();
+        let result = self.load(&mut state).await;
+        state.last_duration = began.elapsed();
+        match &result {
+            Ok(loaded) => self.succeeded(&mut state, loaded),
+            Err(error) => self.failed(error),
+        }
+        state.last = Some((began, result.clone()));
+        result
+    }
+
+    async fn load(&self, state: &mut State) -> Result<Arc<Loaded>, BackendError> {
+        let snapshots = read_all(&self.control).await?;
+        let check = match state.hash_check.take() {
+            Some(check) => check,
+            None => verify::hash_partitions(&self.config, &self.control).await?,
+        };
+        let unchanged = state.snapshots.len() == snapshots.len()
+            && state
+                .snapshots
+                .iter()
+                .zip(&snapshots)
+                .all(|(old, new)| old.contents == new.contents);
+        if !unchanged {
+            state.version += 1;
+        }
+        let (config, version) = (self.config.clone(), state.version);
+        // Large catalogs take a while to put together: not on a thread that serves sessions.
+        let merged = tokio::task::spawn_blocking(move || {
+            let loaded = merge::merge(&config, &snapshots, &check, version);
+            (Arc::new(loaded), snapshots, check)
+        });
+        let (loaded, snapshots, check) = merged.await.map_err(|e| {
+            let catalog_shard = &self.control.shards[0].connector;
+            catalog_shard.protocol(format!("its catalog cannot be put together: {e}"))
+        })?;
+        state.snapshots = snapshots;
+        state.hash_check = Some(check);
+        Ok(loaded)
+    }
+
+    fn succeeded(&self, state: &mut State, loaded: &Arc<Loaded>) {
+        let version = loaded.catalog.version;
+        let before = self.loaded.swap(Some(loaded.clone()));
+        let recovered = self.last_error.swap(Arc::new(None)).is_some();
+        if before.is_some_and(|b| b.catalog.version == version) && !recovered {
+            return;
+        }
+        tracing::info!(
+            version,
+            tables = loaded.catalog.tables.len(),
+            "catalog loaded"
+        );
+        for difference in &loaded.differences {
+            let text = difference.to_string();
+            if state.told.contains(&text) {
+                continue;
+            }
+            tracing::warn!(fatal = difference.fatal, "{text}");
+        }
+        state.told = loaded.differences.iter().map(|d| d.to_string()).collect();
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn failed(&self, error: &BackendError) {
+        let text = error.to_string();
+        let before = self.last_error.swap(Arc::new(Some(text.clone())));
+        if before.as_deref() != Some(text.as_str()) {
+            tracing::warn!(%error, "the catalog cannot be loaded, trying again");
+            self.changes.send_modify(|n| *n += 1);
+        }
+    }
+}
