@@ -1,0 +1,186 @@
+-- name: syntax error
+-- expect: 42601
+selec 1
+
+-- name: syntax error in the middle
+-- expect: 42601
+select id from users where where id = 1
+
+-- name: unterminated string
+-- expect: 42601
+select 'abc
+
+-- name: no such table
+-- expect: 42P01
+select * from no_such_table
+
+-- name: no such schema
+-- expect: 42P01
+select * from no_such_schema.users
+
+-- name: no such column
+-- expect: 42703
+select nme from users
+
+-- name: no such column behind multi-byte characters
+-- expect: 42703
+select 'äöü', nme from users
+
+-- name: no such column with a key
+-- expect: 42703
+select nme from users where id = 1
+
+-- name: ambiguous column
+-- expect: 42702
+select id from users u join events e on e.user_id = u.id
+
+-- name: no such function
+-- expect: 42883
+select no_such_function(id) from users
+
+-- name: no such operator
+-- expect: 42883
+select id from users where id = name
+
+-- name: type mismatch
+-- expect: 22P02
+select id from users where id = 'abc'
+
+-- name: not in group by
+-- expect: 42803
+select country, name, count(*) from users group by country
+
+-- name: aggregate in where
+-- expect: 42803
+select id from users where count(*) > 1
+
+-- name: nested aggregates
+-- expect: 42803
+select sum(count(*)) from users
+
+-- name: order by position out of range
+-- expect: 42P10
+select id from users order by 2
+
+-- name: negative limit
+-- expect: 2201W
+select id from users order by id limit -1
+
+-- name: negative offset
+-- expect: 2201X
+select id from users order by id offset -1
+
+-- name: negative limit by parameter
+-- expect: 2201W
+-- params: [["int8", "-1"]]
+select id from users order by id limit $1
+
+-- name: bad limit
+-- expect: 22P02
+select id from users limit 'x'
+
+-- name: limit of a column
+-- expect: 42P10
+select id from users limit id
+
+-- name: missing parameter
+-- expect: 42P02
+-- only: simple
+select id from users where id = $1
+
+-- name: union of different widths
+-- expect: 42601
+select id from users union all select id, name from users
+
+-- name: union of different types
+-- expect: 42804
+select id from users union all select name from users
+
+-- name: distinct on without matching order
+-- expect: 42P10
+select distinct on (country) id from users order by id
+
+-- name: undeclared table
+-- note: partitions inherit, catalogs are known; this does not exist anywhere
+-- expect: 42P01
+select * from pg_no_such_catalog
+
+-- name: permission denied
+-- expect: 42501
+select * from pg_authid
+
+-- name: subquery with more than one row
+-- expect: 21000
+select (select id from tags)
+
+-- name: bad collation
+-- expect: 42704
+select name from users order by name collate "no_such"
+
+-- name: collation mismatch
+-- expect: 42P21
+select id from alltypes where (coll collate "C") < (tc collate "POSIX")
+
+-- name: window in where
+-- expect: 42P20
+select id from users where row_number() over () = 1
+
+-- name: duplicate alias
+-- expect: 42712
+select 1 from users u, events u
+
+-- name: lateral reference to the right
+-- expect: 42P01
+select 1 from users u, (select e.id) s, events e
+
+-- name: bad cast of a constant
+-- expect: 22P02
+select 'x'::int4 from users
+
+-- name: unknown type
+-- expect: 42704
+select id::no_such_type from users
+
+-- name: several statements in an extended query
+-- expect: 42601
+-- only: extended
+select 1; select 2
+
+-- name: cursor without transaction
+-- expect: 25P01
+-- only: simple
+declare c cursor for select 1
+
+-- name: insert is refused
+-- expect: refused
+insert into lonely values (1000, 'x', 1, 1)
+
+-- name: update is refused
+-- expect: refused
+update users set active = active where id = 1
+
+-- name: delete is refused
+-- expect: refused
+delete from users where id = -1
+
+-- name: truncate is refused
+-- expect: refused
+-- only: simple
+truncate empty_s
+
+-- name: data-modifying CTE is refused
+-- expect: refused
+with d as (delete from lonely where id = -1 returning id) select * from d
+
+-- name: select into is refused
+-- expect: refused
+-- after: drop table if exists made_by_into
+select id into made_by_into from users
+
+-- name: merge is refused
+-- expect: refused
+merge into lonely l using (select 1 as id) s on l.id = -s.id when not matched then do nothing
+
+-- name: insert into a reference table is refused
+-- expect: refused
+insert into empty_r select 1, 'x' where false

@@ -1,0 +1,104 @@
+-- name: show
+-- only: simple
+show timezone
+
+-- name: show server version
+show server_version
+
+-- name: set and reset
+-- only: simple
+set work_mem to '5MB'
+
+-- name: reset
+-- only: simple
+reset work_mem
+
+-- name: setting applies everywhere
+-- before: set search_path to other, public
+-- after: reset search_path
+select id, name from users
+
+-- name: search path names the sharded table again
+-- before: set search_path to public
+-- after: reset search_path
+select count(*) from users
+
+-- name: current setting per row
+-- before: set my.value to 'seen'
+-- after: reset my.value
+select distinct current_setting('my.value') from users
+
+-- name: set_config in a select
+-- after: reset application_name
+select set_config('application_name', 'case', false)
+
+-- name: current schema and database
+select current_schema(), current_database(), current_user
+
+-- name: version
+select version()
+
+-- name: catalog query
+select count(*) > 5 from pg_catalog.pg_class where relname like 'u%' or relkind = 'r'
+
+-- name: catalog lookup by name
+select relname, relkind from pg_class where oid = 'users'::regclass
+
+-- name: columns by information_schema
+select column_name, data_type from information_schema.columns where table_name = 'orders' and table_schema = 'public' order by ordinal_position
+
+-- name: regclass of a table
+select 'public.users'::regclass::text
+
+-- name: catalog joined with a sharded table
+-- expect: same-or-refused
+select count(*) from users u join pg_class c on c.relname = u.name
+
+-- name: read only transaction
+-- only: simple
+-- before: begin read only
+-- after: commit
+select count(*) from users
+
+-- name: repeatable read transaction
+-- only: simple
+-- before: begin isolation level repeatable read
+-- after: commit
+select sum(id) from users
+
+-- name: error inside a transaction
+-- only: simple
+-- before: begin
+-- after: rollback
+-- expect: 22012
+select 1 / 0
+
+-- name: quoted identifiers of many kinds
+select "Id", "UserId" as "User Id", "Qty" from "Order Items" where "Qty" > 6 order by "Id"
+
+-- name: case folding of table names
+select COUNT(*) from Public.USERS
+
+-- name: many parameters
+-- params: [["int4", "1"], ["text", "two"], ["float8", "3.5"], ["bool", "t"], ["date", "2024-01-05"], ["numeric", "6.70"], ["int8[]", "{7,8}"], ["?", "nine"]]
+select $1::int4, $2::text, $3::float8, $4::bool, $5::date, $6::numeric, $7::int8[], $8::text, count(*) from users
+
+-- name: parameter in the select list over all shards
+-- params: [["text", "it's"]]
+select id, $1::text || name from users where id < 10
+
+-- name: NULL parameters everywhere
+-- params: [["int8", null], ["text", null]]
+select id, $1::int8, $2::text from users where $1::int8 is null and id < 5
+
+-- name: explain is no row of the table
+-- compare: shape
+-- expect: same-or-refused
+-- only: simple
+explain (costs off) select 1
+
+-- name: large text
+select length(repeat('x', 100000)), repeat('ab', 50000) from lonely
+
+-- name: wide rows
+select id, repeat(pad, 200) as wide from big where id % 100 = 0

@@ -1,0 +1,263 @@
+-- name: subquery in FROM
+select * from (select id, upper(name) as n from users where active) s where id < 20
+
+-- name: nested subqueries
+select a from (select b + 1 as a from (select id * 2 as b from users) x) y where a < 30
+
+-- name: subquery with renamed columns
+select x, y from (select id, name from users) s(x, y) where x = 4
+
+-- name: scalar subquery over a reference table
+select id, (select name from countries c where c.code = u.country) as country from users u
+
+-- name: scalar subquery over a sharded table, uncorrelated
+-- expect: same-or-refused
+select id, (select max(id) from events) from users where id < 5
+
+-- name: scalar subquery in WHERE
+-- expect: same-or-refused
+select id from users where score = (select max(score) from users)
+
+-- name: scalar subquery alone
+-- expect: same-or-refused
+select (select count(*) from users), (select count(*) from events)
+
+-- name: scalar subquery correlated by the key
+-- expect: same-or-refused
+select id, (select count(*) from events e where e.user_id = u.id) from users u
+
+-- name: scalar subquery correlated by the key with limit
+-- expect: same-or-refused
+select id, (select kind from events e where e.user_id = u.id order by at desc, id limit 1) from users u
+
+-- name: scalar subquery correlated by another column
+-- expect: same-or-refused
+select id, (select name from users m where m.id = u.manager_id) from users u
+
+-- name: tie above a limit does not count
+-- expect: same-or-refused
+select id, (select s.id from (select id, user_id from events order by id limit 3) s where s.user_id = u.id limit 1) from users u where id < 60
+
+-- name: tie above an aggregate does not count
+-- expect: same-or-refused
+select id, (select s.n from (select max(user_id) as m, count(*) as n from events) s where s.m = u.id) from users u
+
+-- name: EXISTS by the key
+select id from users u where exists (select 1 from events e where e.user_id = u.id and e.kind = 'buy')
+
+-- name: NOT EXISTS by the key
+select id from users u where not exists (select 1 from events e where e.user_id = u.id)
+
+-- name: EXISTS over a reference table
+select id from users u where exists (select 1 from countries c where c.code = u.country and c.region = 'Europe')
+
+-- name: NOT EXISTS over a reference table
+select id from users u where not exists (select 1 from countries c where c.code = u.country)
+
+-- name: EXISTS not correlated
+-- expect: same-or-refused
+select id from users where exists (select 1 from lonely where v = 'none such') or id < 3
+
+-- name: EXISTS not correlated over one shard's rows
+-- expect: same-or-refused
+select count(*) from users where exists (select 1 from lonely)
+
+-- name: EXISTS by another column
+-- expect: same-or-refused
+select id from users u where exists (select 1 from orders o where o.customer_id = u.id)
+
+-- name: reference outside, sharded inside
+-- note: a row of the outer would come from several shards
+-- expect: same-or-refused
+select code from countries c where exists (select 1 from users u where u.country = c.code)
+
+-- name: reference outside, sharded inside, negated
+-- expect: same-or-refused
+select code from countries c where not exists (select 1 from users u where u.country = c.code)
+
+-- name: reference outside tied by the inner key
+-- expect: same-or-refused
+select t.id from tags t where exists (select 1 from users u where u.id = t.id)
+
+-- name: reference outside IN sharded
+-- expect: same-or-refused
+select t.id from tags t where t.id in (select user_id from events)
+
+-- name: reference outside NOT IN sharded
+-- expect: same-or-refused
+select t.id from tags t where t.id not in (select user_id from events)
+
+-- name: IN by the key
+select id from users where id in (select user_id from events where kind = 'buy')
+
+-- name: IN over a reference table
+select id from users where country in (select code from countries where region = 'Americas')
+
+-- name: IN not by the key
+-- expect: same-or-refused
+select id from users where id in (select customer_id from orders)
+
+-- name: IN over one shard's rows
+-- expect: same-or-refused
+select id from users where score in (select k from lonely)
+
+-- name: IN as a value
+-- note: FALSE is not NULL
+-- expect: same-or-refused
+select id, id in (select user_id from visits) as visited from users
+
+-- name: IN negated
+-- expect: same-or-refused
+select count(*) from users where not (id in (select user_id from visits))
+
+-- name: IN under OR
+-- expect: same-or-refused
+select id from users where id < 4 or id in (select user_id from events where kind = 'buy')
+
+-- name: NOT IN with a NULL anywhere
+-- note: one NULL on one shard empties the answer everywhere
+-- expect: same-or-refused
+select count(*) from users where id not in (select user_id from visits)
+
+-- name: NOT IN without NULLs
+-- expect: same-or-refused
+select id from users where id not in (select user_id from events)
+
+-- name: NOT IN a locally empty inner
+-- note: NULL NOT IN (empty) is true, and the inner is empty on two shards
+-- expect: same-or-refused
+select count(*) from visits where user_id not in (select id from lonely)
+
+-- name: NOT IN over a reference table
+select id from users where id not in (select id from tags)
+
+-- name: NOT IN over a reference table with NULLs
+select count(*) from users where country not in (select region from countries)
+
+-- name: NOT IN an empty reference table
+select count(*) from users where country not in (select v from empty_r)
+
+-- name: NOT IN an empty sharded table
+-- expect: same-or-refused
+select count(*) from users where id not in (select id from empty_s)
+
+-- name: ANY of a subquery
+-- expect: same-or-refused
+select id from users where id = any (select user_id from events where amount > 400)
+
+-- name: ALL of a subquery
+-- expect: same-or-refused
+select count(*) from users where id > all (select id from lonely)
+
+-- name: ALL of an empty subquery
+-- expect: same-or-refused
+select count(*) from users where id > all (select id from empty_s)
+
+-- name: row IN subquery
+-- expect: same-or-refused
+select id from users where (id, active) in (select user_id, kind = 'buy' from events)
+
+-- name: array of a subquery
+-- expect: same-or-refused
+select id, array(select e.id from events e where e.user_id = u.id order by e.id) from users u where id < 20
+
+-- name: subquery in an aggregate
+-- expect: same-or-refused
+select sum((select count(*) from events e where e.user_id = u.id)) from users u
+
+-- name: subquery in HAVING
+-- expect: same-or-refused
+select country, count(*) from users group by country having count(*) > (select count(*) from lonely)
+
+-- name: subquery with OFFSET 0
+-- expect: same-or-refused
+select id from (select id from users offset 0) s where id < 7
+
+-- name: CTE used once
+with t as (select id, name from users where active) select * from t where id < 30
+
+-- name: CTE used twice on the key
+-- expect: same-or-refused
+with t as (select id, name from users where id < 50) select a.id, b.name from t a join t b on a.id = b.id
+
+-- name: CTE used twice off the key
+-- expect: same-or-refused
+with t as (select id, manager_id from users where id < 50) select count(*) from t a join t b on a.id = b.manager_id
+
+-- name: CTE with an aggregate
+-- expect: same-or-refused
+with t as (select country, count(*) as n from users group by country) select * from t where n > 49
+
+-- name: CTE of group by the key
+with t as (select user_id, count(*) as n from events group by user_id) select u.id, t.n from users u join t on t.user_id = u.id
+
+-- name: CTE materialized
+-- expect: same-or-refused
+with t as materialized (select id from users) select count(*) from t
+
+-- name: CTE not used
+-- expect: same-or-refused
+with t as (select * from users) select count(*) from events
+
+-- name: CTE named like a table
+-- note: users is the CTE here, and a reference table's rows
+with users as (select id, label as name from tags) select count(*), max(name) from users
+
+-- name: CTE named like a table, joined with the table
+-- expect: same-or-refused
+with users as (select id from tags) select count(*) from users u join public.users p on p.id = u.id
+
+-- name: recursive CTE of constants
+-- expect: same-or-refused
+with recursive t(n) as (select 1 union all select n + 1 from t where n < 10) select sum(n) from t
+
+-- name: recursive CTE over a sharded table
+-- expect: same-or-refused
+with recursive t as (select id, manager_id, 1 as depth from users where id = 5 union select u.id, u.manager_id, depth + 1 from users u join t on u.id = t.manager_id where depth < 6) select * from t
+
+-- name: recursive CTE over a reference table
+-- expect: same-or-refused
+with recursive t as (select id from tags where id = 1 union select x.id from tags x join t on x.id = t.id + 1) select count(*) from t
+
+-- name: recursive CTE pinned
+-- expect: same-or-refused
+with recursive t as (select id, user_id, 1 as n from events where user_id = 17 union all select t.id, t.user_id, n + 1 from t where n < 3) select count(*) from t
+
+-- name: view
+select * from v_users where id < 20
+
+-- name: view pinned by the key
+select * from v_users where id = 17
+
+-- name: view of a colocated join
+-- expect: same-or-refused
+select count(*), sum(amount) from v_user_events
+
+-- name: view grouped by the key
+-- expect: same-or-refused
+select * from v_user_totals where events > 5
+
+-- name: view grouped by the key, pinned
+-- expect: same-or-refused
+select * from v_user_totals where id = 17
+
+-- name: view grouped by another column
+-- note: each shard would give its own groups
+-- expect: same-or-refused
+select * from v_kinds
+
+-- name: view grouped by another column, filtered
+-- expect: same-or-refused
+select kind from v_kinds where n > 300
+
+-- name: view of a reference table
+select * from v_countries
+
+-- name: view with a union over sharded and reference
+-- note: the reference rows count once
+-- expect: same-or-refused
+select count(*) from v_union
+
+-- name: view joined with a table
+-- expect: same-or-refused
+select v.id, e.id as e from v_users v join events e on e.user_id = v.id where v.id < 30

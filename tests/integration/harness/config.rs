@@ -1,0 +1,114 @@
+//! pgbraid's configuration for the test schema, with what a test wants to be different.
+
+use std::fmt::Write;
+
+use super::Cluster;
+
+/// Sharded tables and their keys; the other tables are reference tables.
+const SHARDED: [(&str, &str); 15] = [
+    ("public.users", "id"),
+    ("public.events", "user_id"),
+    ("public.visits", "user_id"),
+    ("public.small_keys", "k"),
+    ("public.orders", "id"),
+    ("public.lineitem", "order_id"),
+    ("public.\\\"Order Items\\\"", "\\\"UserId\\\""),
+    ("public.dupes", "id"),
+    ("public.empty_s", "id"),
+    ("public.lonely", "id"),
+    ("public.big", "id"),
+    ("public.limits", "id"),
+    ("public.by_text", "k"),
+    ("public.by_uuid", "k"),
+    ("public.by_date", "k"),
+];
+const REFERENCE: [&str; 4] = [
+    "public.tags",
+    "public.countries",
+    "public.empty_r",
+    "other.users",
+];
+
+/// What may differ between the pgbraids that tests start.
+pub struct Config {
+    shards: Vec<u16>,
+    pub method: &'static str,
+    pub shard_user: &'static str,
+    pub shard_password: String,
+    /// Lines for the section `[server]`.
+    pub server: String,
+    /// The section `[pool]`.
+    pub pool: String,
+}
+
+impl Config {
+    /// Three shards, trust, clients may be `app` (password `app`) and `guarded` (password `secret`).
+    pub fn new(cluster: &Cluster) -> Self {
+        Self {
+            shards: cluster.shards.to_vec(),
+            method: "trust",
+            shard_user: "app",
+            shard_password: "app".into(),
+            server: String::new(),
+            pool: "[pool]\nsize = 8\n".into(),
+        }
+    }
+
+    /// The oracle as the only shard.
+    pub fn one_shard(cluster: &Cluster) -> Self {
+        Self {
+            shards: vec![cluster.oracle],
+            ..Self::new(cluster)
+        }
+    }
+
+    /// The shard with this index is reached by another port (a relay's).
+    pub fn with_port(mut self, shard: usize, port: u16) -> Self {
+        self.shards[shard] = port;
+        self
+    }
+
+    pub fn server(mut self, line: &str) -> Self {
+        self.server.push_str(line);
+        self.server.push('\n');
+        self
+    }
+
+    pub fn pool_size(mut self, size: usize) -> Self {
+        self.pool = format!("[pool]\nsize = {size}\n");
+        self
+    }
+
+    pub fn scram(mut self) -> Self {
+        self.method = "scram";
+        self
+    }
+
+    /// The file's text; it listens on `port`.
+    pub fn print(&self, port: u16) -> String {
+        let mut out = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"\"\n{}\n\
+             [database]\nname = \"app\"\nfunction = \"postgres\"\nundeclared = \"refuse\"\n\n\
+             [auth]\nmethod = \"{}\"\n\n{}\n",
+            self.server, self.method, self.pool
+        );
+        for (n, port) in self.shards.iter().enumerate() {
+            let (user, password) = (self.shard_user, &self.shard_password);
+            writeln!(
+                out,
+                "[[shard]]\nname = \"s{}\"\nhost = \"127.0.0.1\"\nport = {port}\ndbname = \"app\"\nuser = \"{user}\"\npassword = \"{password}\"\n",
+                n + 1
+            )
+            .expect("a String takes all");
+        }
+        for (table, key) in SHARDED.iter().chain(&[("public.alltypes", "id")]) {
+            writeln!(out, "[[table]]\nname = \"{table}\"\nkey = \"{key}\"\n")
+                .expect("a String takes all");
+        }
+        for table in REFERENCE {
+            writeln!(out, "[[table]]\nname = \"{table}\"\nreference = true\n")
+                .expect("a String takes all");
+        }
+        out + "[[user]]\nname = \"app\"\npassword = \"app\"\n\n[[user]]\nname = \"guarded\"\npassword = \"secret\"\n"
+    }
+}

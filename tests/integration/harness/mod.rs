@@ -1,0 +1,66 @@
+//! What the tests share: servers, pgbraid processes, a raw client and a relay that breaks connections.
+
+pub mod client;
+pub mod cluster;
+pub mod config;
+pub mod pgbraid;
+pub mod relay;
+pub mod watchdog;
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Message, Reply};
+pub use cluster::Cluster;
+pub use config::Config;
+pub use pgbraid::Pgbraid;
+pub use relay::Relay;
+
+/// No single step of a test takes longer, on two slow cores.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Run {
+    cluster: Cluster,
+    tie: watchdog::Tie,
+}
+
+fn run() -> &'static Run {
+    static RUN: OnceLock<Run> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let (cluster, tie) = watchdog::join();
+        Run { cluster, tie }
+    })
+}
+
+/// The run's servers; the first call boots them.
+pub fn cluster() -> &'static Cluster {
+    &run().cluster
+}
+
+/// True when the tests are tried on PostgreSQL itself: the oracle stands in for pgbraid.
+pub fn target_is_postgres() -> bool {
+    std::env::var("PGBRAID_TEST_TARGET").is_ok_and(|t| t == "postgres")
+}
+
+/// The port of the pgbraid that tests share which change nothing of it (three shards, trust).
+pub fn target() -> u16 {
+    static SHARED: OnceLock<Pgbraid> = OnceLock::new();
+    if target_is_postgres() {
+        return cluster().oracle;
+    }
+    SHARED
+        .get_or_init(|| Pgbraid::start(Config::new(cluster())))
+        .port
+}
+
+/// Tries until `attempt` gives something; panics with `what` at the deadline.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

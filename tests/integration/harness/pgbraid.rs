@@ -1,0 +1,93 @@
+//! pgbraid processes: the built program with a configuration of its own on a free port.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::client::Client;
+use super::cluster::free_port;
+use super::{Config, cluster, eventually, run};
+
+/// A running pgbraid; dropping kills it, and so does the watchdog when the test process is gone.
+pub struct Pgbraid {
+    pub port: u16,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Pgbraid {
+    /// Starts one and waits until clients can log in.
+    pub fn start(config: Config) -> Self {
+        let mut this = Self::launch(&config);
+        eventually("pgbraid accepts logins", || {
+            this.assert_alive();
+            Client::connect(this.port, "app", "app").ok()
+        });
+        this
+    }
+
+    /// Starts one whose logins may fail.
+    pub fn launch(config: &Config) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = &cluster().folder;
+        let name = format!("pgbraid-{}-{number}", std::process::id());
+        let (file, log) = (
+            folder.join(format!("{name}.toml")),
+            folder.join(format!("{name}.log")),
+        );
+        let port = free_port();
+        fs::write(&file, config.print(port)).expect("configuration file");
+        let output = File::create(&log).expect("log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_pgbraid"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("descriptor"))
+            .stderr(output)
+            .spawn()
+            .expect("the built pgbraid");
+        run().tie.adopt(child.id());
+        Self { port, child, log }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.port, "app", "app").expect("login")
+    }
+
+    /// Panics with its log if it has ended.
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("wait") {
+            panic!("pgbraid ended with {status}:\n{}", self.log());
+        }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes of memory it holds now.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");
+        let line = status.lines().find(|l| l.starts_with("VmRSS:"));
+        let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("VmRSS") * 1024
+    }
+}
+
+impl Drop for Pgbraid {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        run().tie.release(self.child.id());
+        if std::thread::panicking() {
+            eprintln!("log of pgbraid:\n{}", self.log());
+        }
+    }
+}

@@ -1,0 +1,87 @@
+-- The schema of the oracle and of every shard. Sharded tables: see harness/config.rs.
+create role app login password 'app';
+create role guarded login password 'secret';
+grant pg_monitor to app;
+
+create type mood as enum ('sad', 'ok', 'happy', 'ecstatic');
+create type pair as (a int4, b text);
+create domain posint as int4 check (value > 0);
+create domain email as text check (value ~ '@');
+create type frange as range (subtype = float8);
+
+-- One colocation group: keys of the integer class.
+create table users (
+  id int8 primary key, name text not null, email email, country char(2), manager_id int8, score float8,
+  created_at timestamptz, tags text[], profile jsonb, active bool);
+create table events (
+  id int8 not null, user_id int8 not null, kind text not null, at timestamptz not null, amount numeric(10,2), payload jsonb
+) partition by range (at);
+create table events_2023 partition of events for values from ('2023-01-01 00:00+00') to ('2024-01-01 00:00+00');
+create table events_2024 partition of events for values from ('2024-01-01 00:00+00') to ('2025-01-01 00:00+00');
+create index on events (user_id);
+create table visits (user_id int8, page text, n int4);
+create table small_keys (k int4 primary key, s int2, n int8, f float8);
+create table orders (
+  id int8 primary key, customer_id int8, placed date, total numeric(12,2), status char(1), note text);
+create table lineitem (
+  order_id int8, line int4, sku text, quantity int4, price numeric(10,2), discount float8, shipped date,
+  primary key (order_id, line));
+create table "Order Items" ("Id" int8 not null, "UserId" int8 not null, "Product Name" text, "Qty" int4);
+create table dupes (id int8 primary key, k int4, v text, w numeric, d date, f float8);
+create table empty_s (id int8 primary key, k int4, v text, n numeric, f float8, d date, b bool);
+create table lonely (id int8 primary key, v text, n numeric, k int4);
+create table big (id int8 primary key, x int8, pad text);
+create table limits (id int8 primary key, i2 int2, i4 int4, i8 int8, n numeric, f4 float4, f8 float8);
+-- Keys of other classes.
+create table by_text (k text primary key, n int4, v numeric);
+create table by_uuid (k uuid primary key, n int4);
+create table by_date (k date primary key, n int4, v text);
+
+-- Reference tables.
+create table tags (id int4 primary key, label text, weight numeric(6,2), mood mood, active bool);
+create table countries (code char(2) primary key, name text, region text);
+create table empty_r (id int8, v text);
+create schema other;
+create table other.users (id int8 primary key, name text);
+
+create view v_users as select id, name, country from users where active;
+create view v_user_events as
+  select u.id, u.name, e.id as event_id, e.kind, e.amount from users u join events e on e.user_id = u.id;
+create view v_user_totals as
+  select u.id, u.name, count(e.id) as events, coalesce(sum(e.amount), 0) as total
+  from users u left join events e on e.user_id = u.id group by u.id, u.name;
+create view v_kinds as select kind, count(*) as n, sum(amount) as total from events group by kind;
+create view v_countries as select code, name from countries where region is not null;
+create view v_union as select id, name from users union all select id, label from tags;
+
+create function add_one(int8) returns int8 language sql immutable as 'select $1 + 1';
+create function count_users() returns int8 language sql stable as 'select count(*) from public.users';
+create function count_users_plpgsql() returns int8 language plpgsql stable as 'begin return (select count(*) from public.users); end';
+create function noisy(int8) returns int8 language plpgsql volatile as 'begin return $1; end';
+create aggregate product(int8) (sfunc = int8mul, stype = int8, initcond = '1');
+create sequence counter;
+
+-- What of a table belongs to a shard; dropped after loading.
+create schema shardfn;
+create table shardfn.h_int8 (k int8) partition by hash (k);
+create table shardfn.h_text (k text) partition by hash (k);
+create table shardfn.h_uuid (k uuid) partition by hash (k);
+create table shardfn.h_date (k date) partition by hash (k);
+create function shardfn.shard_of(parent regclass, anyelement) returns int4 language sql as $$
+  select case when satisfies_hash_partition(parent, 3, 0, $2) then 0
+              when satisfies_hash_partition(parent, 3, 1, $2) then 1 else 2 end
+$$;
+create procedure shardfn.keep_only(mine int4) language plpgsql as $$
+declare rule text[];
+begin
+  foreach rule slice 1 in array array[
+    ['users', 'id', 'int8'], ['events', 'user_id', 'int8'], ['visits', 'user_id', 'int8'],
+    ['small_keys', 'k::int8', 'int8'], ['orders', 'id', 'int8'], ['lineitem', 'order_id', 'int8'],
+    ['"Order Items"', '"UserId"', 'int8'], ['dupes', 'id', 'int8'], ['lonely', 'id', 'int8'],
+    ['big', 'id', 'int8'], ['limits', 'id', 'int8'], ['alltypes', 'id', 'int8'],
+    ['by_text', 'k', 'text'], ['by_uuid', 'k', 'uuid'], ['by_date', 'k', 'date']]
+  loop
+    execute format('delete from %s where not satisfies_hash_partition(''shardfn.h_%s''::regclass, 3, %s, %s)',
+                   rule[1], rule[3], mine, rule[2]);
+  end loop;
+end $$;

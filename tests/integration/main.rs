@@ -1,0 +1,10 @@
+//! Tests against real PostgreSQL servers, in one binary so that it links once and boots its servers once.
+//!
+//! `PGBRAID_TEST_TARGET=postgres` points equivalence and wire at the oracle itself: what fails then is wrong in the test.
+#![allow(unused_crate_dependencies)]
+
+mod equivalence;
+mod faults;
+mod fuzz;
+mod harness;
+mod transcripts;
