@@ -15,13 +15,16 @@ deps:
 demo: deps
 	$(CARGO) run --release --locked -- demo $(ARGS)
 
-# nextest runs each test in a process of its own, all at once; plain cargo test does as well, slower.
+# nextest runs each test in a process of its own, all at once; plain cargo test does as well, slower. The tests share servers,
+# which are stopped behind the last one: only then is everything over.
 test: deps
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  $(CARGO) nextest run --locked $(ARGS); \
 	else \
 	  $(CARGO) test --locked $(ARGS); \
-	fi
+	fi; status=$$?; \
+	for i in $$(seq 150); do test -e target/tmp/test-servers || break; sleep 0.1; done; \
+	exit $$status
 
 bench: deps
 	$(CARGO) bench --locked $(ARGS)

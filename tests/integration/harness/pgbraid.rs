@@ -43,6 +43,9 @@ impl Pgbraid {
         let child = Command::new(env!("CARGO_BIN_EXE_pgbraid"))
             .args(["serve", "--config"])
             .arg(&file)
+            // pgbraid takes variables of its prefix for settings.
+            .env_remove("PGBRAID_TEST_TARGET")
+            .env_remove("PGBRAID_TEST_CASE")
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("descriptor"))
             .stderr(output)

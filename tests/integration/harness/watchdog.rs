@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use super::cluster::{Cluster, Servers};
 
 /// Set for the process that is to be the watchdog: the folder of the run.
 const ROLE: &str = "PGBRAID_TEST_WATCHDOG";
+
+/// There while servers run: `make test` ends when it is gone.
+const RUNNING: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/test-servers");
 
 /// This process' tie to the watchdog; the process' end unties it.
 pub struct Tie {
@@ -45,7 +49,6 @@ impl Tie {
 /// Connects to the run's servers, starting them if nobody has yet.
 pub fn join() -> (Cluster, Tie) {
     let root = root();
-    fs::create_dir_all(&root).expect("temporary folder");
     // Held until the watchdog has counted us, so that it cannot leave in between.
     let lock = lock(&root);
     let stream = UnixStream::connect(root.join("socket")).unwrap_or_else(|_| start(&root));
@@ -62,9 +65,19 @@ pub fn join() -> (Cluster, Tie) {
 }
 
 fn lock(root: &Path) -> File {
-    let file = File::create(root.join("lock")).expect("lock file");
-    file.lock().expect("lock");
-    file
+    let path = root.join("lock");
+    loop {
+        fs::create_dir_all(root).expect("temporary folder");
+        let Ok(file) = File::create(&path) else {
+            continue;
+        };
+        file.lock().expect("lock");
+        // A leaving watchdog removes the folder, and this file may have been in it.
+        let inode = |m: std::io::Result<fs::Metadata>| m.map(|m| m.ino()).ok();
+        if inode(fs::metadata(&path)) == inode(file.metadata()) {
+            return file;
+        }
+    }
 }
 
 /// One folder a checkout, so that two checkouts test side by side. Short: socket paths have 107 bytes.
@@ -123,6 +136,7 @@ enum Event {
 
 fn run(root: &Path) {
     remove_leftovers(root);
+    fs::write(RUNNING, root.display().to_string()).expect("target folder");
     let folder = root.join(format!("run-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("run folder");
     let socket = root.join("socket");
@@ -139,8 +153,8 @@ fn run(root: &Path) {
     // Nobody can join from here to the end.
     let _lock = wait_until_deserted(root, &events);
     drop(servers);
-    fs::remove_dir_all(&folder).ok();
-    fs::remove_file(&socket).ok();
+    fs::remove_dir_all(root).ok();
+    fs::remove_file(RUNNING).ok();
 }
 
 fn accept(listener: &UnixListener, events: &Sender<Event>, greeting: &str) {
