@@ -114,9 +114,7 @@ impl<'a> Reader<'a> {
         mistake.column = self.text[line_start..start].chars().count() + 1;
         let end = floor(span.end).clamp(start, line_start + line.len().max(start - line_start));
         mistake.width = self.text[start..end].chars().count().max(1);
-        // A line that may hold a secret stays out of messages and logs.
-        let secret = line.to_ascii_lowercase().contains("password") || line.contains("SCRAM-");
-        mistake.excerpt = (!secret).then(|| line.to_string());
+        mistake.excerpt = (!may_hold_secret(line)).then(|| line.to_string());
     }
 
     /// Reports `PGBRAID_…` variables under a section's name that no key has.
@@ -152,6 +150,22 @@ impl<'a> Reader<'a> {
         let value = self.environment.get(name)?;
         (!is_service_link(name, value)).then_some(value)
     }
+}
+
+/// A line that may show a password stays out of messages and logs, also where its key is misspelt.
+fn may_hold_secret(line: &str) -> bool {
+    let key = line.split('=').next().unwrap_or(line);
+    let key = key
+        .rsplit(['{', ','])
+        .next()
+        .unwrap_or(key)
+        .trim()
+        .to_ascii_lowercase();
+    let line = line.to_ascii_lowercase();
+    ["pass", "secret", "scram-"]
+        .iter()
+        .any(|word| line.contains(word))
+        || did_you_mean(&key, ["password"]).is_some()
 }
 
 /// `PGBRAID_POOL_` for `pool`.
@@ -303,7 +317,11 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     pub(super) fn number(&self, key: &'static str, range: Range<u64>) -> Option<u64> {
-        let expected = format!("a whole number from {} to {}", range.start, range.end - 1);
+        let expected = format!(
+            "a whole number from {} to {}, without quotes",
+            range.start,
+            range.end - 1
+        );
         self.read(key, &expected, |s| {
             s.integer().filter(|n| range.contains(n))
         })

@@ -189,6 +189,8 @@ fn passwords_never_show_in_messages() {
     let text = core_and(
         "[[user]]\nname = \"b\"\npassword = \"SCRAM-hunter2\"\n[[user]]\nname = \"c\"\npassword = hunter2\n",
     );
+    let text =
+        format!("{text}[[user]]\nname = \"d\"\npaswrd = \"hunter2\"\npwd = 1\npasword = hunter2\n");
     let errors = parse_with(&text, &[]).expect_err("bad verifier");
     assert!(
         !format!("{errors} {errors:?}").contains("hunter2"),
