@@ -411,3 +411,25 @@ fn an_empty_file_says_what_is_needed() {
         ]
     );
 }
+
+#[test]
+fn the_configurations_shown_elsewhere_load() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let variables = [("SHARD_PASSWORD", "x"), ("APP_PASSWORD", "y")];
+    for (file, start, end) in [
+        ("README.md", "```toml\n", "```"),
+        ("deploy/compose.yaml", "  pgbraid:\n    content: |\n", "\0"),
+        ("deploy/kubernetes-sidecar.yaml", "pgbraid.toml: |\n", "---"),
+    ] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let (_, shown) = text
+            .split_once(start)
+            .expect("the file shows a configuration");
+        let shown = shown.split(end).next().unwrap();
+        // Files that only exist where it runs.
+        let shown = shown.replace("file:/run/", "literal:/run/");
+        if let Err(errors) = parse_with(&shown, &variables) {
+            panic!("{file}: {errors}");
+        }
+    }
+}
