@@ -13,6 +13,8 @@
 mod bind;
 mod error;
 mod gather;
+mod gather_merge;
+mod keys;
 mod limit;
 mod operator;
 mod pipeline;
@@ -282,5 +284,26 @@ impl Execution {
     /// What each shard of each step did so far.
     pub fn statistics(&self) -> Vec<ShardStatistics> {
         self.pipeline.statistics()
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// No parameters, no columns, roomy limits.
+    pub(in crate::executor) fn bound() -> Bound {
+        Bound {
+            parameters: Arc::default(),
+            columns: Arc::from([]),
+            transaction_timestamp: 0,
+            fetch: 0,
+            sync: true,
+            shard_names: Arc::from([Arc::from("s1"), Arc::from("s2")]),
+            memory_max: 1 << 20,
+            max_staged_bytes: 1 << 20,
+            catalog: None,
+            preferred: None,
+        }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::bind::ResultFormats;
 use super::gather::Gather;
+use super::gather_merge::GatherMerge;
 use super::limit::Limit;
 use super::operator::Operator;
 use super::project::Project;
@@ -208,6 +209,16 @@ fn operator(
         } => {
             let (count, offset) = limit_counts(*count, *offset, bound)?;
             Box::new(Limit::new(operator(input, bound, inputs)?, count, offset))
+        }
+        Plan::GatherMerge { input, keys } => {
+            let remote = remote_of(input)?;
+            Box::new(GatherMerge::new(
+                Arc::clone(bound),
+                keys.clone(),
+                remote.visible,
+                remote.hidden,
+                inputs,
+            ))
         }
         _ => return Err(error::internal("operator not built")),
     })

@@ -91,6 +91,7 @@ struct Stream {
     /// Set while a Parse is not confirmed: its name must be forgotten when it fails.
     unparsed: bool,
     failed: Option<ServerError>,
+    /// As described, with type OIDs of the catalog shard.
     columns: Vec<ColumnDescription>,
     buffered: VecDeque<Run>,
     statistics: ShardStatistics,
@@ -424,21 +425,20 @@ impl RemoteStep {
     ) -> Result<(), ServerError> {
         let shard = shard_name(bound, &self.streams[index]);
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
-        let columns = messages::parse_row_description(body)
+        let mut columns = messages::parse_row_description(body)
             .ok_or_else(|| error::unexpected_message(&shard, b'T'))?;
         let here = self.streams[index].statistics.shard;
+        for column in &mut columns {
+            column.type_oid = bound.type_of(here, column.type_oid);
+        }
         let visible = self.statement.expected.as_deref();
-        if visible.is_some_and(|v| !begins_with(&columns, here, v, bound)) {
+        if visible.is_some_and(|v| !begins_with(&columns, v)) {
             return Err(differs_from_client(&shard, self.statement.own_text));
         }
         let other = self.streams.iter().find(|s| !s.columns.is_empty());
         if let Some(other) = other {
-            let there = other.statistics.shard;
-            let same = columns.len() == other.columns.len()
-                && columns.iter().zip(&other.columns).all(|(a, b)| {
-                    bound.type_of(here, a.type_oid) == bound.type_of(there, b.type_oid)
-                });
-            if !same {
+            let same = columns.len() == other.columns.len();
+            if !same || !begins_with(&columns, &other.columns) {
                 return Err(error::internal(format!(
                     "shards {shard} and {} return different columns",
                     shard_name(bound, other)
@@ -553,18 +553,10 @@ fn shard_name(bound: &Bound, stream: &Stream) -> Arc<str> {
     name.unwrap_or_else(|| Arc::from(format!("{index}")))
 }
 
-/// True when the first columns of a shard are what the client was told.
-fn begins_with(
-    columns: &[ColumnDescription],
-    shard: ShardId,
-    expected: &[ColumnDescription],
-    bound: &Bound,
-) -> bool {
-    columns.len() >= expected.len()
-        && columns
-            .iter()
-            .zip(expected)
-            .all(|(c, e)| bound.type_of(shard, c.type_oid) == e.type_oid)
+/// True when the first columns of a shard have the types expected.
+fn begins_with(columns: &[ColumnDescription], expected: &[ColumnDescription]) -> bool {
+    let mut pairs = columns.iter().zip(expected);
+    columns.len() >= expected.len() && pairs.all(|(c, e)| c.type_oid == e.type_oid)
 }
 
 fn differs_from_client(shard: &str, own_text: bool) -> ServerError {

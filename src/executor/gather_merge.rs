@@ -1,0 +1,387 @@
+//! GatherMerge: rows of all shards, each sorted, merged into one order; the hidden key columns are cut off on the way.
+//!
+//! ```text
+//! shard 1  (a 1) (d 4) ──┐
+//! shard 2  (b 2) (e 5) ──┼─→  (a) (b) (c) (d) (e)
+//! shard 3  (c 3) ────────┘
+//! ```
+//! Holds one run an input and one of output, however many rows pass. A heap of the inputs has the next row on top; a
+//! key is read once, as a number that decides most comparisons (see `types::compare`). Equal rows come in the order of shards.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+
+use super::operator::{Operator, Source};
+use super::{Bound, error, keys, row};
+use crate::backend::raw_conn::Run;
+use crate::plan::SortKey;
+use crate::protocol::error::ServerError;
+use crate::types::compare::{KeyOrder, Rank};
+
+/// Output goes out when it has reached this size, or when an input keeps it waiting.
+const RUN_BYTES: usize = 64 * 1024;
+
+pub(super) struct GatherMerge {
+    bound: Arc<Bound>,
+    keys: Vec<SortKey>,
+    visible: usize,
+    /// Columns between the visible ones and the keys.
+    between: usize,
+    /// Found from the first input's columns.
+    orders: Vec<KeyOrder>,
+    inputs: Vec<Input>,
+    /// Inputs that have a row, as a heap: the one whose row comes first is on top.
+    heap: Vec<usize>,
+    /// Inputs whose next run must come before anything else can go out.
+    missing: Vec<usize>,
+    out: BytesMut,
+    rows: u32,
+}
+
+/// One shard's rows.
+#[derive(Default)]
+struct Input {
+    frames: Bytes,
+    /// Rows of the run behind the current one.
+    left: u32,
+    /// Current row: from its first column to behind its last visible one.
+    columns: std::ops::Range<usize>,
+    /// Where the next row begins.
+    next: usize,
+    keys: Vec<Key>,
+}
+
+/// One key of a current row.
+#[derive(Clone, Default)]
+struct Key {
+    rank: Rank,
+    /// Its bytes in the run; `None` for NULL.
+    value: Option<std::ops::Range<usize>>,
+}
+
+impl GatherMerge {
+    pub(super) fn new(
+        bound: Arc<Bound>,
+        keys: Vec<SortKey>,
+        visible: usize,
+        hidden: usize,
+        inputs: usize,
+    ) -> Self {
+        Self {
+            bound,
+            between: hidden.saturating_sub(keys.len()),
+            visible,
+            orders: Vec::new(),
+            inputs: (0..inputs).map(|_| Input::new(keys.len())).collect(),
+            heap: Vec::with_capacity(inputs),
+            // Filled from its end: inputs are asked in their order.
+            missing: (0..inputs).rev().collect(),
+            out: BytesMut::new(),
+            rows: 0,
+            keys,
+        }
+    }
+
+    /// Gets runs for the inputs that have none; true when all have one or are at their end.
+    fn poll_missing(
+        &mut self,
+        source: &mut dyn Source,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, ServerError> {
+        for index in (0..self.missing.len()).rev() {
+            let input = self.missing[index];
+            match source.poll_run(input, cx)? {
+                Poll::Pending => continue,
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(run)) => {
+                    if self.orders.is_empty() {
+                        self.orders = keys::orders(&self.keys, source.columns(input), &self.bound)?;
+                    }
+                    self.inputs[input].frames = run.frames;
+                    self.inputs[input].left = run.rows;
+                    self.inputs[input].next = 0;
+                    self.advance(input)
+                        .ok_or_else(|| error::malformed_row(source.name(input)))?;
+                    self.heap.push(input);
+                    self.sift_up();
+                }
+            }
+            self.missing.swap_remove(index);
+        }
+        Ok(self.missing.is_empty())
+    }
+
+    /// Moves an input to its next row and reads the keys there; `None` when the row is malformed.
+    #[inline]
+    fn advance(&mut self, input: usize) -> Option<()> {
+        let input = &mut self.inputs[input];
+        let start = input.next;
+        let end = row::frame_end(&input.frames, start)?;
+        let frame = &input.frames[..end];
+        let from = start + row::ROW_HEADER_BYTES;
+        let to = row::skip_columns(frame, from, self.visible)?;
+        let mut at = row::skip_columns(frame, to, self.between)?;
+        for (key, order) in input.keys.iter_mut().zip(&self.orders) {
+            let (value, behind) = row::column(frame, at)?;
+            key.rank = order.rank(value)?;
+            key.value = value.map(|_| at + 4..behind);
+            at = behind;
+        }
+        input.columns = from..to;
+        input.next = end;
+        input.left = input.left.saturating_sub(1);
+        (at == end).then_some(())
+    }
+
+    /// Appends the top's row to the output.
+    #[inline]
+    fn emit(&mut self, input: usize) {
+        let input = &self.inputs[input];
+        let columns = &input.frames[input.columns.clone()];
+        row::put(columns, self.visible as u16, &mut self.out);
+        self.rows += 1;
+    }
+
+    /// True when the current row of `a` comes before that of `b`.
+    #[inline]
+    fn before(&self, a: usize, b: usize) -> bool {
+        let (first, second) = (&self.inputs[a], &self.inputs[b]);
+        for ((x, y), order) in first.keys.iter().zip(&second.keys).zip(&self.orders) {
+            match x.rank.cmp(&y.rank) {
+                Ordering::Equal if order.rank_decides() => {}
+                Ordering::Equal => {
+                    let (x, y) = (first.value(x), second.value(y));
+                    match order.compare(x, y) {
+                        Ordering::Equal => {}
+                        unequal => return unequal == Ordering::Less,
+                    }
+                }
+                unequal => return unequal == Ordering::Less,
+            }
+        }
+        a < b
+    }
+
+    /// Restores the heap after its last element was added.
+    fn sift_up(&mut self) {
+        let mut child = self.heap.len() - 1;
+        while child > 0 {
+            let parent = (child - 1) / 2;
+            if !self.before(self.heap[child], self.heap[parent]) {
+                return;
+            }
+            self.heap.swap(child, parent);
+            child = parent;
+        }
+    }
+
+    /// Restores the heap after the row on its top has changed.
+    #[inline]
+    fn sift_down(&mut self) {
+        let mut parent = 0;
+        loop {
+            let mut child = 2 * parent + 1;
+            if child >= self.heap.len() {
+                return;
+            }
+            let right = child + 1;
+            if right < self.heap.len() && self.before(self.heap[right], self.heap[child]) {
+                child = right;
+            }
+            if !self.before(self.heap[child], self.heap[parent]) {
+                return;
+            }
+            self.heap.swap(child, parent);
+            parent = child;
+        }
+    }
+
+    /// Merges until the output is full or an input has used up its run.
+    fn merge(&mut self, source: &dyn Source) -> Result<(), ServerError> {
+        while let Some(&top) = self.heap.first() {
+            if self.out.len() >= RUN_BYTES {
+                return Ok(());
+            }
+            self.emit(top);
+            if self.inputs[top].left == 0 {
+                self.heap.swap_remove(0);
+                self.missing.push(top);
+                self.sift_down();
+                return Ok(());
+            }
+            self.advance(top)
+                .ok_or_else(|| error::malformed_row(source.name(top)))?;
+            self.sift_down();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Option<Run> {
+        (self.rows > 0).then(|| Run {
+            frames: self.out.split().freeze(),
+            rows: std::mem::take(&mut self.rows),
+        })
+    }
+}
+
+impl Input {
+    fn new(keys: usize) -> Self {
+        Self {
+            keys: vec![Key::default(); keys],
+            ..Self::default()
+        }
+    }
+
+    fn value(&self, key: &Key) -> Option<&[u8]> {
+        key.value.clone().map(|range| &self.frames[range])
+    }
+}
+
+impl Operator for GatherMerge {
+    fn poll_run(
+        &mut self,
+        source: &mut dyn Source,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Run>, ServerError>> {
+        loop {
+            if !self.missing.is_empty() && !self.poll_missing(source, cx)? {
+                // What is merged already need not wait for a slow shard.
+                return match self.flush() {
+                    Some(run) => Poll::Ready(Ok(Some(run))),
+                    None => Poll::Pending,
+                };
+            }
+            if self.heap.is_empty() || self.out.len() >= RUN_BYTES {
+                return Poll::Ready(Ok(self.flush()));
+            }
+            self.out.reserve(RUN_BYTES);
+            self.merge(source)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::operator::testing::{Row, Script, Step, collect};
+    use super::super::row::testing::run;
+    use super::super::testing::bound;
+    use super::*;
+    use crate::types::oid;
+
+    fn key(descending: bool, nulls_first: bool) -> SortKey {
+        SortKey {
+            text: String::new(),
+            descending,
+            nulls_first,
+            collation: None,
+        }
+    }
+
+    /// One row: the keys' text as the visible column, then two int8 keys.
+    fn row(first: Option<i64>, second: Option<i64>) -> Row {
+        let binary = |v: Option<i64>| v.map(|v| v.to_be_bytes().to_vec());
+        let text = format!("{first:?} {second:?}").into_bytes();
+        vec![Some(text), binary(first), binary(second)]
+    }
+
+    fn step(rows: &[Row]) -> Step {
+        let rows: Vec<Vec<_>> = rows
+            .iter()
+            .map(|r| r.iter().map(|v| v.as_deref()).collect())
+            .collect();
+        Step::Run(run(&rows.iter().map(|r| &r[..]).collect::<Vec<_>>()))
+    }
+
+    fn merge(inputs: Vec<Vec<Step>>) -> Result<Vec<Row>, ServerError> {
+        let count = inputs.len();
+        let mut source = Script::new(inputs).with_types(&[oid::TEXT, oid::INT8, oid::INT8]);
+        let keys = vec![key(false, false), key(true, true)];
+        let mut merge = GatherMerge::new(Arc::new(bound()), keys, 1, 2, count);
+        collect(&mut merge, &mut source)
+    }
+
+    #[test]
+    fn a_slow_input_holds_back_only_later_rows() {
+        let inputs = vec![
+            vec![step(&[row(Some(1), None), row(Some(3), None)])],
+            vec![Step::Pending, step(&[row(Some(2), None)]), Step::Pending],
+            vec![],
+        ];
+        let rows = merge(inputs).unwrap();
+        let texts: Vec<_> = rows.iter().map(|r| r[0].clone().unwrap()).collect();
+        assert_eq!(
+            texts,
+            [&b"Some(1) None"[..], b"Some(2) None", b"Some(3) None"]
+        );
+        assert!(rows.iter().all(|r| r.len() == 1));
+    }
+
+    #[test]
+    fn an_error_of_one_input_ends_it() {
+        let inputs = vec![
+            vec![step(&[row(Some(1), None)])],
+            vec![Step::Fail(ServerError::new("08006", "lost"))],
+        ];
+        assert_eq!(merge(inputs).unwrap_err().sqlstate(), "08006");
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_size_is_an_error() {
+        let mut short = row(Some(1), None);
+        short[1] = Some(vec![0; 4]);
+        let error = merge(vec![vec![step(&[short])]]).unwrap_err();
+        assert_eq!(error.sqlstate(), "XX000");
+        let extra = vec![row(Some(1), None), vec![None]].concat();
+        assert!(merge(vec![vec![step(&[extra])]]).is_err());
+    }
+
+    #[test]
+    fn a_type_without_order_here_is_refused() {
+        let mut source = Script::new(vec![vec![step(&[row(None, None)])]]).with_types(&[
+            oid::TEXT,
+            oid::JSONB,
+            oid::INT8,
+        ]);
+        let keys = vec![key(false, false), key(true, true)];
+        let mut merge = GatherMerge::new(Arc::new(bound()), keys, 1, 2, 1);
+        let error = collect(&mut merge, &mut source).unwrap_err();
+        assert_eq!(error.sqlstate(), "0A000");
+    }
+
+    /// NULLS LAST for the first key, DESC NULLS FIRST for the second.
+    fn sorted(mut rows: Vec<(Option<i64>, Option<i64>)>) -> Vec<(Option<i64>, Option<i64>)> {
+        let second = |v: Option<i64>| std::cmp::Reverse(v.map_or(i128::MAX, i128::from));
+        rows.sort_by_key(|(a, b)| (a.map_or(i128::MAX, i128::from), second(*b)));
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn merging_equals_sorting(
+            inputs in proptest::collection::vec(
+                proptest::collection::vec(
+                    (proptest::option::of(-3_i64..3), proptest::option::of(any::<i64>())),
+                    0..40,
+                ),
+                1..6,
+            ),
+            run_rows in 1_usize..9,
+        ) {
+            let steps = inputs.iter().map(|rows| {
+                let rows: Vec<Row> = sorted(rows.clone()).into_iter().map(|(a, b)| row(a, b)).collect();
+                rows.chunks(run_rows).flat_map(|c| [Step::Pending, step(c)]).collect()
+            });
+            let merged = merge(steps.collect()).unwrap();
+            let expected: Vec<Row> = sorted(inputs.concat())
+                .into_iter()
+                .map(|(a, b)| row(a, b)[..1].to_vec())
+                .collect();
+            prop_assert_eq!(merged, expected);
+        }
+    }
+}
