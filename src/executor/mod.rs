@@ -10,8 +10,11 @@
 //! still on its way is read into memory (at most `fetch` rows a shard) and `poll_next` yields [`Item::Suspended`]. From then
 //! on no reply is owed, other statements may use the connections, and a new budget resumes the execution where it was.
 
+mod aggregate_state;
 mod bind;
+mod distinct;
 mod error;
+mod final_aggregate;
 mod gather;
 mod gather_merge;
 mod keys;

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::bind::ResultFormats;
+use super::distinct::Distinct;
+use super::final_aggregate::FinalAggregate;
 use super::gather::Gather;
 use super::gather_merge::GatherMerge;
 use super::limit::Limit;
@@ -17,7 +19,7 @@ use super::target::{self, Choice};
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
-use crate::plan::{Count, Plan, Remote, ShardId};
+use crate::plan::{Count, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
@@ -39,7 +41,7 @@ impl Pipeline {
         };
         let targets = target::evaluate(&remote.targets, &bound.parameters, choice);
         let root = operator(plan, bound, targets.len())?;
-        let statement = statement(remote, bound);
+        let statement = statement(plan, remote, bound)?;
         let tag_passes = targets.len() == 1 && keeps_count(plan);
         let places = targets.into_iter().map(Place::Shard);
         Ok(Self {
@@ -173,20 +175,87 @@ fn keeps_count(plan: &Plan) -> bool {
 }
 
 /// What a planned remote step sends.
-fn statement(remote: &Remote, bound: &Arc<Bound>) -> Statement {
-    let hidden = std::iter::repeat_n(1, remote.hidden);
-    let visible = bound.columns.iter().map(|c| c.format);
-    Statement {
+fn statement(plan: &Plan, remote: &Remote, bound: &Arc<Bound>) -> Result<Statement, ServerError> {
+    let (formats, expected) = match aggregate_of(plan) {
+        Some((groups, aggregates, output)) => {
+            let formats = aggregate_formats(remote, groups, aggregates, output, bound)?;
+            (ResultFormats::new(formats.into_iter()), None)
+        }
+        None => {
+            let hidden = std::iter::repeat_n(1, remote.hidden);
+            let visible = bound.columns.iter().map(|c| c.format);
+            let expected = Some(Arc::clone(&bound.columns));
+            (ResultFormats::new(visible.chain(hidden)), expected)
+        }
+    };
+    Ok(Statement {
         form: Form::Described,
         sql: Arc::from(remote.sql.as_str()),
         first_sql: remote.first_sql.as_deref().map(Arc::from),
-        formats: ResultFormats::new(visible.chain(hidden)),
+        formats,
         columns: Some((remote.visible + remote.hidden) as u16),
         extra: remote.extra.clone(),
         added: Vec::new(),
         own_text: false,
-        expected: Some(Arc::clone(&bound.columns)),
+        expected,
+    })
+}
+
+/// The FinalAggregate of a plan: its groups, aggregates and output.
+fn aggregate_of(plan: &Plan) -> Option<(usize, &[Final], &[OutputColumn])> {
+    match plan {
+        Plan::FinalAggregate {
+            groups,
+            aggregates,
+            output,
+            ..
+        } => Some((*groups, aggregates, output)),
+        Plan::Gather { input }
+        | Plan::GatherMerge { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::Distinct { input } => aggregate_of(input),
+        Plan::Remote(_) | Plan::Combine { .. } => None,
     }
+}
+
+/// Formats of the partial columns: numbers in binary; what goes out as a shard sent it, as the client wants it.
+///
+/// # Errors
+/// 0A000 when the client wants one value in both formats.
+fn aggregate_formats(
+    remote: &Remote,
+    groups: usize,
+    aggregates: &[Final],
+    output: &[OutputColumn],
+    bound: &Bound,
+) -> Result<Vec<i16>, ServerError> {
+    let mut wanted: Vec<Option<i16>> = vec![None; remote.visible + remote.hidden];
+    for (output, column) in output.iter().zip(&bound.columns[..]) {
+        let source = match output {
+            OutputColumn::Group(index) => Some(*index),
+            OutputColumn::Aggregate(index) => match aggregates.get(*index).map(|a| &a.function) {
+                Some(FinalFunction::Min { value, .. } | FinalFunction::Max { value, .. }) => {
+                    Some(*value)
+                }
+                _ => None,
+            },
+        };
+        let Some(format) = source.and_then(|s| wanted.get_mut(s)) else {
+            continue;
+        };
+        if format
+            .replace(column.format)
+            .is_some_and(|f| f != column.format)
+        {
+            return Err(ServerError::new(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                "one grouped value cannot be returned in text and in binary form at once",
+            ));
+        }
+    }
+    let default = |index| if index < groups { 0 } else { 1 };
+    let formats = wanted.into_iter().enumerate();
+    Ok(formats.map(|(i, f)| f.unwrap_or(default(i))).collect())
 }
 
 /// The operators of a plan, over a remote step on `inputs` shards.
@@ -220,7 +289,23 @@ fn operator(
                 inputs,
             ))
         }
-        _ => return Err(error::internal("operator not built")),
+        Plan::FinalAggregate {
+            groups,
+            aggregates,
+            output,
+            ..
+        } => Box::new(FinalAggregate::new(
+            Arc::clone(bound),
+            *groups,
+            aggregates.clone(),
+            output.clone(),
+            inputs,
+        )),
+        Plan::Distinct { input } => {
+            let input = operator(input, bound, inputs)?;
+            Box::new(Distinct::new(input, bound.memory_max))
+        }
+        Plan::Combine { .. } => return Err(error::internal("a Combine below another operator")),
     })
 }
 

@@ -431,6 +431,13 @@ impl RemoteStep {
         for column in &mut columns {
             column.type_oid = bound.type_of(here, column.type_oid);
         }
+        if self
+            .statement
+            .columns
+            .is_some_and(|c| usize::from(c) != columns.len())
+        {
+            return Err(differs_from_client(&shard, self.statement.own_text));
+        }
         let visible = self.statement.expected.as_deref();
         if visible.is_some_and(|v| !begins_with(&columns, v)) {
             return Err(differs_from_client(&shard, self.statement.own_text));
