@@ -1,9 +1,25 @@
 //! From a statement and the catalog to a plan: pure, the same answer every time. What it cannot prove exact it refuses.
 
+mod analyse;
+mod blocks;
+mod condition;
+mod functions;
+mod joins;
+mod outputs;
+mod pushdown;
+mod relations;
+mod rewrite;
+pub mod route;
+mod scope;
+mod types;
+
 use std::collections::HashMap;
 
 use crate::catalog::Catalog;
-use crate::plan::Planned;
+use crate::plan::{KeyCondition, Plan, Planned, Refusal, Remote, Targets};
+use crate::sql::ast::{self, node::Node};
+use analyse::{Analysis, Dist, refusal};
+use pushdown::{FanOut, Stop};
 
 /// A statement to plan.
 pub struct Request<'a> {
@@ -42,6 +58,207 @@ pub struct ProbedColumn {
 pub type Facts = HashMap<Probe, Fact>;
 
 /// Plans one statement; `Err` asks for facts first.
-pub fn plan(_request: &Request<'_>, _catalog: &Catalog) -> Result<Planned, Vec<Probe>> {
-    unimplemented!()
+pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Probe>> {
+    let statement = match crate::sql::parse(request.sql) {
+        Ok(mut all) if all.len() == 1 => all.remove(0),
+        Ok(_) => return Ok(refused(refusal("one statement is expected", "Send statements one by one.", -1), true)),
+        Err(e) => return Ok(refused(refusal(e.message, "Correct the statement.", -1), true)),
+    };
+    match &statement.node {
+        Node::SelectStmt(select) => Planner { request, catalog }.select(select),
+        _ => Ok(refused(
+            refusal(
+                "only SELECT is supported over several shards",
+                "Writes over several shards are not there yet: run the statement on the shard itself.",
+                -1,
+            ),
+            false,
+        )),
+    }
+}
+
+fn refused(why: Refusal, read_only: bool) -> Planned {
+    Planned {
+        route: Targets::All,
+        fan_out: Err(why),
+        read_only,
+        uses_now: false,
+    }
+}
+
+struct Planner<'p> {
+    request: &'p Request<'p>,
+    catalog: &'p Catalog,
+}
+
+impl Planner<'_> {
+    fn select(&self, select: &ast::SelectStmt) -> Result<Planned, Vec<Probe>> {
+        let found = match relations::collect(self.catalog, self.request.search_path, select) {
+            Ok(found) => found,
+            Err(why) => return Ok(refused(why, false)),
+        };
+        let effects = functions::effects(self.catalog, self.request.search_path, [select].into_iter());
+        let of_views = functions::effects(self.catalog, &[], found.views.values());
+        let read_only = !effects.writes && !of_views.writes;
+        let planned = |route, fan_out| Planned {
+            route,
+            fan_out,
+            read_only,
+            uses_now: effects.uses_now || of_views.uses_now,
+        };
+        if let Some(why) = found.undeclared {
+            return Ok(planned(Targets::All, Err(why)));
+        }
+        if let Some(targets) = found.one_place(effects.catalog || of_views.catalog) {
+            return Ok(planned(targets.clone(), self.one_step(select, targets)));
+        }
+        if let (true, Some(why)) = (found.system, found.mixed) {
+            return Ok(planned(Targets::All, Err(why)));
+        }
+        let mut analysis = Analysis::new(
+            self.catalog,
+            &found.views,
+            self.request.search_path,
+            self.request.parameter_types,
+        );
+        let rel = match analysis.select(select, None, &None) {
+            Ok(rel) => rel,
+            Err(why) => return Ok(planned(Targets::All, Err(why))),
+        };
+        let route = match (&rel.dist, rel.cond) {
+            (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
+            (_, KeyCondition::Any) => Targets::All,
+            // A single table has no part in the condition.
+            _ if found.singles => Targets::All,
+            (_, cond) => Targets::Keyed(cond),
+        };
+        let forbidden = if read_only {
+            effects.forbidden.or(of_views.forbidden).or_else(|| {
+                of_views.uses_now.then(|| {
+                    refusal(
+                        "a view that uses now() is not supported over several shards",
+                        "Write the view's query into the statement.",
+                        -1,
+                    )
+                })
+            })
+        } else {
+            Some(refusal(
+                "writes are not supported over several shards",
+                "Restrict the statement to reading.",
+                -1,
+            ))
+        };
+        if let Some(why) = forbidden.or(analysis.system_columns.clone()) {
+            return Ok(planned(route, Err(why)));
+        }
+        if let Some(why) = misplaced_volatile(self.catalog, select, effects.volatile_row, of_views.volatile_row) {
+            return Ok(planned(route, Err(why)));
+        }
+        let fan_out = FanOut {
+            request: self.request,
+            analysis: &analysis,
+            select,
+            block: &analysis.blocks[&analyse::node_id(select)],
+            parameters: self.parameters(select),
+            volatile: effects.volatile_row.is_some(),
+        };
+        match fan_out.plan() {
+            Ok(plan) => Ok(planned(route, Ok(plan))),
+            Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
+            Err(Stop::Ask(probes)) => Err(probes),
+        }
+    }
+
+    /// Client parameters of the statement: as many as were described, or as its text names.
+    fn parameters(&self, select: &ast::SelectStmt) -> usize {
+        let mut highest = 0;
+        crate::sql::walk(crate::sql::Child::Select(select), &mut |c| {
+            if let crate::sql::Child::Node(ast::Node {
+                node: Some(Node::ParamRef(p)),
+            }) = c
+            {
+                highest = highest.max(usize::try_from(p.number).unwrap_or(0));
+            }
+            true
+        });
+        highest.max(self.request.parameter_types.len())
+    }
+
+    /// The plan of a statement that one shard answers.
+    fn one_step(&self, select: &ast::SelectStmt, targets: Targets) -> Result<Plan, Refusal> {
+        let _ = select;
+        Ok(Plan::Remote(Remote {
+            targets,
+            sql: self.request.sql.to_owned(),
+            first_sql: None,
+            visible: 0,
+            hidden: 0,
+            extra: Vec::new(),
+        }))
+    }
+}
+
+impl FanOut<'_, '_> {
+    fn plan(&self) -> Result<Plan, Stop> {
+        if pushdown::is_distributive(self.block) {
+            return self.push_down();
+        }
+        match &self.block.unlimited {
+            Dist::Global(why) | Dist::Once(why) => Err(why.clone().into()),
+            _ => Err(refusal("this statement is not supported over several shards", "Restrict it to one shard.", -1).into()),
+        }
+    }
+}
+
+/// Volatile functions may run where the row is, in the outermost select list of a statement that only reads rows.
+fn misplaced_volatile(
+    catalog: &Catalog,
+    select: &ast::SelectStmt,
+    here: Option<usize>,
+    in_views: Option<usize>,
+) -> Option<Refusal> {
+    let why = |location: Option<usize>| Refusal {
+        message: "a volatile function outside the outermost select list is not supported over several shards".into(),
+        hint: "Move the function to the outermost select list, or restrict the statement to one shard.".into(),
+        location,
+    };
+    if in_views.is_some() {
+        return Some(why(None));
+    }
+    here?;
+    let is_volatile = |n: &Node| match n {
+        Node::FuncCall(f) => functions::find(catalog, &[], f)
+            .is_some_and(|c| c.volatility == crate::catalog::Volatility::Volatile && !c.aggregate),
+        _ => false,
+    };
+    let count = |nodes: &mut dyn Iterator<Item = &ast::Node>| {
+        let mut n = 0;
+        for node in nodes {
+            crate::sql::any_node(node, &mut |x| {
+                n += usize::from(is_volatile(x));
+                false
+            });
+        }
+        n
+    };
+    let root = ast::Node {
+        node: Some(Node::SelectStmt(Box::new(select.clone()))),
+    };
+    let everywhere = count(&mut [root].iter());
+    let mut plain = select.larg.is_none()
+        && select.group_clause.is_empty()
+        && select.having_clause.is_none()
+        && select.distinct_clause.is_empty();
+    for target in outputs::targets(select) {
+        if let Some(value) = target.val.as_deref() {
+            plain &= !crate::sql::any_node(value, &mut |n| match n {
+                Node::SubLink(_) => true,
+                Node::FuncCall(f) => f.over.is_some() || functions::find(catalog, &[], f).is_some_and(|c| c.aggregate),
+                _ => false,
+            });
+        }
+    }
+    let listed = count(&mut select.target_list.iter());
+    (!plain || listed != everywhere).then(|| why(here))
 }

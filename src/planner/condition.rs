@@ -1,0 +1,503 @@
+//! What a condition says about sharding keys: equalities between columns, and the shards that constants leave.
+
+use std::sync::Arc;
+
+use super::analyse::Analysis;
+use super::scope::{AttrId, Ty};
+use crate::catalog::sharding::{KeyClass, KeyDatum, Sharding};
+use crate::plan::{KeyCondition, KeyValue};
+use crate::sql::ast::{self, a_const::Val, node::Node};
+use crate::types::oid;
+
+/// A condition that rows must pass: a piece of ON or WHERE, or the equality that USING writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Conj<'a> {
+    Expression(&'a ast::Node),
+    Equal(AttrId, AttrId),
+}
+
+/// Splits a condition at its top-level ANDs.
+pub(super) fn conjuncts<'a>(condition: Option<&'a ast::Node>, out: &mut Vec<Conj<'a>>) {
+    let Some(node) = condition else { return };
+    match &node.node {
+        Some(Node::BoolExpr(b)) if b.boolop == ast::BoolExprType::AndExpr as i32 => {
+            for arg in &b.args {
+                conjuncts(Some(arg), out);
+            }
+        }
+        _ => out.push(Conj::Expression(node)),
+    }
+}
+
+/// Joins two conditions of which both hold.
+pub(super) fn and(a: KeyCondition, b: KeyCondition) -> KeyCondition {
+    match (a, b) {
+        (KeyCondition::Any, x) | (x, KeyCondition::Any) => x,
+        (KeyCondition::Never, _) | (_, KeyCondition::Never) => KeyCondition::Never,
+        (KeyCondition::And(mut xs), KeyCondition::And(ys)) => {
+            xs.extend(ys);
+            KeyCondition::And(xs)
+        }
+        (KeyCondition::And(mut xs), y) | (y, KeyCondition::And(mut xs)) => {
+            if !xs.contains(&y) {
+                xs.push(y);
+            }
+            KeyCondition::And(xs)
+        }
+        (x, y) if x == y => x,
+        (x, y) => KeyCondition::And(vec![x, y]),
+    }
+}
+
+/// Joins two conditions of which one or the other holds.
+pub(super) fn or(a: KeyCondition, b: KeyCondition) -> KeyCondition {
+    match (a, b) {
+        (KeyCondition::Never, x) | (x, KeyCondition::Never) => x,
+        (KeyCondition::Any, _) | (_, KeyCondition::Any) => KeyCondition::Any,
+        (KeyCondition::Or(mut xs), KeyCondition::Or(ys)) => {
+            xs.extend(ys);
+            KeyCondition::Or(xs)
+        }
+        (KeyCondition::Or(mut xs), y) | (y, KeyCondition::Or(mut xs)) => {
+            if !xs.contains(&y) {
+                xs.push(y);
+            }
+            KeyCondition::Or(xs)
+        }
+        (x, y) if x == y => x,
+        (x, y) => KeyCondition::Or(vec![x, y]),
+    }
+}
+
+/// The family in which equal values of a type are equal keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    Integer,
+    Text,
+    Uuid,
+    Date,
+}
+
+pub(super) fn family(type_oid: u32) -> Option<Family> {
+    match type_oid {
+        oid::INT2 | oid::INT4 | oid::INT8 => Some(Family::Integer),
+        oid::TEXT | oid::VARCHAR => Some(Family::Text),
+        oid::UUID => Some(Family::Uuid),
+        oid::DATE => Some(Family::Date),
+        _ => None,
+    }
+}
+
+fn class_family(class: KeyClass) -> Family {
+    match class {
+        KeyClass::Integer | KeyClass::HiveBigint => Family::Integer,
+        KeyClass::Text => Family::Text,
+        KeyClass::Uuid => Family::Uuid,
+        KeyClass::Date => Family::Date,
+    }
+}
+
+/// A constant or parameter compared with a key.
+enum Value {
+    Null,
+    Key(KeyValue),
+}
+
+impl<'a> Analysis<'a> {
+    /// The column an expression is, if it is nothing but a column.
+    pub(super) fn plain_attr(&self, node: &ast::Node) -> Option<AttrId> {
+        match &node.node {
+            Some(Node::ColumnRef(c)) => self.attr_of(c),
+            _ => None,
+        }
+    }
+
+    /// True for a built-in operator of this name: unqualified while nobody defined one of the same name, or in pg_catalog.
+    pub(super) fn is_builtin_operator(&self, name: &[ast::Node], wanted: &str) -> bool {
+        let parts: Vec<&str> = name
+            .iter()
+            .filter_map(|n| match &n.node {
+                Some(Node::String(s)) => Some(s.sval.as_str()),
+                _ => None,
+            })
+            .collect();
+        match parts[..] {
+            [op] => op == wanted && !self.catalog.user_operators.iter().any(|u| u == wanted),
+            ["pg_catalog", op] => op == wanted,
+            _ => false,
+        }
+    }
+
+    /// Two columns that a built-in equality of a key family compares.
+    pub(super) fn equality(&self, conj: &Conj<'_>) -> Option<(AttrId, AttrId)> {
+        let (a, b) = match conj {
+            Conj::Equal(a, b) if !self.catalog.user_operators.iter().any(|u| u == "=") => (*a, *b),
+            Conj::Expression(ast::Node {
+                node: Some(Node::AExpr(e)),
+            }) if e.kind == ast::AExprKind::AexprOp as i32 && self.is_builtin_operator(&e.name, "=") => {
+                (self.plain_attr(e.lexpr.as_deref()?)?, self.plain_attr(e.rexpr.as_deref()?)?)
+            }
+            _ => return None,
+        };
+        self.comparable(a, b).then_some((a, b))
+    }
+
+    /// True when equality between the two columns is key equality.
+    pub(super) fn comparable(&self, a: AttrId, b: AttrId) -> bool {
+        match (&self.attrs[a].ty, &self.attrs[b].ty) {
+            (Some(x), Some(y)) => {
+                family(x.oid).is_some()
+                    && family(x.oid) == family(y.oid)
+                    && self.deterministic(x.collation)
+                    && self.deterministic(y.collation)
+            }
+            _ => false,
+        }
+    }
+
+    fn deterministic(&self, collation: u32) -> bool {
+        match collation {
+            0 | 100 => true,
+            oid => self.catalog.collations.get(&oid).is_some_and(|c| c.deterministic),
+        }
+    }
+
+    /// The shards on which rows can pass `node` when `keys` are columns holding the sharding key. `strict` keys are not
+    /// nullable by an outer join.
+    pub(super) fn restrict(
+        &self,
+        node: &ast::Node,
+        keys: &[(AttrId, bool)],
+        sharding: &Arc<Sharding>,
+    ) -> KeyCondition {
+        match &node.node {
+            Some(Node::BoolExpr(b)) => self.restrict_bool(b, keys, sharding),
+            Some(Node::AExpr(e)) => self.restrict_operator(e, keys, sharding).unwrap_or(KeyCondition::Any),
+            Some(Node::NullTest(t)) if t.nulltesttype == ast::NullTestType::IsNull as i32 => {
+                let attr = t.arg.as_deref().and_then(|a| self.plain_attr(a));
+                match attr {
+                    Some(attr) if keys.contains(&(attr, true)) => KeyCondition::IsNull {
+                        sharding: sharding.clone(),
+                    },
+                    _ => KeyCondition::Any,
+                }
+            }
+            Some(Node::AConst(c)) if is_false_or_null(c) => KeyCondition::Never,
+            _ => KeyCondition::Any,
+        }
+    }
+
+    fn restrict_bool(&self, b: &ast::BoolExpr, keys: &[(AttrId, bool)], sharding: &Arc<Sharding>) -> KeyCondition {
+        let parts = b.args.iter().map(|a| self.restrict(a, keys, sharding));
+        if b.boolop == ast::BoolExprType::AndExpr as i32 {
+            parts.fold(KeyCondition::Any, and)
+        } else if b.boolop == ast::BoolExprType::OrExpr as i32 {
+            parts.fold(KeyCondition::Never, or)
+        } else {
+            // NOT turns the rows around: nothing is known.
+            KeyCondition::Any
+        }
+    }
+
+    fn restrict_operator(
+        &self,
+        e: &ast::AExpr,
+        keys: &[(AttrId, bool)],
+        sharding: &Arc<Sharding>,
+    ) -> Option<KeyCondition> {
+        use ast::AExprKind as K;
+        if !self.is_builtin_operator(&e.name, "=") {
+            return None;
+        }
+        let (left, right) = (e.lexpr.as_deref()?, e.rexpr.as_deref()?);
+        let key = |n: &ast::Node| {
+            let attr = self.plain_attr(n)?;
+            keys.iter().any(|(k, _)| *k == attr).then_some(attr)
+        };
+        match K::try_from(e.kind).ok()? {
+            K::AexprOp => {
+                let (attr, constant) = match (key(left), key(right)) {
+                    (Some(attr), None) => (attr, right),
+                    (None, Some(attr)) => (attr, left),
+                    _ => return None,
+                };
+                self.equal(attr, constant, sharding)
+            }
+            K::AexprIn => {
+                let attr = key(left)?;
+                let Some(Node::List(list)) = &right.node else {
+                    return None;
+                };
+                self.any_equal(attr, &list.items, sharding)
+            }
+            K::AexprOpAny => {
+                let attr = key(left)?;
+                self.any_of(attr, right, sharding)
+            }
+            _ => None,
+        }
+    }
+
+    fn any_equal(&self, attr: AttrId, values: &[ast::Node], sharding: &Arc<Sharding>) -> Option<KeyCondition> {
+        // One element that is not of the key's family makes PostgreSQL compare them all as another type.
+        let parts: Option<Vec<KeyCondition>> = values.iter().map(|v| self.equal(attr, v, sharding)).collect();
+        Some(parts?.into_iter().fold(KeyCondition::Never, or))
+    }
+
+    fn any_of(&self, attr: AttrId, array: &ast::Node, sharding: &Arc<Sharding>) -> Option<KeyCondition> {
+        let (node, type_name) = match &array.node {
+            Some(Node::TypeCast(t)) => (t.arg.as_deref()?, Some(t.type_name.as_ref()?)),
+            _ => (array, None),
+        };
+        if let Some(name) = type_name {
+            let element = ast::TypeName {
+                array_bounds: Vec::new(),
+                ..name.clone()
+            };
+            let cast = family(builtin_type(&element)?)?;
+            if name.array_bounds.len() != 1 || cast != class_family(sharding.class) {
+                return None;
+            }
+        }
+        match &node.node {
+            Some(Node::AArrayExpr(a)) => self.any_equal(attr, &a.elements, sharding),
+            Some(Node::ParamRef(p)) => {
+                let parameter = usize::try_from(p.number).ok()?.checked_sub(1)?;
+                let of = array_family(*self.parameter_types.get(parameter)?)?;
+                (of == class_family(sharding.class)).then(|| KeyCondition::AnyOf {
+                    sharding: sharding.clone(),
+                    parameter,
+                })
+            }
+            Some(Node::AConst(c)) => {
+                let Some(Val::Sval(text)) = &c.val else { return None };
+                let ty = self.attrs[attr].ty.as_ref()?;
+                let parts: Option<Vec<KeyCondition>> = simple_array(&text.sval)?
+                    .into_iter()
+                    .map(|element| literal_key(element, ty.oid, sharding).map(|k| constant(sharding, k)))
+                    .collect();
+                Some(parts?.into_iter().fold(KeyCondition::Never, or))
+            }
+            _ => None,
+        }
+    }
+
+    fn equal(&self, attr: AttrId, value: &ast::Node, sharding: &Arc<Sharding>) -> Option<KeyCondition> {
+        let ty = self.attrs[attr].ty.as_ref()?;
+        if family(ty.oid)? != class_family(sharding.class) || !self.deterministic(ty.collation) {
+            return None;
+        }
+        Some(match self.key_value(value, ty, sharding)? {
+            Value::Null => KeyCondition::Never,
+            Value::Key(value) => KeyCondition::Equal {
+                sharding: sharding.clone(),
+                value,
+            },
+        })
+    }
+
+    fn key_value(&self, node: &ast::Node, ty: &Ty, sharding: &Sharding) -> Option<Value> {
+        let of = class_family(sharding.class);
+        let key = |k| Some(Value::Key(KeyValue::Constant(k)));
+        match &node.node {
+            Some(Node::AConst(c)) if c.isnull => Some(Value::Null),
+            Some(Node::AConst(c)) => match c.val.as_ref()? {
+                Val::Sval(s) => key(literal_key(&s.sval, ty.oid, sharding)?),
+                _ if of == Family::Integer => key(KeyDatum::Integer(integer(c)?)),
+                _ => None,
+            },
+            Some(Node::ParamRef(p)) => self.parameter(p, of),
+            Some(Node::TypeCast(t)) => self.cast_value(t, sharding),
+            _ => None,
+        }
+    }
+
+    fn parameter(&self, p: &ast::ParamRef, of: Family) -> Option<Value> {
+        let index = usize::try_from(p.number).ok()?.checked_sub(1)?;
+        let is = family(*self.parameter_types.get(index)?)?;
+        (is == of).then_some(Value::Key(KeyValue::Parameter(index)))
+    }
+
+    /// A constant cast to a type of the key's family; casts between types of a family keep the value or fail.
+    fn cast_value(&self, cast: &ast::TypeCast, sharding: &Sharding) -> Option<Value> {
+        let to = builtin_type(cast.type_name.as_ref()?)?;
+        let of = class_family(sharding.class);
+        if family(to)? != of {
+            return None;
+        }
+        match &cast.arg.as_deref()?.node {
+            Some(Node::AConst(c)) if c.isnull => Some(Value::Null),
+            Some(Node::AConst(c)) => match c.val.as_ref()? {
+                Val::Sval(s) => Some(Value::Key(KeyValue::Constant(literal_key(&s.sval, to, sharding)?))),
+                _ if of == Family::Integer => {
+                    let value = integer(c)?;
+                    fits(value, to).then_some(Value::Key(KeyValue::Constant(KeyDatum::Integer(value))))
+                }
+                _ => None,
+            },
+            Some(Node::ParamRef(p)) => self.parameter(p, of),
+            _ => None,
+        }
+    }
+}
+
+fn constant(sharding: &Arc<Sharding>, key: KeyDatum) -> KeyCondition {
+    match key {
+        KeyDatum::Null => KeyCondition::Never,
+        key => KeyCondition::Equal {
+            sharding: sharding.clone(),
+            value: KeyValue::Constant(key),
+        },
+    }
+}
+
+fn is_false_or_null(c: &ast::AConst) -> bool {
+    c.isnull || matches!(&c.val, Some(Val::Boolval(b)) if !b.boolval)
+}
+
+/// An integer constant of any size that int8 holds; a decimal point makes it numeric.
+fn integer(c: &ast::AConst) -> Option<i64> {
+    match c.val.as_ref()? {
+        Val::Ival(i) => Some(i64::from(i.ival)),
+        Val::Fval(f) => f.fval.parse().ok(),
+        _ => None,
+    }
+}
+
+fn fits(value: i64, type_oid: u32) -> bool {
+    match type_oid {
+        oid::INT2 => i16::try_from(value).is_ok(),
+        oid::INT4 => i32::try_from(value).is_ok(),
+        _ => true,
+    }
+}
+
+/// The OID of a built-in key type by its name; none with a type modifier or of arrays.
+pub(super) fn builtin_type(name: &ast::TypeName) -> Option<u32> {
+    let parts: Vec<&str> = name
+        .names
+        .iter()
+        .filter_map(|n| match &n.node {
+            Some(Node::String(s)) => Some(s.sval.as_str()),
+            _ => None,
+        })
+        .collect();
+    if !name.typmods.is_empty() || !name.array_bounds.is_empty() || name.setof || name.pct_type {
+        return None;
+    }
+    match parts[..] {
+        ["int2"] | ["pg_catalog", "int2"] => Some(oid::INT2),
+        ["int4"] | ["pg_catalog", "int4"] => Some(oid::INT4),
+        ["int8"] | ["pg_catalog", "int8"] => Some(oid::INT8),
+        ["text"] | ["pg_catalog", "text"] => Some(oid::TEXT),
+        ["varchar"] | ["pg_catalog", "varchar"] => Some(oid::VARCHAR),
+        ["uuid"] | ["pg_catalog", "uuid"] => Some(oid::UUID),
+        ["date"] | ["pg_catalog", "date"] => Some(oid::DATE),
+        _ => None,
+    }
+}
+
+fn array_family(type_oid: u32) -> Option<Family> {
+    match type_oid {
+        oid::INT2_ARRAY | oid::INT4_ARRAY | oid::INT8_ARRAY => Some(Family::Integer),
+        oid::TEXT_ARRAY | oid::VARCHAR_ARRAY => Some(Family::Text),
+        oid::UUID_ARRAY => Some(Family::Uuid),
+        oid::DATE_ARRAY => Some(Family::Date),
+        _ => None,
+    }
+}
+
+/// A string constant as PostgreSQL reads it for a key type; only forms that mean the same under every setting.
+fn literal_key(text: &str, type_oid: u32, sharding: &Sharding) -> Option<KeyDatum> {
+    let key = match family(type_oid)? {
+        Family::Integer => {
+            let digits = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+            let value = digits.parse::<i64>().ok()?;
+            fits(value, type_oid).then_some(KeyDatum::Integer(value))?
+        }
+        Family::Text => KeyDatum::Text(text.to_owned()),
+        Family::Uuid => KeyDatum::Uuid(uuid(text)?),
+        Family::Date => KeyDatum::Date(iso_date(text)?),
+    };
+    sharding.accepts(&key).then_some(key)
+}
+
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let dashes = [8, 13, 18, 23];
+    if text.len() != 36 || dashes.iter().any(|i| text.as_bytes()[*i] != b'-') {
+        return None;
+    }
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 32 {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+/// `YYYY-MM-DD`, which every DateStyle reads alike, as days since 2000-01-01.
+fn iso_date(text: &str) -> Option<i32> {
+    let b = text.as_bytes();
+    if b.len() != 10 || b[4] != b'-' || b[7] != b'-' {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        let part = text.get(from..to)?;
+        part.bytes().all(|c| c.is_ascii_digit()).then(|| part.parse::<i32>().ok())?
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if year == 0 || day == 0 || day > length {
+        return None;
+    }
+    // Days by the proleptic Gregorian calendar, from March so that leap days end a year.
+    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1;
+    Some(days - 730_425)
+}
+
+/// The elements of a one-dimensional array literal without quotes, escapes or NULL.
+fn simple_array(text: &str) -> Option<Vec<&str>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    if inner.contains(['"', '\\', '{', '}']) {
+        return None;
+    }
+    if inner.trim().is_empty() {
+        return Some(Vec::new());
+    }
+    let elements: Vec<&str> = inner.split(',').map(str::trim).collect();
+    let plain = |e: &&str| !e.is_empty() && !e.eq_ignore_ascii_case("null");
+    elements.iter().all(plain).then_some(elements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn iso_dates_count_from_2000() {
+        assert_eq!(iso_date("2000-01-01"), Some(0));
+        assert_eq!(iso_date("1999-12-31"), Some(-1));
+        assert_eq!(iso_date("2000-03-01"), Some(60));
+        assert_eq!(iso_date("2024-02-29"), Some(8825));
+        assert_eq!(iso_date("1900-02-29"), None);
+        assert_eq!(iso_date("01/02/2000"), None);
+    }
+
+    #[test]
+    fn array_literals_that_need_unquoting_are_left_alone() {
+        assert_eq!(simple_array("{1, 2,3}"), Some(vec!["1", "2", "3"]));
+        assert_eq!(simple_array("{}"), Some(vec![]));
+        assert_eq!(simple_array("{1,NULL}"), None);
+        assert_eq!(simple_array("{\"a\"}"), None);
+        assert_eq!(simple_array("{{1},{2}}"), None);
+    }
+
+    #[test]
+    fn uuids_in_their_usual_form() {
+        let last = |t| uuid(t).map(|u| u[15]);
+        assert_eq!(last("00000000-0000-0000-0000-0000000000FF"), Some(255));
+        assert_eq!(last("{00000000-0000-0000-0000-0000000000ff}"), None);
+    }
+}

@@ -1,0 +1,317 @@
+//! What the functions and operators of a statement may do: read tables, change something, or answer differently each time.
+
+use crate::catalog::{Catalog, FunctionKind, Volatility};
+use crate::plan::Refusal;
+use crate::sql::ast::{self, node::Node};
+use crate::sql::{Child, walk};
+
+/// What a statement's functions do, views it reads included.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// now() and its like: one value a transaction.
+    pub(super) uses_now: bool,
+    /// Changes data or what other sessions see.
+    pub(super) writes: bool,
+    /// Looks at the catalog: right on the catalog shard.
+    pub(super) catalog: bool,
+    /// Volatile, but right wherever the row is.
+    pub(super) volatile_row: Option<usize>,
+    /// Why the statement must not run on several shards.
+    pub(super) forbidden: Option<Refusal>,
+}
+
+/// Functions that give one value for a whole transaction.
+const NOW: [&str; 2] = ["now", "transaction_timestamp"];
+
+/// Volatile functions whose value belongs to the row they are computed for, wherever that is.
+const PER_ROW: [&str; 9] = [
+    "random",
+    "clock_timestamp",
+    "timeofday",
+    "gen_random_uuid",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
+    "uuid_generate_v4",
+    "random_normal",
+];
+
+/// Stable functions whose value differs between shards or moments.
+const PER_SERVER: [&str; 40] = [
+    "statement_timestamp",
+    "inet_server_addr",
+    "inet_server_port",
+    "inet_client_addr",
+    "inet_client_port",
+    "pg_backend_pid",
+    "pg_postmaster_start_time",
+    "pg_conf_load_time",
+    "txid_current",
+    "pg_current_xact_id",
+    "pg_current_snapshot",
+    "txid_current_snapshot",
+    "pg_relation_size",
+    "pg_total_relation_size",
+    "pg_table_size",
+    "pg_indexes_size",
+    "pg_database_size",
+    "pg_is_in_recovery",
+    "pg_current_wal_lsn",
+    "pg_my_temp_schema",
+    "query_to_xml",
+    "table_to_xml",
+    "schema_to_xml",
+    "database_to_xml",
+    "query_to_xml_and_xmlschema",
+    "query_to_xmlschema",
+    "table_to_xmlschema",
+    "table_to_xml_and_xmlschema",
+    "cursor_to_xml",
+    "ts_stat",
+    "ts_rewrite",
+    "has_table_privilege",
+    "has_column_privilege",
+    "pg_relation_filenode",
+    "pg_relation_filepath",
+    "pg_stat_get_numscans",
+    "lastval",
+    "currval",
+    "pg_last_wal_receive_lsn",
+    "pg_sequence_last_value",
+];
+
+const WRITES: [&str; 8] = [
+    "nextval",
+    "setval",
+    "pg_notify",
+    "pg_terminate_backend",
+    "pg_cancel_backend",
+    "pg_reload_conf",
+    "pg_switch_wal",
+    "pg_logical_emit_message",
+];
+
+pub(super) fn name_of(call: &ast::FuncCall) -> (Option<&str>, &str) {
+    let mut parts = call.funcname.iter().rev().filter_map(|n| match &n.node {
+        Some(Node::String(s)) => Some(s.sval.as_str()),
+        _ => None,
+    });
+    let name = parts.next().unwrap_or("");
+    (parts.next(), name)
+}
+
+/// The name of a function that is unqualified or in pg_catalog.
+pub(super) fn bare_name(call: &ast::FuncCall) -> Option<&str> {
+    match name_of(call) {
+        (None | Some("pg_catalog"), name) => Some(name),
+        _ => None,
+    }
+}
+
+/// The overloads a call may mean, at their worst.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Called {
+    pub(super) volatility: Volatility,
+    pub(super) aggregate: bool,
+    pub(super) window: bool,
+    pub(super) returns_set: bool,
+    /// Neither built in nor written in C: its body may read tables.
+    pub(super) opaque: bool,
+    pub(super) builtin: bool,
+}
+
+/// Looks a function up; `None` when the catalog has none that fits.
+pub(super) fn find(catalog: &Catalog, search_path: &[String], call: &ast::FuncCall) -> Option<Called> {
+    let (schema, name) = name_of(call);
+    let count = call.args.len();
+    let fits = |f: &crate::catalog::Function| {
+        let n = f.arguments.len();
+        let named = match schema {
+            Some(s) => f.schema == s,
+            None => f.schema == "pg_catalog" || search_path.contains(&f.schema),
+        };
+        // Ordered-set aggregates count their sort arguments too.
+        let arity = call.agg_within_group
+            || call.agg_star
+            || (count <= n && count + f.default_arguments >= n)
+            || (f.variadic && count + 1 >= n);
+        named && arity
+    };
+    catalog
+        .functions
+        .get(name)?
+        .iter()
+        .filter(|f| fits(f))
+        .map(|f| Called {
+            volatility: f.volatility,
+            aggregate: f.kind == FunctionKind::Aggregate,
+            window: f.kind == FunctionKind::Window,
+            returns_set: f.returns_set,
+            opaque: f.schema != "pg_catalog" && f.language != "c" && f.language != "internal",
+            builtin: f.schema == "pg_catalog",
+        })
+        .reduce(|a, b| Called {
+            volatility: a.volatility.max(b.volatility),
+            aggregate: a.aggregate || b.aggregate,
+            window: a.window || b.window,
+            returns_set: a.returns_set || b.returns_set,
+            opaque: a.opaque || b.opaque,
+            builtin: a.builtin && b.builtin,
+        })
+}
+
+/// Looks through a statement and the views it reads.
+pub(super) fn effects<'a>(
+    catalog: &Catalog,
+    search_path: &[String],
+    roots: impl Iterator<Item = &'a ast::SelectStmt>,
+) -> Effects {
+    let mut out = Effects::default();
+    for root in roots {
+        let known = walk(Child::Select(root), &mut |child| {
+            let node = match child {
+                Child::Node(n) => n.node.as_ref(),
+                Child::Select(s) => {
+                    select_effects(s, &mut out);
+                    None
+                }
+            };
+            if let Some(node) = node {
+                node_effects(catalog, search_path, node, &mut out);
+            }
+            true
+        });
+        if !known {
+            forbid(&mut out, "this kind of expression over several shards is", -1);
+        }
+    }
+    out
+}
+
+fn forbid(out: &mut Effects, what: &str, location: i32) {
+    out.forbidden.get_or_insert_with(|| Refusal {
+        message: format!("{what} not supported over several shards"),
+        hint: "Restrict the statement to one shard by its sharding key.".into(),
+        location: usize::try_from(location).ok(),
+    });
+}
+
+fn select_effects(select: &ast::SelectStmt, out: &mut Effects) {
+    if select.into_clause.is_some() {
+        out.writes = true;
+    }
+}
+
+fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mut Effects) {
+    match node {
+        Node::SelectStmt(s) => select_effects(s, out),
+        Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
+            out.writes = true;
+        }
+        Node::RangeTableSample(t) => forbid(out, "TABLESAMPLE is", t.location),
+        Node::SqlvalueFunction(f) => value_function_effects(f, out),
+        Node::TypeCast(t) => {
+            if cast_name(t).is_some_and(|n| n.starts_with("reg")) {
+                out.catalog = true;
+            }
+            // 'now'::timestamptz and its like are read when the statement is.
+            if is_moment_literal(t) {
+                forbid(out, "a date or time constant that depends on the clock is", t.location);
+            }
+        }
+        Node::FuncCall(call) => call_effects(catalog, search_path, call, out),
+        _ => {}
+    }
+}
+
+fn value_function_effects(f: &ast::SqlValueFunction, out: &mut Effects) {
+    use ast::SqlValueFunctionOp as F;
+    match F::try_from(f.op) {
+        Ok(F::SvfopCurrentSchema | F::SvfopCurrentCatalog) => out.catalog = true,
+        Ok(F::SvfopCurrentRole | F::SvfopCurrentUser | F::SvfopUser | F::SvfopSessionUser) => {}
+        _ => out.uses_now = true,
+    }
+}
+
+pub(super) fn cast_name(cast: &ast::TypeCast) -> Option<&str> {
+    match cast.type_name.as_ref()?.names.last()?.node.as_ref()? {
+        Node::String(s) => Some(&s.sval),
+        _ => None,
+    }
+}
+
+fn is_moment_literal(cast: &ast::TypeCast) -> bool {
+    let Some(Node::AConst(ast::AConst {
+        val: Some(ast::a_const::Val::Sval(s)),
+        ..
+    })) = cast.arg.as_deref().and_then(|a| a.node.as_ref())
+    else {
+        return false;
+    };
+    let moments = ["now", "today", "tomorrow", "yesterday", "allballs"];
+    let text = s.sval.to_ascii_lowercase();
+    let of_time = cast_name(cast).is_some_and(|n| n == "date" || n.starts_with("time") || n == "abstime");
+    of_time && moments[..4].iter().any(|m| text.contains(m))
+}
+
+fn call_effects(catalog: &Catalog, search_path: &[String], call: &ast::FuncCall, out: &mut Effects) {
+    let (_, name) = name_of(call);
+    let location = call.location;
+    let is = |list: &[&str]| list.contains(&name);
+    if is(&WRITES) || name.starts_with("lo_") || name == "lowrite" {
+        out.writes = true;
+    }
+    if looks_at_catalog(name) {
+        out.catalog = true;
+    }
+    let Some(called) = find(catalog, search_path, call) else {
+        forbid(out, &format!("function {name} is not known and"), location);
+        return;
+    };
+    if called.opaque {
+        out.writes |= called.volatility == Volatility::Volatile;
+        out.forbidden.get_or_insert_with(|| Refusal {
+            message: format!("function {name} may read tables, which cannot be proved right over several shards"),
+            hint: "Write its query into the statement, or restrict the statement to one shard by its sharding key.".into(),
+            location: usize::try_from(location).ok(),
+        });
+    } else if is(&NOW) {
+        out.uses_now = true;
+    } else if is(&PER_ROW) {
+        out.volatile_row.get_or_insert(usize::try_from(location).unwrap_or(0));
+    } else if is(&PER_SERVER) || (called.volatility == Volatility::Volatile && !called.aggregate) {
+        forbid(out, &format!("function {name} is"), location);
+    } else if looks_at_catalog(name) && name != "pg_typeof" && !name.starts_with("pg_get_expr") {
+        forbid(out, &format!("function {name}, which reads each shard's own catalog, is"), location);
+    }
+}
+
+/// Functions that read the catalog, by their names.
+fn looks_at_catalog(name: &str) -> bool {
+    let prefixes = ["pg_get_", "to_reg", "has_", "pg_table_is_", "pg_type_is_", "pg_function_is_", "pg_opclass_is_", "pg_conversion_is_", "pg_collation_is_", "pg_ts_"];
+    let names = [
+        "format_type",
+        "obj_description",
+        "col_description",
+        "shobj_description",
+        "current_schema",
+        "current_schemas",
+        "current_database",
+        "current_setting",
+        "version",
+        "pg_describe_object",
+        "pg_identify_object",
+        "pg_encoding_to_char",
+        "set_config",
+        "pg_my_temp_schema",
+        "pg_is_other_temp_schema",
+        "pg_backend_pid",
+        "pg_is_in_recovery",
+        "pg_table_size",
+        "pg_total_relation_size",
+        "pg_relation_size",
+        "pg_advisory_unlock_all",
+    ];
+
+    prefixes.iter().any(|p| name.starts_with(p)) || names.contains(&name)
+}

@@ -1,0 +1,412 @@
+//! The distribution of joins: which relations meet on the shard they share.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::analyse::{Analysis, Ctes, Dist, Distributed, Part, Rel, alias_columns, alias_name, refusal};
+use super::condition::{Conj, and, conjuncts, or};
+use super::scope::{AttrId, Env, Item, Scope};
+use crate::catalog::sharding::Sharding;
+use crate::plan::{KeyCondition, Refusal};
+use crate::sql::ast::{self, node::Node};
+
+/// Columns that equalities make the same.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    sets: Vec<Vec<AttrId>>,
+}
+
+impl Classes {
+    fn new(pairs: impl Iterator<Item = (AttrId, AttrId)>) -> Self {
+        let mut out = Self::default();
+        for (a, b) in pairs {
+            let find = |sets: &[Vec<AttrId>], x| sets.iter().position(|s| s.contains(&x));
+            match (find(&out.sets, a), find(&out.sets, b)) {
+                (None, None) => out.sets.push(vec![a, b]),
+                (Some(i), None) => out.sets[i].push(b),
+                (None, Some(i)) => out.sets[i].push(a),
+                (Some(i), Some(j)) if i != j => {
+                    let moved = std::mem::take(&mut out.sets[j]);
+                    out.sets[i].extend(moved);
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+
+    fn same(&self, a: AttrId, b: AttrId) -> bool {
+        a == b || self.sets.iter().any(|s| s.contains(&a) && s.contains(&b))
+    }
+
+    /// The keys with all columns equal to one of them. Where an equality holds strictly, neither side is NULL.
+    fn close(&self, keys: &[(AttrId, bool)]) -> Vec<(AttrId, bool)> {
+        let mut out: Vec<(AttrId, bool)> = Vec::new();
+        for (key, strict) in keys {
+            match self.sets.iter().find(|s| s.contains(key)) {
+                Some(set) => out.extend(set.iter().map(|a| (*a, true))),
+                None => out.push((*key, *strict)),
+            }
+        }
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+}
+
+impl<'a> Analysis<'a> {
+    fn classes(&self, conjs: &[Conj<'_>]) -> Classes {
+        Classes::new(conjs.iter().filter_map(|c| self.equality(c)))
+    }
+
+    /// The shards that conditions leave to rows with these keys.
+    fn restrict_all(&self, conjs: &[Conj<'_>], classes: &Classes, d: &Distributed) -> KeyCondition {
+        let Some(sharding) = &d.sharding else {
+            return KeyCondition::Any;
+        };
+        let keys = classes.close(&d.keys);
+        let strict: Vec<(AttrId, bool)> = keys
+            .iter()
+            .map(|(a, _)| (*a, d.keys.contains(&(*a, true))))
+            .collect();
+        let mut out = KeyCondition::Any;
+        for conj in conjs {
+            if let Conj::Expression(node) = conj {
+                out = and(out, self.restrict(node, &strict, sharding));
+            }
+        }
+        // `false` as a condition leaves nothing even where the key is not known.
+        out
+    }
+
+    /// Relations joined by inner joins, under conditions that all their rows must pass.
+    pub(super) fn infer_group(&mut self, leaves: &[Rel], conjs: &[Conj<'a>], env: Option<&Rc<Env>>) -> Rel {
+        let classes = self.classes(conjs);
+        let mut leaves = leaves.to_vec();
+        for leaf in &mut leaves {
+            if let Dist::Sharded(d) = &leaf.dist {
+                let by_conditions = self.restrict_all(conjs, &classes, d);
+                leaf.cond = and(std::mem::replace(&mut leaf.cond, KeyCondition::Any), by_conditions);
+                self.note_table_condition(leaf);
+            }
+        }
+        let cols = leaves.iter().flat_map(|l| l.cols.iter().cloned()).collect();
+        let open = leaves.iter().any(|l| l.open);
+        let (dist, cond) = self.combine(&leaves, &classes, env);
+        Rel { dist, cols, open, cond }
+    }
+
+    /// Remembers what restricts a table's own rows, for when it is read by itself.
+    fn note_table_condition(&mut self, leaf: &Rel) {
+        for (_, attr) in leaf.cols.first().into_iter() {
+            if let Some((table, _)) = self.attrs[*attr].base
+                && let Some(used) = self.tables.get_mut(&table)
+                && used.columns.len() == leaf.cols.len()
+                && used.columns.iter().map(|c| c.1).eq(leaf.cols.iter().map(|c| c.1))
+            {
+                used.cond = and(used.cond.clone(), leaf.cond.clone());
+            }
+        }
+    }
+
+    fn combine(&self, leaves: &[Rel], classes: &Classes, env: Option<&Rc<Env>>) -> (Dist, KeyCondition) {
+        let union = || leaves.iter().fold(KeyCondition::Never, |c, l| or(c, l.cond.clone()));
+        let mut once = None;
+        let mut single = None;
+        let mut sharded: Vec<(&Distributed, &KeyCondition)> = Vec::new();
+        for leaf in leaves {
+            match &leaf.dist {
+                Dist::Local => {}
+                Dist::Once(why) => once = Some(why.clone()),
+                Dist::Global(why) => return (Dist::Global(why.clone()), union()),
+                Dist::Single(shard) if single.is_none_or(|s| s == *shard) => single = Some(*shard),
+                Dist::Single(_) => return (mixed(), union()),
+                Dist::Sharded(d) => sharded.push((d, &leaf.cond)),
+            }
+        }
+        match (sharded.is_empty(), single, once) {
+            (true, None, None) => (Dist::Local, KeyCondition::Never),
+            (true, None, Some(why)) => (Dist::Once(why), KeyCondition::Never),
+            (true, Some(shard), _) => (Dist::Single(shard), KeyCondition::Never),
+            (false, Some(_), _) => (mixed(), union()),
+            (false, None, Some(why)) => (Dist::Global(why), union()),
+            (false, None, None) => match self.colocate(&sharded, classes) {
+                Some((d, cond)) if tied(&d, classes, env) => (Dist::Local, and(cond, KeyCondition::Never)),
+                Some((d, cond)) => (Dist::Sharded(d), cond),
+                None => (
+                    Dist::Global(refusal(
+                        "joining sharded tables on other columns than their sharding keys is not supported here",
+                        "Join the tables on their sharding keys, or restrict each of them to the same shard.",
+                        -1,
+                    )),
+                    union(),
+                ),
+            },
+        }
+    }
+
+    /// Joins sharded relations one after the other through equal keys.
+    fn colocate(&self, relations: &[(&Distributed, &KeyCondition)], classes: &Classes) -> Option<(Distributed, KeyCondition)> {
+        let (first, rest) = relations.split_first()?;
+        let mut all = first.0.clone();
+        let mut cond = first.1.clone();
+        let mut rest = rest.to_vec();
+        while !rest.is_empty() {
+            let next = rest.iter().position(|(d, _)| meets(&all, d, classes))?;
+            let (d, c) = rest.swap_remove(next);
+            all.keys.extend(&d.keys);
+            cond = and(cond, c.clone());
+        }
+        all.keys = classes.close(&all.keys);
+        Some((all, cond))
+    }
+
+    pub(super) fn join(
+        &mut self,
+        j: &'a ast::JoinExpr,
+        left_of: &Part<'a>,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Part<'a>, Refusal> {
+        let missing = || refusal("this kind of join is not supported", "Write the join in full.", -1);
+        let larg = self.from_item(j.larg.as_deref().ok_or_else(missing)?, left_of, env, ctes)?;
+        let mut seen = left_of.clone();
+        seen.append(larg.clone());
+        let rarg = self.from_item(j.rarg.as_deref().ok_or_else(missing)?, &seen, env, ctes)?;
+        let mut on = Vec::new();
+        conjuncts(j.quals.as_deref(), &mut on);
+        let mut scope = larg.scope.clone();
+        scope.items.extend(rarg.scope.items.clone());
+        scope.visible = self.join_columns(j, &larg.scope, &rarg.scope, &mut on)?;
+        self.resolve_on(j, &scope, &larg, &rarg, env)?;
+        let kind = ast::JoinType::try_from(j.jointype).map_err(|_| missing())?;
+        let mut part = if kind == ast::JoinType::JoinInner {
+            let mut leaves = larg.leaves;
+            leaves.extend(rarg.leaves);
+            let mut conjs = larg.conjs;
+            conjs.extend(rarg.conjs);
+            conjs.extend(on);
+            Part { leaves, conjs, scope }
+        } else {
+            let left = self.infer_group(&larg.leaves, &larg.conjs, env);
+            let right = self.infer_group(&rarg.leaves, &rarg.conjs, env);
+            let rel = self.outer_join(kind, left, right, &on, &scope)?;
+            Part {
+                leaves: vec![rel],
+                conjs: Vec::new(),
+                scope,
+            }
+        };
+        if let Some(alias) = &j.alias {
+            alias_join(&mut part.scope, alias);
+        }
+        Ok(part)
+    }
+
+    /// Columns named in ON; a subquery there is looked at as part of the block.
+    fn resolve_on(&mut self, j: &'a ast::JoinExpr, scope: &Scope, larg: &Part<'a>, rarg: &Part<'a>, env: Option<&Rc<Env>>) -> Result<(), Refusal> {
+        let Some(on) = j.quals.as_deref() else { return Ok(()) };
+        let full = Scope {
+            items: scope.items.clone(),
+            visible: larg.scope.visible.iter().chain(&rarg.scope.visible).cloned().collect(),
+        };
+        let mut uses = super::analyse::Uses::default();
+        self.expression(on, &full, env, &mut uses, false)?;
+        match uses.sublinks.first() {
+            Some((s, _)) => Err(refusal(
+                "a subquery in a join condition is not supported over several shards",
+                "Move the subquery to WHERE or to FROM.",
+                s.location,
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The visible columns of a join, USING columns first; equalities that USING and NATURAL write go to `on`.
+    fn join_columns(&mut self, j: &'a ast::JoinExpr, left: &Scope, right: &Scope, on: &mut Vec<Conj<'a>>) -> Result<Vec<(String, AttrId)>, Refusal> {
+        let names: Vec<String> = if j.is_natural {
+            if left.is_open() || right.is_open() {
+                return Err(refusal("NATURAL JOIN with columns that are not known is not supported", "Write USING.", -1));
+            }
+            let in_right = |n: &String| right.visible.iter().any(|(r, _)| r == n);
+            left.visible.iter().map(|(n, _)| n.clone()).filter(in_right).collect()
+        } else {
+            j.using_clause
+                .iter()
+                .filter_map(|n| match &n.node {
+                    Some(Node::String(s)) => Some(s.sval.clone()),
+                    _ => None,
+                })
+                .collect()
+        };
+        let column = |scope: &Scope, name: &str| scope.visible.iter().find(|(n, _)| n == name).map(|(_, a)| *a);
+        let mut out = Vec::new();
+        for name in &names {
+            let (Some(l), Some(r)) = (column(left, name), column(right, name)) else {
+                return Err(refusal(format!("column \"{name}\" of USING cannot be resolved"), "Write ON.", -1));
+            };
+            on.push(Conj::Equal(l, r));
+            self.mark_used(l);
+            self.mark_used(r);
+            let merged = match ast::JoinType::try_from(j.jointype) {
+                Ok(ast::JoinType::JoinRight) => r,
+                Ok(ast::JoinType::JoinFull) => {
+                    // COALESCE of both: a value of its own, of a type that both agree on.
+                    let ty = self.attrs[l].ty.clone().filter(|t| Some(t) == self.attrs[r].ty.as_ref());
+                    let attr = self.fresh(ty);
+                    self.merged.push((attr, l, r));
+                    attr
+                }
+                // PostgreSQL types a merged column by both sides; where they differ the value is converted.
+                _ if self.attrs[l].ty == self.attrs[r].ty => l,
+                _ => {
+                    let attr = self.fresh(None);
+                    self.merged.push((attr, l, r));
+                    attr
+                }
+            };
+            out.push((name.clone(), merged));
+        }
+        for (name, attr) in left.visible.iter().chain(&right.visible) {
+            if !names.contains(name) {
+                out.push((name.clone(), *attr));
+            }
+        }
+        Ok(out)
+    }
+
+    fn outer_join(&mut self, kind: ast::JoinType, left: Rel, right: Rel, on: &[Conj<'a>], scope: &Scope) -> Result<Rel, Refusal> {
+        let classes = self.classes(on);
+        let cols = scope.visible.clone();
+        let open = left.open || right.open;
+        let rel = |dist, cond| Rel { dist, cols, open, cond };
+        if kind == ast::JoinType::JoinFull {
+            let cond = or(left.cond.clone(), right.cond.clone());
+            return Ok(rel(self.full_join(&left, &right, &classes), cond));
+        }
+        let (kept, mut other) = match kind {
+            ast::JoinType::JoinLeft => (left, right),
+            ast::JoinType::JoinRight => (right, left),
+            _ => return Err(refusal("this kind of join is not supported", "Write the join in full.", -1)),
+        };
+        if let Dist::Sharded(d) = &other.dist {
+            other.cond = and(other.cond.clone(), self.restrict_all(on, &classes, d));
+            if on.iter().any(|c| matches!(c, Conj::Expression(n) if is_never(n))) {
+                other.cond = KeyCondition::Never;
+            }
+            self.note_table_condition(&other);
+        }
+        let both = or(kept.cond.clone(), other.cond.clone());
+        Ok(match (&kept.dist, &other.dist) {
+            (Dist::Local, Dist::Local) => rel(Dist::Local, KeyCondition::Never),
+            (Dist::Sharded(k), Dist::Local) => rel(Dist::Sharded(k.clone()), kept.cond),
+            (Dist::Sharded(k), Dist::Sharded(o)) if meets(k, o, &classes) => {
+                let mut d = k.clone();
+                d.keys.extend(o.keys.iter().map(|(a, _)| (*a, false)));
+                rel(Dist::Sharded(d), kept.cond)
+            }
+            (Dist::Sharded(_), Dist::Sharded(_)) => rel(off_key(), both),
+            (Dist::Local, Dist::Sharded(_)) => rel(preserved(), both),
+            (Dist::Single(a), Dist::Single(b)) if a == b => rel(Dist::Single(*a), both),
+            (Dist::Single(a), Dist::Local) | (Dist::Local, Dist::Single(a)) => rel(Dist::Single(*a), both),
+            (Dist::Global(why), _) | (_, Dist::Global(why)) => rel(Dist::Global(why.clone()), both),
+            (Dist::Once(why), Dist::Local | Dist::Once(_)) | (Dist::Local, Dist::Once(why)) => rel(Dist::Once(why.clone()), both),
+            (Dist::Once(why), _) | (_, Dist::Once(why)) => rel(Dist::Global(why.clone()), both),
+            (Dist::Single(_), _) | (_, Dist::Single(_)) => rel(mixed(), both),
+        })
+    }
+
+    fn full_join(&self, left: &Rel, right: &Rel, classes: &Classes) -> Dist {
+        match (&left.dist, &right.dist) {
+            (Dist::Local, Dist::Local) => Dist::Local,
+            (Dist::Sharded(l), Dist::Sharded(r)) if meets(l, r, classes) => {
+                let mut keys: Vec<(AttrId, bool)> = l.keys.iter().chain(&r.keys).map(|(a, _)| (*a, false)).collect();
+                // The USING column is the key of whichever side is there.
+                let is_key = |d: &Distributed, a: &AttrId| d.keys.iter().any(|(k, _)| k == a);
+                let merged = self.merged.iter().filter(|(_, a, b)| is_key(l, a) && is_key(r, b));
+                let strict = |a: &AttrId, b: &AttrId| l.keys.contains(&(*a, true)) && r.keys.contains(&(*b, true));
+                keys.extend(merged.map(|(m, a, b)| (*m, strict(a, b))));
+                Dist::Sharded(Distributed {
+                    sharding: l.sharding.clone(),
+                    keys,
+                })
+            }
+            (Dist::Global(why), _) | (_, Dist::Global(why)) => Dist::Global(why.clone()),
+            (Dist::Sharded(_), Dist::Sharded(_)) => off_key(),
+            (Dist::Local, Dist::Sharded(_)) | (Dist::Sharded(_), Dist::Local) => preserved(),
+            _ => mixed(),
+        }
+    }
+}
+
+/// True when two relations' keys are spread alike and made equal.
+pub(super) fn meets(a: &Distributed, b: &Distributed, classes: &Classes) -> bool {
+    same_sharding(a.sharding.as_ref(), b.sharding.as_ref())
+        && a.keys.iter().any(|(x, _)| b.keys.iter().any(|(y, _)| classes.same(*x, *y)))
+}
+
+pub(super) fn same_sharding(a: Option<&Arc<Sharding>>, b: Option<&Arc<Sharding>>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a == b)
+}
+
+/// True when rows are tied to the key of a query around them: for one outer row they all lie on its shard.
+fn tied(d: &Distributed, classes: &Classes, env: Option<&Rc<Env>>) -> bool {
+    let mut next = env;
+    while let Some(env) = next {
+        if env.keys.as_ref().is_some_and(|outer| meets(d, outer, classes)) {
+            return true;
+        }
+        next = env.parent.as_ref();
+    }
+    false
+}
+
+fn is_never(node: &ast::Node) -> bool {
+    match &node.node {
+        Some(Node::AConst(c)) => c.isnull || matches!(&c.val, Some(ast::a_const::Val::Boolval(b)) if !b.boolval),
+        _ => false,
+    }
+}
+
+fn off_key() -> Dist {
+    Dist::Global(refusal(
+        "an outer join of sharded tables on other columns than their sharding keys is not supported here",
+        "Join the tables on their sharding keys.",
+        -1,
+    ))
+}
+
+fn preserved() -> Dist {
+    Dist::Global(refusal(
+        "an outer join that keeps the rows of a reference table beside a sharded one is not supported here",
+        "Put the sharded table on the side that keeps its rows.",
+        -1,
+    ))
+}
+
+fn mixed() -> Dist {
+    Dist::Global(refusal(
+        "tables that live on one shard cannot be joined with tables on others here",
+        "Make the table a reference table, or read the two in statements of their own.",
+        -1,
+    ))
+}
+
+fn alias_join(scope: &mut Scope, alias: &ast::Alias) {
+    let mut columns = scope.visible.clone();
+    for ((name, _), new) in columns.iter_mut().zip(alias_columns(Some(alias))) {
+        if let Some(Node::String(s)) = &new.node {
+            name.clone_from(&s.sval);
+        }
+    }
+    *scope = Scope {
+        visible: columns.clone(),
+        items: vec![Item {
+            name: alias_name(Some(alias)).unwrap_or("").to_owned(),
+            schema: None,
+            columns,
+            open: scope.is_open(),
+            table: None,
+        }],
+    };
+}
