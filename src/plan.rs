@@ -3,9 +3,11 @@
 //! One tree is at once what the executor runs, what EXPLAIN prints (its `Display`) and what the golden tests compare.
 //! Nothing here talks to a shard or looks into a catalog.
 
+mod display;
+
 use std::sync::Arc;
 
-use crate::catalog::sharding::{KeyDatum, Sharding};
+use crate::catalog::sharding::{KeyDatum, Sharding, ShardingFunction};
 use crate::types::compare::TextOrder;
 
 pub use crate::catalog::ShardId;
@@ -276,4 +278,53 @@ pub struct Refusal {
     pub hint: String,
     /// 0-based byte offset in the client's text, where one place is to blame.
     pub location: Option<usize>,
+}
+
+impl KeyCondition {
+    /// The shards that the condition leaves whatever the parameters are, ascending; `None` while a parameter decides or
+    /// nothing is known.
+    pub fn constant_shards(&self) -> Option<Vec<ShardId>> {
+        let place = |sharding: &Sharding, key: &KeyDatum| match key {
+            KeyDatum::Null => Some(Vec::new()),
+            key if sharding.accepts(key) => Some(sharding.shard_of(key).into_iter().collect()),
+            _ => None,
+        };
+        match self {
+            Self::Any | Self::AnyOf { .. } => None,
+            Self::Never => Some(Vec::new()),
+            Self::Equal { sharding, value } => match value {
+                KeyValue::Constant(key) => place(sharding, key),
+                KeyValue::Parameter(_) => None,
+            },
+            Self::IsNull { sharding } => match sharding.function {
+                // Elsewhere rows without a key are wherever the application put them.
+                ShardingFunction::Postgres | ShardingFunction::List(_) => {
+                    Some(sharding.shard_of(&KeyDatum::Null).into_iter().collect())
+                }
+                _ => None,
+            },
+            Self::And(parts) => parts
+                .iter()
+                .filter_map(Self::constant_shards)
+                .reduce(|a, b| a.into_iter().filter(|s| b.contains(s)).collect()),
+            Self::Or(parts) => {
+                let sets: Option<Vec<Vec<ShardId>>> =
+                    parts.iter().map(Self::constant_shards).collect();
+                let mut all = sets?.concat();
+                all.sort_unstable();
+                all.dedup();
+                Some(all)
+            }
+        }
+    }
+
+    /// True when a parameter takes part.
+    pub fn has_parameter(&self) -> bool {
+        match self {
+            Self::AnyOf { .. } => true,
+            Self::Equal { value, .. } => matches!(value, KeyValue::Parameter(_)),
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::has_parameter),
+            Self::Any | Self::Never | Self::IsNull { .. } => false,
+        }
+    }
 }

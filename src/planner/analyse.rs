@@ -245,7 +245,9 @@ impl<'a> Analysis<'a> {
         let mut all = ctes.clone();
         let Some(with) = with else { return Ok(all) };
         for node in &with.ctes {
-            let Some(Node::CommonTableExpr(cte)) = &node.node else { continue };
+            let Some(Node::CommonTableExpr(cte)) = &node.node else {
+                continue;
+            };
             all = Some(Rc::new(CteList {
                 cte: Cte {
                     name: &cte.ctename,
@@ -292,12 +294,17 @@ impl<'a> Analysis<'a> {
         }
         let first = query.larg.as_deref();
         let Some(first) = first else {
-            return Err(refusal("this form of recursive query is not supported", "Write it as UNION of two queries.", cte.node.location));
+            return Err(refusal(
+                "this form of recursive query is not supported",
+                "Write it as UNION of two queries.",
+                cte.node.location,
+            ));
         };
         self.enter(id);
         // The working table has the columns of the first arm; types of what hangs on it are not followed.
         let base = self.select(first, cte.env.as_ref(), &cte.outer)?;
-        let mut cols: Vec<(String, AttrId)> = base.cols.iter().map(|(n, _)| (n.clone(), 0)).collect();
+        let mut cols: Vec<(String, AttrId)> =
+            base.cols.iter().map(|(n, _)| (n.clone(), 0)).collect();
         for (_, attr) in &mut cols {
             *attr = self.fresh(None);
         }
@@ -313,7 +320,10 @@ impl<'a> Analysis<'a> {
             next: cte.outer.clone(),
         });
         self.working.push((id, cols.clone()));
-        let rest = query.rarg.as_deref().map(|r| self.select(r, cte.env.as_ref(), &Some(working)));
+        let rest = query
+            .rarg
+            .as_deref()
+            .map(|r| self.select(r, cte.env.as_ref(), &Some(working)));
         self.working.pop();
         self.leave();
         let rest = match rest {
@@ -378,8 +388,15 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn range_var(&mut self, v: &'a ast::RangeVar, env: Option<&Rc<Env>>, ctes: &Ctes<'a>) -> Result<Part<'a>, Refusal> {
-        let name = alias_name(v.alias.as_ref()).unwrap_or(&v.relname).to_owned();
+    fn range_var(
+        &mut self,
+        v: &'a ast::RangeVar,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Part<'a>, Refusal> {
+        let name = alias_name(v.alias.as_ref())
+            .unwrap_or(&v.relname)
+            .to_owned();
         if v.schemaname.is_empty()
             && let Some(list) = Self::find_cte(ctes, &v.relname)
         {
@@ -404,7 +421,13 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn view(&mut self, v: &'a ast::RangeVar, table: &Arc<Table>, name: String, _env: Option<&Rc<Env>>) -> Result<Part<'a>, Refusal> {
+    fn view(
+        &mut self,
+        v: &'a ast::RangeVar,
+        table: &Arc<Table>,
+        name: String,
+        _env: Option<&Rc<Env>>,
+    ) -> Result<Part<'a>, Refusal> {
         let key = (table.schema.clone(), table.name.clone());
         let Some(body) = self.views.get(&key) else {
             return Err(refusal(
@@ -414,7 +437,11 @@ impl<'a> Analysis<'a> {
             ));
         };
         if self.stack.len() > 40 {
-            return Err(refusal("views are nested too deeply", "Read the tables themselves.", v.location));
+            return Err(refusal(
+                "views are nested too deeply",
+                "Read the tables themselves.",
+                v.location,
+            ));
         }
         let path = std::mem::replace(&mut self.search_path, &[]);
         let rel = self.select(body, None, &None);
@@ -454,15 +481,19 @@ impl<'a> Analysis<'a> {
             Distribution::Sharded { key, sharding } => Dist::Sharded(Distributed {
                 sharding: sharding.clone(),
                 keys: match (key, sharding) {
-                    (Some(k), Some(_)) => cols.get(*k).map(|(_, a)| (*a, true)).into_iter().collect(),
+                    (Some(k), Some(_)) => {
+                        cols.get(*k).map(|(_, a)| (*a, true)).into_iter().collect()
+                    }
                     _ => Vec::new(),
                 },
             }),
-            Distribution::System | Distribution::Undeclared | Distribution::View => Dist::Global(refusal(
-                format!("relation {} cannot be read over several shards", table.name),
-                "Read catalogs in a statement of their own.",
-                v.location,
-            )),
+            Distribution::System | Distribution::Undeclared { .. } | Distribution::View => {
+                Dist::Global(refusal(
+                    format!("relation {} cannot be read over several shards", table.name),
+                    "Read catalogs in a statement of their own.",
+                    v.location,
+                ))
+            }
         };
         let cond = match dist {
             Dist::Sharded(_) => KeyCondition::Any,
@@ -500,8 +531,13 @@ impl<'a> Analysis<'a> {
         env: Option<&Rc<Env>>,
         ctes: &Ctes<'a>,
     ) -> Result<Part<'a>, Refusal> {
-        let Some(Node::SelectStmt(query)) = s.subquery.as_deref().and_then(|q| q.node.as_ref()) else {
-            return Err(refusal("this kind of subquery is not supported", "Write it as a SELECT.", -1));
+        let Some(Node::SelectStmt(query)) = s.subquery.as_deref().and_then(|q| q.node.as_ref())
+        else {
+            return Err(refusal(
+                "this kind of subquery is not supported",
+                "Write it as a SELECT.",
+                -1,
+            ));
         };
         let lateral = s.lateral.then(|| self.lateral_env(left, env));
         let mut rel = self.select(query, lateral.as_ref().or(env), ctes)?;
@@ -523,11 +559,18 @@ impl<'a> Analysis<'a> {
         })
     }
 
-    fn range_function(&mut self, f: &'a ast::RangeFunction, left: &Part<'a>, env: Option<&Rc<Env>>) -> Result<Part<'a>, Refusal> {
+    fn range_function(
+        &mut self,
+        f: &'a ast::RangeFunction,
+        left: &Part<'a>,
+        env: Option<&Rc<Env>>,
+    ) -> Result<Part<'a>, Refusal> {
         let mut uses = Uses::default();
         let mut name = String::new();
         for list in &f.functions {
-            let Some(Node::List(pair)) = &list.node else { continue };
+            let Some(Node::List(pair)) = &list.node else {
+                continue;
+            };
             if let Some(call) = pair.items.first() {
                 if let Some(Node::FuncCall(c)) = &call.node {
                     name = super::functions::name_of(c).1.to_owned();
@@ -536,7 +579,11 @@ impl<'a> Analysis<'a> {
             }
         }
         if !uses.sublinks.is_empty() {
-            return Err(refusal("a subquery in a function of FROM is not supported over several shards", "Join with the subquery.", -1));
+            return Err(refusal(
+                "a subquery in a function of FROM is not supported over several shards",
+                "Join with the subquery.",
+                -1,
+            ));
         }
         let mut cols = Vec::new();
         let item_name = alias_name(f.alias.as_ref()).unwrap_or(&name).to_owned();
@@ -595,20 +642,29 @@ impl<'a> Analysis<'a> {
         };
         let name = super::functions::name_of(call).1;
         // unnest of an array of composites makes several columns; of several arrays too.
-        let of_rows = name == "unnest" && (call.args.len() != 1 || !self.is_array_of_scalars(&call.args[0]));
+        let of_rows =
+            name == "unnest" && (call.args.len() != 1 || !self.is_array_of_scalars(&call.args[0]));
         let overloads = self.catalog.functions.get(name);
         !of_rows
             && overloads.is_some_and(|list| {
                 list.iter().all(|o| {
-                    let composite = self.catalog.types.get(&o.result).is_some_and(|t| t.kind == b'c');
-                    o.kind == FunctionKind::Function && o.result != crate::types::oid::RECORD && !composite
+                    let composite = self
+                        .catalog
+                        .types
+                        .get(&o.result)
+                        .is_some_and(|t| t.kind == b'c');
+                    o.kind == FunctionKind::Function
+                        && o.result != crate::types::oid::RECORD
+                        && !composite
                 })
             })
     }
 
     fn is_array_of_scalars(&self, arg: &ast::Node) -> bool {
         match &arg.node {
-            Some(Node::AArrayExpr(_)) => !crate::sql::any_node(arg, &mut |n| matches!(n, Node::RowExpr(_) | Node::ColumnRef(_))),
+            Some(Node::AArrayExpr(_)) => !crate::sql::any_node(arg, &mut |n| {
+                matches!(n, Node::RowExpr(_) | Node::ColumnRef(_))
+            }),
             _ => self.static_type(arg).is_some_and(|t| {
                 let element = self.catalog.types.get(&t.oid).map(|a| a.element);
                 element
@@ -644,7 +700,8 @@ impl<'a> Analysis<'a> {
             Some(Node::FuncCall(f)) if f.over.is_some() => uses.windows.push(f),
             Some(Node::FuncCall(f)) => {
                 let found = super::functions::find(self.catalog, self.search_path_or_all(), f);
-                let marked = f.agg_star || f.agg_distinct || f.agg_within_group || f.agg_filter.is_some();
+                let marked =
+                    f.agg_star || f.agg_distinct || f.agg_within_group || f.agg_filter.is_some();
                 if marked || !f.agg_order.is_empty() || found.is_some_and(|c| c.aggregate) {
                     uses.aggregates.push(f);
                 }
@@ -671,7 +728,13 @@ impl<'a> Analysis<'a> {
         self.search_path
     }
 
-    fn column_ref(&mut self, c: &'a ast::ColumnRef, scope: &Scope, env: Option<&Rc<Env>>, as_regclass: bool) -> Result<(), Refusal> {
+    fn column_ref(
+        &mut self,
+        c: &'a ast::ColumnRef,
+        scope: &Scope,
+        env: Option<&Rc<Env>>,
+        as_regclass: bool,
+    ) -> Result<(), Refusal> {
         if super::scope::name_parts(c).is_none() {
             // count(t.*), row(t.*): every column of the item, as a row.
             for item in &scope.items {
@@ -731,7 +794,10 @@ impl<'a> Analysis<'a> {
 
     fn working_table(&self, cte: &Cte<'a>) -> Option<Vec<(String, AttrId)>> {
         let id = node_id(cte.node);
-        self.working.iter().find(|(w, _)| *w == id).map(|(_, cols)| cols.clone())
+        self.working
+            .iter()
+            .find(|(w, _)| *w == id)
+            .map(|(_, cols)| cols.clone())
     }
 }
 
@@ -791,4 +857,3 @@ fn names_relation(query: &ast::SelectStmt, name: &str) -> bool {
     });
     found
 }
-

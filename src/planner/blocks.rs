@@ -13,7 +13,12 @@ use crate::types::oid;
 
 impl<'a> Analysis<'a> {
     /// Analyses a SELECT with everything below it.
-    pub(super) fn select(&mut self, s: &'a ast::SelectStmt, env: Option<&Rc<Env>>, ctes: &Ctes<'a>) -> Result<Rel, Refusal> {
+    pub(super) fn select(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Rel, Refusal> {
         self.enter(node_id(s));
         let result = self.select_block(s, env, ctes);
         let correlated = self.leave();
@@ -29,9 +34,18 @@ impl<'a> Analysis<'a> {
         Ok(rel)
     }
 
-    fn select_block(&mut self, s: &'a ast::SelectStmt, env: Option<&Rc<Env>>, ctes: &Ctes<'a>) -> Result<Block, Refusal> {
+    fn select_block(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Block, Refusal> {
         if s.into_clause.is_some() {
-            return Err(refusal("SELECT INTO is not supported over several shards", "Use CREATE TABLE on each shard.", -1));
+            return Err(refusal(
+                "SELECT INTO is not supported over several shards",
+                "Use CREATE TABLE on each shard.",
+                -1,
+            ));
         }
         let ctes = self.with_ctes(s.with_clause.as_ref(), env, ctes)?;
         if s.larg.is_some() {
@@ -48,10 +62,18 @@ impl<'a> Analysis<'a> {
         conjuncts(s.where_clause.as_deref(), &mut part.conjs);
         let uses = self.resolve_clauses(s, &part.scope, env)?;
         let mut from = self.infer_group(&part.leaves, &part.conjs, env);
-        if part.conjs.iter().any(|c| matches!(c, Conj::Expression(n) if never(n))) {
+        if part
+            .conjs
+            .iter()
+            .any(|c| matches!(c, Conj::Expression(n) if never(n)))
+        {
             from.cond = KeyCondition::Never;
         }
-        let tied = matches!(from.dist, Dist::Local) && part.leaves.iter().any(|l| matches!(l.dist, Dist::Sharded(_)));
+        let tied = matches!(from.dist, Dist::Local)
+            && part
+                .leaves
+                .iter()
+                .any(|l| matches!(l.dist, Dist::Sharded(_)));
         let own = Rc::new(Env {
             scope: part.scope.clone(),
             keys: match &from.dist {
@@ -72,7 +94,12 @@ impl<'a> Analysis<'a> {
     }
 
     /// Resolves the columns of every clause, ORDER BY and GROUP BY by their own rules.
-    fn resolve_clauses(&mut self, s: &'a ast::SelectStmt, scope: &Scope, env: Option<&Rc<Env>>) -> Result<Uses<'a>, Refusal> {
+    fn resolve_clauses(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        scope: &Scope,
+        env: Option<&Rc<Env>>,
+    ) -> Result<Uses<'a>, Refusal> {
         let mut uses = Uses::default();
         let mut conjs = Vec::new();
         conjuncts(s.where_clause.as_deref(), &mut conjs);
@@ -94,7 +121,12 @@ impl<'a> Analysis<'a> {
                 self.expression(node, scope, env, &mut uses, false)?;
             }
         }
-        for node in s.distinct_clause.iter().filter(|n| n.node.is_some()).chain(&s.sort_clause) {
+        for node in s
+            .distinct_clause
+            .iter()
+            .filter(|n| n.node.is_some())
+            .chain(&s.sort_clause)
+        {
             let inner = match &node.node {
                 Some(Node::SortBy(sort)) => sort.node.as_deref().unwrap_or(node),
                 _ => node,
@@ -109,7 +141,13 @@ impl<'a> Analysis<'a> {
         Ok(uses)
     }
 
-    fn target(&mut self, value: &'a ast::Node, scope: &Scope, env: Option<&Rc<Env>>, uses: &mut Uses<'a>) -> Result<(), Refusal> {
+    fn target(
+        &mut self,
+        value: &'a ast::Node,
+        scope: &Scope,
+        env: Option<&Rc<Env>>,
+        uses: &mut Uses<'a>,
+    ) -> Result<(), Refusal> {
         match &value.node {
             Some(Node::ColumnRef(c)) if super::scope::name_parts(c).is_none() => Ok(()),
             _ => self.expression(value, scope, env, uses, false),
@@ -117,21 +155,45 @@ impl<'a> Analysis<'a> {
     }
 
     /// True for a bare name that stands for an output column. `input_first` is GROUP BY's precedence.
-    pub(super) fn is_output_name(&self, s: &ast::SelectStmt, node: &ast::Node, scope: &Scope, env: Option<&Rc<Env>>, input_first: bool) -> bool {
-        let Some(Node::ColumnRef(c)) = &node.node else { return false };
-        let Some(parts) = super::scope::name_parts(c) else { return false };
+    pub(super) fn is_output_name(
+        &self,
+        s: &ast::SelectStmt,
+        node: &ast::Node,
+        scope: &Scope,
+        env: Option<&Rc<Env>>,
+        input_first: bool,
+    ) -> bool {
+        let Some(Node::ColumnRef(c)) = &node.node else {
+            return false;
+        };
+        let Some(parts) = super::scope::name_parts(c) else {
+            return false;
+        };
         let [name] = parts[..] else { return false };
         let _ = env;
         if input_first && scope.visible.iter().any(|(n, _)| n == name) {
             return false;
         }
-        super::outputs::targets(s).any(|t| t.name == name || (t.name.is_empty() && unnamed_is(t, name)))
+        super::outputs::targets(s)
+            .any(|t| t.name == name || (t.name.is_empty() && unnamed_is(t, name)))
     }
 
-    fn sublinks(&mut self, uses: &Uses<'a>, from: &mut Rel, own: &Rc<Env>, ctes: &Ctes<'a>) -> Result<(), Refusal> {
+    fn sublinks(
+        &mut self,
+        uses: &Uses<'a>,
+        from: &mut Rel,
+        own: &Rc<Env>,
+        ctes: &Ctes<'a>,
+    ) -> Result<(), Refusal> {
         for (link, whole) in &uses.sublinks {
-            let Some(Node::SelectStmt(query)) = link.subselect.as_deref().and_then(|q| q.node.as_ref()) else {
-                return Err(refusal("this kind of subquery is not supported", "Write it as a SELECT.", link.location));
+            let Some(Node::SelectStmt(query)) =
+                link.subselect.as_deref().and_then(|q| q.node.as_ref())
+            else {
+                return Err(refusal(
+                    "this kind of subquery is not supported",
+                    "Write it as a SELECT.",
+                    link.location,
+                ));
             };
             let sub = self.select(query, Some(own), ctes)?;
             let problem = match (&sub.dist, &from.dist) {
@@ -145,7 +207,11 @@ impl<'a> Analysis<'a> {
                     from.dist = Dist::Single(*s);
                     None
                 }
-                (Dist::Sharded(inner), Dist::Sharded(outer)) if *whole && self.key_in(link, &sub, inner, outer) => None,
+                (Dist::Sharded(inner), Dist::Sharded(outer))
+                    if *whole && self.key_in(link, &sub, inner, outer) =>
+                {
+                    None
+                }
                 (Dist::Global(why) | Dist::Once(why), _) => Some(why.clone()),
                 _ => Some(refusal(
                     "a subquery over sharded rows that is not tied to the outer row's sharding key is not supported here",
@@ -171,9 +237,16 @@ impl<'a> Analysis<'a> {
     }
 
     /// `outer key IN (SELECT inner key …)` as a condition that rows must pass: equal keys are on one shard.
-    fn key_in(&self, link: &ast::SubLink, sub: &Rel, inner: &Distributed, outer: &Distributed) -> bool {
+    fn key_in(
+        &self,
+        link: &ast::SubLink,
+        sub: &Rel,
+        inner: &Distributed,
+        outer: &Distributed,
+    ) -> bool {
         let any = link.sub_link_type == ast::SubLinkType::AnySublink as i32;
-        let equal = link.oper_name.is_empty() && !self.catalog.user_operators.iter().any(|o| o == "=")
+        let equal = link.oper_name.is_empty()
+            && !self.catalog.user_operators.iter().any(|o| o == "=")
             || self.is_builtin_operator(&link.oper_name, "=");
         let test = link.testexpr.as_deref().and_then(|t| self.plain_attr(t));
         let (Some(test), [(_, column)]) = (test, sub.cols.as_slice()) else {
@@ -187,12 +260,26 @@ impl<'a> Analysis<'a> {
     }
 
     /// Grouping, windows, DISTINCT and LIMIT over what FROM and WHERE gave.
-    fn finish(&mut self, s: &'a ast::SelectStmt, from: Rel, tied: bool, uses: &Uses<'a>, outputs: &Outputs<'a>, env: Rc<Env>) -> Block {
-        let grouped = !s.group_clause.is_empty() || s.having_clause.is_some() || !uses.aggregates.is_empty() || uses.grouping;
+    fn finish(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        from: Rel,
+        tied: bool,
+        uses: &Uses<'a>,
+        outputs: &Outputs<'a>,
+        env: Rc<Env>,
+    ) -> Block {
+        let grouped = !s.group_clause.is_empty()
+            || s.having_clause.is_some()
+            || !uses.aggregates.is_empty()
+            || uses.grouping;
         let windows = !uses.windows.is_empty();
         let plain = self.grouped_dist(s, &from.dist, uses, outputs, grouped);
         let mut unlimited = self.distinct_dist(s, &plain, outputs);
-        if matches!(unlimited, Dist::Local) && !tied && let Some(why) = self.indefinite(s, uses, outputs, grouped) {
+        if matches!(unlimited, Dist::Local)
+            && !tied
+            && let Some(why) = self.indefinite(s, uses, outputs, grouped)
+        {
             unlimited = Dist::Once(why);
         }
         let dist = limited(s, &unlimited, tied);
@@ -230,18 +317,38 @@ impl<'a> Analysis<'a> {
             .collect()
     }
 
-    fn grouped_dist(&self, s: &'a ast::SelectStmt, from: &Dist, uses: &Uses<'a>, outputs: &Outputs<'a>, grouped: bool) -> Dist {
-        let Dist::Sharded(d) = from else { return from.clone() };
+    fn grouped_dist(
+        &self,
+        s: &'a ast::SelectStmt,
+        from: &Dist,
+        uses: &Uses<'a>,
+        outputs: &Outputs<'a>,
+        grouped: bool,
+    ) -> Dist {
+        let Dist::Sharded(d) = from else {
+            return from.clone();
+        };
         let mut keys = d.keys.clone();
         if grouped {
-            let by: Vec<AttrId> = s.group_clause.iter().filter_map(|g| self.grouping_attr(s, g, outputs)).collect();
-            let plain = s.group_clause.iter().all(|g| !matches!(g.node, Some(Node::GroupingSet(_))));
+            let by: Vec<AttrId> = s
+                .group_clause
+                .iter()
+                .filter_map(|g| self.grouping_attr(s, g, outputs))
+                .collect();
+            let plain = s
+                .group_clause
+                .iter()
+                .all(|g| !matches!(g.node, Some(Node::GroupingSet(_))));
             keys.retain(|(k, strict)| *strict && by.contains(k));
             if keys.is_empty() || !plain {
                 return Dist::Global(self.grouping_refusal(s, uses));
             }
             if let Some(location) = self.outer_aggregate(uses) {
-                return Dist::Global(refusal("an aggregate of an outer query's columns is not supported", "Aggregate in the outer query.", location));
+                return Dist::Global(refusal(
+                    "an aggregate of an outer query's columns is not supported",
+                    "Aggregate in the outer query.",
+                    location,
+                ));
             }
         }
         for w in &uses.windows {
@@ -266,11 +373,20 @@ impl<'a> Analysis<'a> {
             true => "Restrict the query to one shard by its sharding key.",
             false => "Add the sharding key to GROUP BY.",
         };
-        refusal("grouping rows of several shards is not supported here", hint, location)
+        refusal(
+            "grouping rows of several shards is not supported here",
+            hint,
+            location,
+        )
     }
 
     /// The column a GROUP BY item is, ordinals and output names followed.
-    fn grouping_attr(&self, s: &'a ast::SelectStmt, item: &'a ast::Node, outputs: &Outputs<'a>) -> Option<AttrId> {
+    fn grouping_attr(
+        &self,
+        s: &'a ast::SelectStmt,
+        item: &'a ast::Node,
+        outputs: &Outputs<'a>,
+    ) -> Option<AttrId> {
         match self.output_of(s, item, outputs) {
             Some(output) => output.attr,
             None => self.plain_attr(item),
@@ -278,12 +394,21 @@ impl<'a> Analysis<'a> {
     }
 
     /// The output column an ordinal or output name of GROUP BY, ORDER BY or DISTINCT ON stands for.
-    pub(super) fn output_of<'o>(&self, _s: &ast::SelectStmt, item: &ast::Node, outputs: &'o Outputs<'a>) -> Option<&'o Output<'a>> {
+    pub(super) fn output_of<'o>(
+        &self,
+        _s: &ast::SelectStmt,
+        item: &ast::Node,
+        outputs: &'o Outputs<'a>,
+    ) -> Option<&'o Output<'a>> {
         if let Some(n) = ordinal(item) {
             // Behind a star whose columns are not known, positions are not known either.
-            return (!outputs.open).then(|| outputs.list.get(n.checked_sub(1)?)).flatten();
+            return (!outputs.open)
+                .then(|| outputs.list.get(n.checked_sub(1)?))
+                .flatten();
         }
-        let Some(Node::ColumnRef(c)) = &item.node else { return None };
+        let Some(Node::ColumnRef(c)) = &item.node else {
+            return None;
+        };
         if self.colrefs.contains_key(&node_id(c)) {
             return None;
         }
@@ -293,7 +418,11 @@ impl<'a> Analysis<'a> {
     }
 
     /// The plain columns in a window's PARTITION BY, a named window's followed.
-    fn partition_attrs(&self, s: &'a ast::SelectStmt, over: Option<&'a ast::WindowDef>) -> Vec<AttrId> {
+    fn partition_attrs(
+        &self,
+        s: &'a ast::SelectStmt,
+        over: Option<&'a ast::WindowDef>,
+    ) -> Vec<AttrId> {
         let Some(over) = over else { return Vec::new() };
         let named = |name: &str| {
             s.window_clause.iter().find_map(|w| match &w.node {
@@ -301,7 +430,11 @@ impl<'a> Analysis<'a> {
                 _ => None,
             })
         };
-        let mut out: Vec<AttrId> = over.partition_clause.iter().filter_map(|p| self.plain_attr(p)).collect();
+        let mut out: Vec<AttrId> = over
+            .partition_clause
+            .iter()
+            .filter_map(|p| self.plain_attr(p))
+            .collect();
         // `OVER w` has its name in `name`, `OVER (w …)` in `refname`.
         for name in [&over.name, &over.refname] {
             if !name.is_empty()
@@ -315,16 +448,30 @@ impl<'a> Analysis<'a> {
     }
 
     fn distinct_dist(&self, s: &'a ast::SelectStmt, plain: &Dist, outputs: &Outputs<'a>) -> Dist {
-        let Dist::Sharded(d) = plain else { return plain.clone() };
+        let Dist::Sharded(d) = plain else {
+            return plain.clone();
+        };
         if s.distinct_clause.is_empty() {
             return plain.clone();
         }
-        let on: Vec<&ast::Node> = s.distinct_clause.iter().filter(|n| n.node.is_some()).collect();
+        let on: Vec<&ast::Node> = s
+            .distinct_clause
+            .iter()
+            .filter(|n| n.node.is_some())
+            .collect();
         let by: Vec<AttrId> = match on.is_empty() {
             true => outputs.list.iter().filter_map(|o| o.attr).collect(),
-            false => on.iter().filter_map(|n| self.grouping_attr(s, n, outputs)).collect(),
+            false => on
+                .iter()
+                .filter_map(|n| self.grouping_attr(s, n, outputs))
+                .collect(),
         };
-        let keys: Vec<(AttrId, bool)> = d.keys.iter().filter(|(k, strict)| *strict && by.contains(k)).copied().collect();
+        let keys: Vec<(AttrId, bool)> = d
+            .keys
+            .iter()
+            .filter(|(k, strict)| *strict && by.contains(k))
+            .copied()
+            .collect();
         match keys.is_empty() {
             false => Dist::Sharded(Distributed {
                 sharding: d.sharding.clone(),
@@ -339,7 +486,13 @@ impl<'a> Analysis<'a> {
     }
 
     /// Why two shards that hold the same rows may compute different ones.
-    fn indefinite(&self, s: &'a ast::SelectStmt, uses: &Uses<'a>, outputs: &Outputs<'a>, grouped: bool) -> Option<Refusal> {
+    fn indefinite(
+        &self,
+        s: &'a ast::SelectStmt,
+        uses: &Uses<'a>,
+        outputs: &Outputs<'a>,
+        grouped: bool,
+    ) -> Option<Refusal> {
         let why = |what: &str| {
             Some(refusal(
                 format!("{what} of a reference table beside a sharded one is not supported here"),
@@ -355,7 +508,12 @@ impl<'a> Analysis<'a> {
         }
         let exact = |ty: Option<u32>| ty.is_some_and(|t| self.is_bytewise(t));
         if !s.distinct_clause.is_empty() {
-            let all = outputs.list.iter().all(|o| exact(o.attr.and_then(|a| self.attrs[a].ty.as_ref().map(|t| t.oid))));
+            let all = outputs.list.iter().all(|o| {
+                exact(
+                    o.attr
+                        .and_then(|a| self.attrs[a].ty.as_ref().map(|t| t.oid)),
+                )
+            });
             return if all { None } else { why("DISTINCT") };
         }
         if !grouped {
@@ -363,7 +521,11 @@ impl<'a> Analysis<'a> {
         }
         for call in &uses.aggregates {
             let name = super::functions::bare_name(call).unwrap_or("");
-            let arg = call.args.first().and_then(|a| self.static_type(a)).map(|t| t.oid);
+            let arg = call
+                .args
+                .first()
+                .and_then(|a| self.static_type(a))
+                .map(|t| t.oid);
             let integer = matches!(arg, Some(oid::INT2 | oid::INT4 | oid::INT8));
             let definite = match name {
                 "count" | "bool_and" | "bool_or" | "every" => true,
@@ -382,7 +544,11 @@ impl<'a> Analysis<'a> {
             };
             exact(node.and_then(|n| self.static_type(n)).map(|t| t.oid))
         });
-        if grouped_exactly { None } else { why("grouping") }
+        if grouped_exactly {
+            None
+        } else {
+            why("grouping")
+        }
     }
 
     /// Types whose equal values have equal bytes.
@@ -404,7 +570,11 @@ impl<'a> Analysis<'a> {
                 | oid::TIMESTAMP
                 | oid::TIMESTAMPTZ
                 | oid::BYTEA
-        ) || self.catalog.types.get(&type_oid).is_some_and(|t| t.kind == b'e')
+        ) || self
+            .catalog
+            .types
+            .get(&type_oid)
+            .is_some_and(|t| t.kind == b'e')
     }
 
     /// An aggregate whose columns all belong to queries further out is theirs.
@@ -414,7 +584,8 @@ impl<'a> Analysis<'a> {
             for arg in &call.args {
                 crate::sql::any_node(arg, &mut |n| {
                     if let Node::ColumnRef(c) = n
-                        && let Some(Resolved::Column { levels: l, .. }) = self.colrefs.get(&node_id(c))
+                        && let Some(Resolved::Column { levels: l, .. }) =
+                            self.colrefs.get(&node_id(c))
                     {
                         levels.push(*l);
                     }
@@ -436,13 +607,26 @@ impl<'a> Analysis<'a> {
         }
         let mut dist = Dist::Local;
         if let Some((link, _)) = uses.sublinks.first() {
-            dist = Dist::Global(refusal("a subquery in VALUES is not supported over several shards", "Use SELECT … UNION ALL.", link.location));
+            dist = Dist::Global(refusal(
+                "a subquery in VALUES is not supported over several shards",
+                "Use SELECT … UNION ALL.",
+                link.location,
+            ));
         }
-        let cols = (1..=width).map(|i| (format!("column{i}"), self.fresh(None))).collect();
+        let cols = (1..=width)
+            .map(|i| (format!("column{i}"), self.fresh(None)))
+            .collect();
         Ok(self.leaf_block(s, dist, cols, KeyCondition::Never, false))
     }
 
-    fn leaf_block(&self, s: &ast::SelectStmt, unlimited: Dist, cols: Vec<(String, AttrId)>, cond: KeyCondition, open: bool) -> Block {
+    fn leaf_block(
+        &self,
+        s: &ast::SelectStmt,
+        unlimited: Dist,
+        cols: Vec<(String, AttrId)>,
+        cond: KeyCondition,
+        open: bool,
+    ) -> Block {
         Block {
             dist: limited(s, &unlimited, false),
             from: unlimited.clone(),
@@ -459,9 +643,18 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn set_operation(&mut self, s: &'a ast::SelectStmt, env: Option<&Rc<Env>>, ctes: &Ctes<'a>) -> Result<Block, Refusal> {
+    fn set_operation(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Block, Refusal> {
         let (Some(l), Some(r)) = (s.larg.as_deref(), s.rarg.as_deref()) else {
-            return Err(refusal("this kind of set operation is not supported", "Write it in full.", -1));
+            return Err(refusal(
+                "this kind of set operation is not supported",
+                "Write it in full.",
+                -1,
+            ));
         };
         let left = self.select(l, env, ctes)?;
         let right = self.select(r, env, ctes)?;
@@ -469,10 +662,18 @@ impl<'a> Analysis<'a> {
         for node in s.limit_count.iter().chain(&s.limit_offset) {
             self.expression(node, &Scope::default(), env, &mut uses, false)?;
         }
-        let pairs: Vec<(AttrId, AttrId)> = left.cols.iter().zip(&right.cols).map(|(a, b)| (a.1, b.1)).collect();
+        let pairs: Vec<(AttrId, AttrId)> = left
+            .cols
+            .iter()
+            .zip(&right.cols)
+            .map(|(a, b)| (a.1, b.1))
+            .collect();
         let mut cols = Vec::with_capacity(pairs.len());
         for ((name, _), (a, b)) in left.cols.iter().zip(&pairs) {
-            let same = self.attrs[*a].ty.clone().filter(|t| Some(t) == self.attrs[*b].ty.as_ref());
+            let same = self.attrs[*a]
+                .ty
+                .clone()
+                .filter(|t| Some(t) == self.attrs[*b].ty.as_ref());
             cols.push((name.clone(), self.fresh(same)));
         }
         let keys = self.common_keys(&left.dist, &right.dist, &pairs, &cols);
@@ -483,7 +684,13 @@ impl<'a> Analysis<'a> {
     }
 
     /// Output positions at which both arms have their key.
-    fn common_keys(&self, left: &Dist, right: &Dist, pairs: &[(AttrId, AttrId)], cols: &[(String, AttrId)]) -> Distributed {
+    fn common_keys(
+        &self,
+        left: &Dist,
+        right: &Dist,
+        pairs: &[(AttrId, AttrId)],
+        cols: &[(String, AttrId)],
+    ) -> Distributed {
         let (Dist::Sharded(l), Dist::Sharded(r)) = (left, right) else {
             return Distributed::default();
         };
@@ -499,11 +706,20 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn set_dist(&mut self, s: &ast::SelectStmt, (l, left): (&ast::SelectStmt, &Rel), (r, right): (&ast::SelectStmt, &Rel), keys: Distributed, cols: &[(String, AttrId)]) -> Dist {
+    fn set_dist(
+        &mut self,
+        s: &ast::SelectStmt,
+        (l, left): (&ast::SelectStmt, &Rel),
+        (r, right): (&ast::SelectStmt, &Rel),
+        keys: Distributed,
+        cols: &[(String, AttrId)],
+    ) -> Dist {
         let all = s.all && s.op == ast::SetOperation::SetopUnion as i32;
         match (&left.dist, &right.dist) {
             (Dist::Global(why), _) | (_, Dist::Global(why)) => Dist::Global(why.clone()),
-            (Dist::Sharded(_), Dist::Sharded(_)) if all || !keys.keys.is_empty() => Dist::Sharded(keys),
+            (Dist::Sharded(_), Dist::Sharded(_)) if all || !keys.keys.is_empty() => {
+                Dist::Sharded(keys)
+            }
             (Dist::Sharded(_), Dist::Local | Dist::Once(_)) if all => {
                 self.first_arms.insert(node_id(r));
                 Dist::Sharded(keys)
@@ -513,13 +729,24 @@ impl<'a> Analysis<'a> {
                 Dist::Sharded(keys)
             }
             (Dist::Local, Dist::Local) => {
-                let exact = |attr: &AttrId| self.attrs[*attr].ty.as_ref().is_some_and(|t| self.is_bytewise(t.oid));
+                let exact = |attr: &AttrId| {
+                    self.attrs[*attr]
+                        .ty
+                        .as_ref()
+                        .is_some_and(|t| self.is_bytewise(t.oid))
+                };
                 match all || cols.iter().all(|(_, a)| exact(a)) {
                     true => Dist::Local,
-                    false => Dist::Once(refusal("this set operation beside a sharded table is not supported here", "Compute it in a statement of its own.", -1)),
+                    false => Dist::Once(refusal(
+                        "this set operation beside a sharded table is not supported here",
+                        "Compute it in a statement of its own.",
+                        -1,
+                    )),
                 }
             }
-            (Dist::Once(why), Dist::Local | Dist::Once(_)) | (Dist::Local, Dist::Once(why)) => Dist::Once(why.clone()),
+            (Dist::Once(why), Dist::Local | Dist::Once(_)) | (Dist::Local, Dist::Once(why)) => {
+                Dist::Once(why.clone())
+            }
             (Dist::Single(a), Dist::Single(b)) if a == b => Dist::Single(*a),
             (Dist::Single(a), Dist::Local) | (Dist::Local, Dist::Single(a)) => Dist::Single(*a),
             _ => Dist::Global(refusal(

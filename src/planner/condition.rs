@@ -134,8 +134,13 @@ impl<'a> Analysis<'a> {
             Conj::Equal(a, b) if !self.catalog.user_operators.iter().any(|u| u == "=") => (*a, *b),
             Conj::Expression(ast::Node {
                 node: Some(Node::AExpr(e)),
-            }) if e.kind == ast::AExprKind::AexprOp as i32 && self.is_builtin_operator(&e.name, "=") => {
-                (self.plain_attr(e.lexpr.as_deref()?)?, self.plain_attr(e.rexpr.as_deref()?)?)
+            }) if e.kind == ast::AExprKind::AexprOp as i32
+                && self.is_builtin_operator(&e.name, "=") =>
+            {
+                (
+                    self.plain_attr(e.lexpr.as_deref()?)?,
+                    self.plain_attr(e.rexpr.as_deref()?)?,
+                )
             }
             _ => return None,
         };
@@ -158,7 +163,11 @@ impl<'a> Analysis<'a> {
     fn deterministic(&self, collation: u32) -> bool {
         match collation {
             0 | 100 => true,
-            oid => self.catalog.collations.get(&oid).is_some_and(|c| c.deterministic),
+            oid => self
+                .catalog
+                .collations
+                .get(&oid)
+                .is_some_and(|c| c.deterministic),
         }
     }
 
@@ -172,7 +181,9 @@ impl<'a> Analysis<'a> {
     ) -> KeyCondition {
         match &node.node {
             Some(Node::BoolExpr(b)) => self.restrict_bool(b, keys, sharding),
-            Some(Node::AExpr(e)) => self.restrict_operator(e, keys, sharding).unwrap_or(KeyCondition::Any),
+            Some(Node::AExpr(e)) => self
+                .restrict_operator(e, keys, sharding)
+                .unwrap_or(KeyCondition::Any),
             Some(Node::NullTest(t)) if t.nulltesttype == ast::NullTestType::IsNull as i32 => {
                 let attr = t.arg.as_deref().and_then(|a| self.plain_attr(a));
                 match attr {
@@ -187,7 +198,12 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn restrict_bool(&self, b: &ast::BoolExpr, keys: &[(AttrId, bool)], sharding: &Arc<Sharding>) -> KeyCondition {
+    fn restrict_bool(
+        &self,
+        b: &ast::BoolExpr,
+        keys: &[(AttrId, bool)],
+        sharding: &Arc<Sharding>,
+    ) -> KeyCondition {
         let parts = b.args.iter().map(|a| self.restrict(a, keys, sharding));
         if b.boolop == ast::BoolExprType::AndExpr as i32 {
             parts.fold(KeyCondition::Any, and)
@@ -238,13 +254,26 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn any_equal(&self, attr: AttrId, values: &[ast::Node], sharding: &Arc<Sharding>) -> Option<KeyCondition> {
+    fn any_equal(
+        &self,
+        attr: AttrId,
+        values: &[ast::Node],
+        sharding: &Arc<Sharding>,
+    ) -> Option<KeyCondition> {
         // One element that is not of the key's family makes PostgreSQL compare them all as another type.
-        let parts: Option<Vec<KeyCondition>> = values.iter().map(|v| self.equal(attr, v, sharding)).collect();
+        let parts: Option<Vec<KeyCondition>> = values
+            .iter()
+            .map(|v| self.equal(attr, v, sharding))
+            .collect();
         Some(parts?.into_iter().fold(KeyCondition::Never, or))
     }
 
-    fn any_of(&self, attr: AttrId, array: &ast::Node, sharding: &Arc<Sharding>) -> Option<KeyCondition> {
+    fn any_of(
+        &self,
+        attr: AttrId,
+        array: &ast::Node,
+        sharding: &Arc<Sharding>,
+    ) -> Option<KeyCondition> {
         let (node, type_name) = match &array.node {
             Some(Node::TypeCast(t)) => (t.arg.as_deref()?, Some(t.type_name.as_ref()?)),
             _ => (array, None),
@@ -270,11 +299,15 @@ impl<'a> Analysis<'a> {
                 })
             }
             Some(Node::AConst(c)) => {
-                let Some(Val::Sval(text)) = &c.val else { return None };
+                let Some(Val::Sval(text)) = &c.val else {
+                    return None;
+                };
                 let ty = self.attrs[attr].ty.as_ref()?;
                 let parts: Option<Vec<KeyCondition>> = simple_array(&text.sval)?
                     .into_iter()
-                    .map(|element| literal_key(element, ty.oid, sharding).map(|k| constant(sharding, k)))
+                    .map(|element| {
+                        literal_key(element, ty.oid, sharding).map(|k| constant(sharding, k))
+                    })
                     .collect();
                 Some(parts?.into_iter().fold(KeyCondition::Never, or))
             }
@@ -282,7 +315,12 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn equal(&self, attr: AttrId, value: &ast::Node, sharding: &Arc<Sharding>) -> Option<KeyCondition> {
+    fn equal(
+        &self,
+        attr: AttrId,
+        value: &ast::Node,
+        sharding: &Arc<Sharding>,
+    ) -> Option<KeyCondition> {
         let ty = self.attrs[attr].ty.as_ref()?;
         if family(ty.oid)? != class_family(sharding.class) || !self.deterministic(ty.collation) {
             return None;
@@ -328,10 +366,13 @@ impl<'a> Analysis<'a> {
         match &cast.arg.as_deref()?.node {
             Some(Node::AConst(c)) if c.isnull => Some(Value::Null),
             Some(Node::AConst(c)) => match c.val.as_ref()? {
-                Val::Sval(s) => Some(Value::Key(KeyValue::Constant(literal_key(&s.sval, to, sharding)?))),
+                Val::Sval(s) => Some(Value::Key(KeyValue::Constant(literal_key(
+                    &s.sval, to, sharding,
+                )?))),
                 _ if of == Family::Integer => {
                     let value = integer(c)?;
-                    fits(value, to).then_some(Value::Key(KeyValue::Constant(KeyDatum::Integer(value))))
+                    fits(value, to)
+                        .then_some(Value::Key(KeyValue::Constant(KeyDatum::Integer(value))))
                 }
                 _ => None,
             },
@@ -431,7 +472,9 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     if digits.len() != 32 {
         return None;
     }
-    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+    u128::from_str_radix(&digits, 16)
+        .ok()
+        .map(u128::to_be_bytes)
 }
 
 /// `YYYY-MM-DD`, which every DateStyle reads alike, as days since 2000-01-01.
@@ -442,17 +485,36 @@ fn iso_date(text: &str) -> Option<i32> {
     }
     let number = |from: usize, to: usize| {
         let part = text.get(from..to)?;
-        part.bytes().all(|c| c.is_ascii_digit()).then(|| part.parse::<i32>().ok())?
+        part.bytes()
+            .all(|c| c.is_ascii_digit())
+            .then(|| part.parse::<i32>().ok())?
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let lengths = [
+        31,
+        if leap { 29 } else { 28 },
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
     let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
     if year == 0 || day == 0 || day > length {
         return None;
     }
     // Days by the proleptic Gregorian calendar, from March so that leap days end a year.
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let (y, m) = if month <= 2 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1;
     Some(days - 730_425)
 }

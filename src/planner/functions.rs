@@ -121,7 +121,11 @@ pub(super) struct Called {
 }
 
 /// Looks a function up; `None` when the catalog has none that fits.
-pub(super) fn find(catalog: &Catalog, search_path: &[String], call: &ast::FuncCall) -> Option<Called> {
+pub(super) fn find(
+    catalog: &Catalog,
+    search_path: &[String],
+    call: &ast::FuncCall,
+) -> Option<Called> {
     let (schema, name) = name_of(call);
     let count = call.args.len();
     let fits = |f: &crate::catalog::Function| {
@@ -182,7 +186,11 @@ pub(super) fn effects<'a>(
             true
         });
         if !known {
-            forbid(&mut out, "this kind of expression over several shards is", -1);
+            forbid(
+                &mut out,
+                "this kind of expression over several shards is",
+                -1,
+            );
         }
     }
     out
@@ -216,7 +224,11 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
             }
             // 'now'::timestamptz and its like are read when the statement is.
             if is_moment_literal(t) {
-                forbid(out, "a date or time constant that depends on the clock is", t.location);
+                forbid(
+                    out,
+                    "a date or time constant that depends on the clock is",
+                    t.location,
+                );
             }
         }
         Node::FuncCall(call) => call_effects(catalog, search_path, call, out),
@@ -250,11 +262,17 @@ fn is_moment_literal(cast: &ast::TypeCast) -> bool {
     };
     let moments = ["now", "today", "tomorrow", "yesterday", "allballs"];
     let text = s.sval.to_ascii_lowercase();
-    let of_time = cast_name(cast).is_some_and(|n| n == "date" || n.starts_with("time") || n == "abstime");
+    let of_time =
+        cast_name(cast).is_some_and(|n| n == "date" || n.starts_with("time") || n == "abstime");
     of_time && moments[..4].iter().any(|m| text.contains(m))
 }
 
-fn call_effects(catalog: &Catalog, search_path: &[String], call: &ast::FuncCall, out: &mut Effects) {
+fn call_effects(
+    catalog: &Catalog,
+    search_path: &[String],
+    call: &ast::FuncCall,
+    out: &mut Effects,
+) {
     let (_, name) = name_of(call);
     let location = call.location;
     let is = |list: &[&str]| list.contains(&name);
@@ -278,17 +296,33 @@ fn call_effects(catalog: &Catalog, search_path: &[String], call: &ast::FuncCall,
     } else if is(&NOW) {
         out.uses_now = true;
     } else if is(&PER_ROW) {
-        out.volatile_row.get_or_insert(usize::try_from(location).unwrap_or(0));
+        out.volatile_row
+            .get_or_insert(usize::try_from(location).unwrap_or(0));
     } else if is(&PER_SERVER) || (called.volatility == Volatility::Volatile && !called.aggregate) {
         forbid(out, &format!("function {name} is"), location);
     } else if looks_at_catalog(name) && name != "pg_typeof" && !name.starts_with("pg_get_expr") {
-        forbid(out, &format!("function {name}, which reads each shard's own catalog, is"), location);
+        forbid(
+            out,
+            &format!("function {name}, which reads each shard's own catalog, is"),
+            location,
+        );
     }
 }
 
 /// Functions that read the catalog, by their names.
 fn looks_at_catalog(name: &str) -> bool {
-    let prefixes = ["pg_get_", "to_reg", "has_", "pg_table_is_", "pg_type_is_", "pg_function_is_", "pg_opclass_is_", "pg_conversion_is_", "pg_collation_is_", "pg_ts_"];
+    let prefixes = [
+        "pg_get_",
+        "to_reg",
+        "has_",
+        "pg_table_is_",
+        "pg_type_is_",
+        "pg_function_is_",
+        "pg_opclass_is_",
+        "pg_conversion_is_",
+        "pg_collation_is_",
+        "pg_ts_",
+    ];
     let names = [
         "format_type",
         "obj_description",

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::analyse::{Analysis, Ctes, Dist, Distributed, Part, Rel, alias_columns, alias_name, refusal};
+use super::analyse::{
+    Analysis, Ctes, Dist, Distributed, Part, Rel, alias_columns, alias_name, refusal,
+};
 use super::condition::{Conj, and, conjuncts, or};
 use super::scope::{AttrId, Env, Item, Scope};
 use crate::catalog::sharding::Sharding;
@@ -80,20 +82,33 @@ impl<'a> Analysis<'a> {
     }
 
     /// Relations joined by inner joins, under conditions that all their rows must pass.
-    pub(super) fn infer_group(&mut self, leaves: &[Rel], conjs: &[Conj<'a>], env: Option<&Rc<Env>>) -> Rel {
+    pub(super) fn infer_group(
+        &mut self,
+        leaves: &[Rel],
+        conjs: &[Conj<'a>],
+        env: Option<&Rc<Env>>,
+    ) -> Rel {
         let classes = self.classes(conjs);
         let mut leaves = leaves.to_vec();
         for leaf in &mut leaves {
             if let Dist::Sharded(d) = &leaf.dist {
                 let by_conditions = self.restrict_all(conjs, &classes, d);
-                leaf.cond = and(std::mem::replace(&mut leaf.cond, KeyCondition::Any), by_conditions);
+                leaf.cond = and(
+                    std::mem::replace(&mut leaf.cond, KeyCondition::Any),
+                    by_conditions,
+                );
                 self.note_table_condition(leaf);
             }
         }
         let cols = leaves.iter().flat_map(|l| l.cols.iter().cloned()).collect();
         let open = leaves.iter().any(|l| l.open);
         let (dist, cond) = self.combine(&leaves, &classes, env);
-        Rel { dist, cols, open, cond }
+        Rel {
+            dist,
+            cols,
+            open,
+            cond,
+        }
     }
 
     /// Remembers what restricts a table's own rows, for when it is read by itself.
@@ -102,15 +117,28 @@ impl<'a> Analysis<'a> {
             if let Some((table, _)) = self.attrs[*attr].base
                 && let Some(used) = self.tables.get_mut(&table)
                 && used.columns.len() == leaf.cols.len()
-                && used.columns.iter().map(|c| c.1).eq(leaf.cols.iter().map(|c| c.1))
+                && used
+                    .columns
+                    .iter()
+                    .map(|c| c.1)
+                    .eq(leaf.cols.iter().map(|c| c.1))
             {
                 used.cond = and(used.cond.clone(), leaf.cond.clone());
             }
         }
     }
 
-    fn combine(&self, leaves: &[Rel], classes: &Classes, env: Option<&Rc<Env>>) -> (Dist, KeyCondition) {
-        let union = || leaves.iter().fold(KeyCondition::Never, |c, l| or(c, l.cond.clone()));
+    fn combine(
+        &self,
+        leaves: &[Rel],
+        classes: &Classes,
+        env: Option<&Rc<Env>>,
+    ) -> (Dist, KeyCondition) {
+        let union = || {
+            leaves
+                .iter()
+                .fold(KeyCondition::Never, |c, l| or(c, l.cond.clone()))
+        };
         let mut once = None;
         let mut single = None;
         let mut sharded: Vec<(&Distributed, &KeyCondition)> = Vec::new();
@@ -131,7 +159,9 @@ impl<'a> Analysis<'a> {
             (false, Some(_), _) => (mixed(), union()),
             (false, None, Some(why)) => (Dist::Global(why), union()),
             (false, None, None) => match self.colocate(&sharded, classes) {
-                Some((d, cond)) if tied(&d, classes, env) => (Dist::Local, and(cond, KeyCondition::Never)),
+                Some((d, cond)) if tied(&d, classes, env) => {
+                    (Dist::Local, and(cond, KeyCondition::Never))
+                }
                 Some((d, cond)) => (Dist::Sharded(d), cond),
                 None => (
                     Dist::Global(refusal(
@@ -146,7 +176,11 @@ impl<'a> Analysis<'a> {
     }
 
     /// Joins sharded relations one after the other through equal keys.
-    fn colocate(&self, relations: &[(&Distributed, &KeyCondition)], classes: &Classes) -> Option<(Distributed, KeyCondition)> {
+    fn colocate(
+        &self,
+        relations: &[(&Distributed, &KeyCondition)],
+        classes: &Classes,
+    ) -> Option<(Distributed, KeyCondition)> {
         let (first, rest) = relations.split_first()?;
         let mut all = first.0.clone();
         let mut cond = first.1.clone();
@@ -168,7 +202,13 @@ impl<'a> Analysis<'a> {
         env: Option<&Rc<Env>>,
         ctes: &Ctes<'a>,
     ) -> Result<Part<'a>, Refusal> {
-        let missing = || refusal("this kind of join is not supported", "Write the join in full.", -1);
+        let missing = || {
+            refusal(
+                "this kind of join is not supported",
+                "Write the join in full.",
+                -1,
+            )
+        };
         let larg = self.from_item(j.larg.as_deref().ok_or_else(missing)?, left_of, env, ctes)?;
         let mut seen = left_of.clone();
         seen.append(larg.clone());
@@ -186,7 +226,11 @@ impl<'a> Analysis<'a> {
             let mut conjs = larg.conjs;
             conjs.extend(rarg.conjs);
             conjs.extend(on);
-            Part { leaves, conjs, scope }
+            Part {
+                leaves,
+                conjs,
+                scope,
+            }
         } else {
             let left = self.infer_group(&larg.leaves, &larg.conjs, env);
             let right = self.infer_group(&rarg.leaves, &rarg.conjs, env);
@@ -204,11 +248,26 @@ impl<'a> Analysis<'a> {
     }
 
     /// Columns named in ON; a subquery there is looked at as part of the block.
-    fn resolve_on(&mut self, j: &'a ast::JoinExpr, scope: &Scope, larg: &Part<'a>, rarg: &Part<'a>, env: Option<&Rc<Env>>) -> Result<(), Refusal> {
-        let Some(on) = j.quals.as_deref() else { return Ok(()) };
+    fn resolve_on(
+        &mut self,
+        j: &'a ast::JoinExpr,
+        scope: &Scope,
+        larg: &Part<'a>,
+        rarg: &Part<'a>,
+        env: Option<&Rc<Env>>,
+    ) -> Result<(), Refusal> {
+        let Some(on) = j.quals.as_deref() else {
+            return Ok(());
+        };
         let full = Scope {
             items: scope.items.clone(),
-            visible: larg.scope.visible.iter().chain(&rarg.scope.visible).cloned().collect(),
+            visible: larg
+                .scope
+                .visible
+                .iter()
+                .chain(&rarg.scope.visible)
+                .cloned()
+                .collect(),
         };
         let mut uses = super::analyse::Uses::default();
         self.expression(on, &full, env, &mut uses, false)?;
@@ -223,13 +282,27 @@ impl<'a> Analysis<'a> {
     }
 
     /// The visible columns of a join, USING columns first; equalities that USING and NATURAL write go to `on`.
-    fn join_columns(&mut self, j: &'a ast::JoinExpr, left: &Scope, right: &Scope, on: &mut Vec<Conj<'a>>) -> Result<Vec<(String, AttrId)>, Refusal> {
+    fn join_columns(
+        &mut self,
+        j: &'a ast::JoinExpr,
+        left: &Scope,
+        right: &Scope,
+        on: &mut Vec<Conj<'a>>,
+    ) -> Result<Vec<(String, AttrId)>, Refusal> {
         let names: Vec<String> = if j.is_natural {
             if left.is_open() || right.is_open() {
-                return Err(refusal("NATURAL JOIN with columns that are not known is not supported", "Write USING.", -1));
+                return Err(refusal(
+                    "NATURAL JOIN with columns that are not known is not supported",
+                    "Write USING.",
+                    -1,
+                ));
             }
             let in_right = |n: &String| right.visible.iter().any(|(r, _)| r == n);
-            left.visible.iter().map(|(n, _)| n.clone()).filter(in_right).collect()
+            left.visible
+                .iter()
+                .map(|(n, _)| n.clone())
+                .filter(in_right)
+                .collect()
         } else {
             j.using_clause
                 .iter()
@@ -239,11 +312,21 @@ impl<'a> Analysis<'a> {
                 })
                 .collect()
         };
-        let column = |scope: &Scope, name: &str| scope.visible.iter().find(|(n, _)| n == name).map(|(_, a)| *a);
+        let column = |scope: &Scope, name: &str| {
+            scope
+                .visible
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, a)| *a)
+        };
         let mut out = Vec::new();
         for name in &names {
             let (Some(l), Some(r)) = (column(left, name), column(right, name)) else {
-                return Err(refusal(format!("column \"{name}\" of USING cannot be resolved"), "Write ON.", -1));
+                return Err(refusal(
+                    format!("column \"{name}\" of USING cannot be resolved"),
+                    "Write ON.",
+                    -1,
+                ));
             };
             on.push(Conj::Equal(l, r));
             self.mark_used(l);
@@ -252,7 +335,10 @@ impl<'a> Analysis<'a> {
                 Ok(ast::JoinType::JoinRight) => r,
                 Ok(ast::JoinType::JoinFull) => {
                     // COALESCE of both: a value of its own, of a type that both agree on.
-                    let ty = self.attrs[l].ty.clone().filter(|t| Some(t) == self.attrs[r].ty.as_ref());
+                    let ty = self.attrs[l]
+                        .ty
+                        .clone()
+                        .filter(|t| Some(t) == self.attrs[r].ty.as_ref());
                     let attr = self.fresh(ty);
                     self.merged.push((attr, l, r));
                     attr
@@ -275,11 +361,23 @@ impl<'a> Analysis<'a> {
         Ok(out)
     }
 
-    fn outer_join(&mut self, kind: ast::JoinType, left: Rel, right: Rel, on: &[Conj<'a>], scope: &Scope) -> Result<Rel, Refusal> {
+    fn outer_join(
+        &mut self,
+        kind: ast::JoinType,
+        left: Rel,
+        right: Rel,
+        on: &[Conj<'a>],
+        scope: &Scope,
+    ) -> Result<Rel, Refusal> {
         let classes = self.classes(on);
         let cols = scope.visible.clone();
         let open = left.open || right.open;
-        let rel = |dist, cond| Rel { dist, cols, open, cond };
+        let rel = |dist, cond| Rel {
+            dist,
+            cols,
+            open,
+            cond,
+        };
         if kind == ast::JoinType::JoinFull {
             let cond = or(left.cond.clone(), right.cond.clone());
             return Ok(rel(self.full_join(&left, &right, &classes), cond));
@@ -287,11 +385,20 @@ impl<'a> Analysis<'a> {
         let (kept, mut other) = match kind {
             ast::JoinType::JoinLeft => (left, right),
             ast::JoinType::JoinRight => (right, left),
-            _ => return Err(refusal("this kind of join is not supported", "Write the join in full.", -1)),
+            _ => {
+                return Err(refusal(
+                    "this kind of join is not supported",
+                    "Write the join in full.",
+                    -1,
+                ));
+            }
         };
         if let Dist::Sharded(d) = &other.dist {
             other.cond = and(other.cond.clone(), self.restrict_all(on, &classes, d));
-            if on.iter().any(|c| matches!(c, Conj::Expression(n) if is_never(n))) {
+            if on
+                .iter()
+                .any(|c| matches!(c, Conj::Expression(n) if is_never(n)))
+            {
                 other.cond = KeyCondition::Never;
             }
             self.note_table_condition(&other);
@@ -308,9 +415,13 @@ impl<'a> Analysis<'a> {
             (Dist::Sharded(_), Dist::Sharded(_)) => rel(off_key(), both),
             (Dist::Local, Dist::Sharded(_)) => rel(preserved(), both),
             (Dist::Single(a), Dist::Single(b)) if a == b => rel(Dist::Single(*a), both),
-            (Dist::Single(a), Dist::Local) | (Dist::Local, Dist::Single(a)) => rel(Dist::Single(*a), both),
+            (Dist::Single(a), Dist::Local) | (Dist::Local, Dist::Single(a)) => {
+                rel(Dist::Single(*a), both)
+            }
             (Dist::Global(why), _) | (_, Dist::Global(why)) => rel(Dist::Global(why.clone()), both),
-            (Dist::Once(why), Dist::Local | Dist::Once(_)) | (Dist::Local, Dist::Once(why)) => rel(Dist::Once(why.clone()), both),
+            (Dist::Once(why), Dist::Local | Dist::Once(_)) | (Dist::Local, Dist::Once(why)) => {
+                rel(Dist::Once(why.clone()), both)
+            }
             (Dist::Once(why), _) | (_, Dist::Once(why)) => rel(Dist::Global(why.clone()), both),
             (Dist::Single(_), _) | (_, Dist::Single(_)) => rel(mixed(), both),
         })
@@ -320,11 +431,21 @@ impl<'a> Analysis<'a> {
         match (&left.dist, &right.dist) {
             (Dist::Local, Dist::Local) => Dist::Local,
             (Dist::Sharded(l), Dist::Sharded(r)) if meets(l, r, classes) => {
-                let mut keys: Vec<(AttrId, bool)> = l.keys.iter().chain(&r.keys).map(|(a, _)| (*a, false)).collect();
+                let mut keys: Vec<(AttrId, bool)> = l
+                    .keys
+                    .iter()
+                    .chain(&r.keys)
+                    .map(|(a, _)| (*a, false))
+                    .collect();
                 // The USING column is the key of whichever side is there.
                 let is_key = |d: &Distributed, a: &AttrId| d.keys.iter().any(|(k, _)| k == a);
-                let merged = self.merged.iter().filter(|(_, a, b)| is_key(l, a) && is_key(r, b));
-                let strict = |a: &AttrId, b: &AttrId| l.keys.contains(&(*a, true)) && r.keys.contains(&(*b, true));
+                let merged = self
+                    .merged
+                    .iter()
+                    .filter(|(_, a, b)| is_key(l, a) && is_key(r, b));
+                let strict = |a: &AttrId, b: &AttrId| {
+                    l.keys.contains(&(*a, true)) && r.keys.contains(&(*b, true))
+                };
                 keys.extend(merged.map(|(m, a, b)| (*m, strict(a, b))));
                 Dist::Sharded(Distributed {
                     sharding: l.sharding.clone(),
@@ -342,7 +463,9 @@ impl<'a> Analysis<'a> {
 /// True when two relations' keys are spread alike and made equal.
 pub(super) fn meets(a: &Distributed, b: &Distributed, classes: &Classes) -> bool {
     same_sharding(a.sharding.as_ref(), b.sharding.as_ref())
-        && a.keys.iter().any(|(x, _)| b.keys.iter().any(|(y, _)| classes.same(*x, *y)))
+        && a.keys
+            .iter()
+            .any(|(x, _)| b.keys.iter().any(|(y, _)| classes.same(*x, *y)))
 }
 
 pub(super) fn same_sharding(a: Option<&Arc<Sharding>>, b: Option<&Arc<Sharding>>) -> bool {
@@ -353,7 +476,11 @@ pub(super) fn same_sharding(a: Option<&Arc<Sharding>>, b: Option<&Arc<Sharding>>
 fn tied(d: &Distributed, classes: &Classes, env: Option<&Rc<Env>>) -> bool {
     let mut next = env;
     while let Some(env) = next {
-        if env.keys.as_ref().is_some_and(|outer| meets(d, outer, classes)) {
+        if env
+            .keys
+            .as_ref()
+            .is_some_and(|outer| meets(d, outer, classes))
+        {
             return true;
         }
         next = env.parent.as_ref();
@@ -363,7 +490,9 @@ fn tied(d: &Distributed, classes: &Classes, env: Option<&Rc<Env>>) -> bool {
 
 fn is_never(node: &ast::Node) -> bool {
     match &node.node {
-        Some(Node::AConst(c)) => c.isnull || matches!(&c.val, Some(ast::a_const::Val::Boolval(b)) if !b.boolval),
+        Some(Node::AConst(c)) => {
+            c.isnull || matches!(&c.val, Some(ast::a_const::Val::Boolval(b)) if !b.boolval)
+        }
         _ => false,
     }
 }

@@ -9,7 +9,6 @@ mod outputs;
 mod pushdown;
 mod relations;
 mod rewrite;
-pub mod route;
 mod scope;
 mod types;
 
@@ -61,8 +60,22 @@ pub type Facts = HashMap<Probe, Fact>;
 pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Probe>> {
     let statement = match crate::sql::parse(request.sql) {
         Ok(mut all) if all.len() == 1 => all.remove(0),
-        Ok(_) => return Ok(refused(refusal("one statement is expected", "Send statements one by one.", -1), true)),
-        Err(e) => return Ok(refused(refusal(e.message, "Correct the statement.", -1), true)),
+        Ok(_) => {
+            return Ok(refused(
+                refusal(
+                    "one statement is expected",
+                    "Send statements one by one.",
+                    -1,
+                ),
+                true,
+            ));
+        }
+        Err(e) => {
+            return Ok(refused(
+                refusal(e.message, "Correct the statement.", -1),
+                true,
+            ));
+        }
     };
     match &statement.node {
         Node::SelectStmt(select) => Planner { request, catalog }.select(select),
@@ -97,7 +110,8 @@ impl Planner<'_> {
             Ok(found) => found,
             Err(why) => return Ok(refused(why, false)),
         };
-        let effects = functions::effects(self.catalog, self.request.search_path, [select].into_iter());
+        let effects =
+            functions::effects(self.catalog, self.request.search_path, [select].into_iter());
         let of_views = functions::effects(self.catalog, &[], found.views.values());
         let read_only = !effects.writes && !of_views.writes;
         let planned = |route, fan_out| Planned {
@@ -152,7 +166,12 @@ impl Planner<'_> {
         if let Some(why) = forbidden.or(analysis.system_columns.clone()) {
             return Ok(planned(route, Err(why)));
         }
-        if let Some(why) = misplaced_volatile(self.catalog, select, effects.volatile_row, of_views.volatile_row) {
+        if let Some(why) = misplaced_volatile(
+            self.catalog,
+            select,
+            effects.volatile_row,
+            of_views.volatile_row,
+        ) {
             return Ok(planned(route, Err(why)));
         }
         let fan_out = FanOut {
@@ -206,7 +225,12 @@ impl FanOut<'_, '_> {
         }
         match &self.block.unlimited {
             Dist::Global(why) | Dist::Once(why) => Err(why.clone().into()),
-            _ => Err(refusal("this statement is not supported over several shards", "Restrict it to one shard.", -1).into()),
+            _ => Err(refusal(
+                "this statement is not supported over several shards",
+                "Restrict it to one shard.",
+                -1,
+            )
+            .into()),
         }
     }
 }
@@ -218,10 +242,12 @@ fn misplaced_volatile(
     here: Option<usize>,
     in_views: Option<usize>,
 ) -> Option<Refusal> {
-    let why = |location: Option<usize>| Refusal {
+    let why = |location: Option<usize>| {
+        Refusal {
         message: "a volatile function outside the outermost select list is not supported over several shards".into(),
         hint: "Move the function to the outermost select list, or restrict the statement to one shard.".into(),
         location,
+    }
     };
     if in_views.is_some() {
         return Some(why(None));
@@ -254,7 +280,10 @@ fn misplaced_volatile(
         if let Some(value) = target.val.as_deref() {
             plain &= !crate::sql::any_node(value, &mut |n| match n {
                 Node::SubLink(_) => true,
-                Node::FuncCall(f) => f.over.is_some() || functions::find(catalog, &[], f).is_some_and(|c| c.aggregate),
+                Node::FuncCall(f) => {
+                    f.over.is_some()
+                        || functions::find(catalog, &[], f).is_some_and(|c| c.aggregate)
+                }
                 _ => false,
             });
         }

@@ -23,15 +23,23 @@ pub(super) struct Outputs<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    pub(super) fn outputs(&self, select: &'a ast::SelectStmt, scope: &Scope) -> Result<Outputs<'a>, Refusal> {
+    pub(super) fn outputs(
+        &self,
+        select: &'a ast::SelectStmt,
+        scope: &Scope,
+    ) -> Result<Outputs<'a>, Refusal> {
         let mut out = Outputs {
             list: Vec::new(),
             open: false,
         };
         for target in targets(select) {
-            let Some(value) = target.val.as_deref() else { continue };
+            let Some(value) = target.val.as_deref() else {
+                continue;
+            };
             match &value.node {
-                Some(Node::ColumnRef(c)) if name_parts(c).is_none() => self.expand_star(c, scope, &mut out)?,
+                Some(Node::ColumnRef(c)) if name_parts(c).is_none() => {
+                    self.expand_star(c, scope, &mut out)?
+                }
                 Some(Node::AIndirection(i)) if ends_in_star(&i.indirection) => out.open = true,
                 _ => out.list.push(Output {
                     name: match target.name.as_str() {
@@ -46,7 +54,12 @@ impl<'a> Analysis<'a> {
         Ok(out)
     }
 
-    fn expand_star(&self, star: &ast::ColumnRef, scope: &Scope, out: &mut Outputs<'a>) -> Result<(), Refusal> {
+    fn expand_star(
+        &self,
+        star: &ast::ColumnRef,
+        scope: &Scope,
+        out: &mut Outputs<'a>,
+    ) -> Result<(), Refusal> {
         let parts: Vec<&str> = star
             .fields
             .iter()
@@ -109,16 +122,27 @@ impl<'a> Analysis<'a> {
         if name == "count" || (window.contains(&name) && call.over.is_some()) {
             return Some(Ty::plain(oid::INT8, "bigint"));
         }
-        let [arg] = call.args.as_slice() else { return None };
+        let [arg] = call.args.as_slice() else {
+            return None;
+        };
         let of = self.static_type(arg)?;
         match (name, of.oid) {
             ("sum", oid::INT2 | oid::INT4) => Some(Ty::plain(oid::INT8, "bigint")),
             ("sum" | "avg", oid::INT8 | oid::NUMERIC) => Some(Ty::plain(oid::NUMERIC, "numeric")),
             ("avg", oid::INT2 | oid::INT4) => Some(Ty::plain(oid::NUMERIC, "numeric")),
-            ("avg" | "sum", oid::FLOAT8) | ("avg", oid::FLOAT4) => Some(Ty::plain(oid::FLOAT8, "double precision")),
-            ("min" | "max", oid::INT2 | oid::INT4 | oid::INT8 | oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::FLOAT8) => {
-                Some(of)
+            ("avg" | "sum", oid::FLOAT8) | ("avg", oid::FLOAT4) => {
+                Some(Ty::plain(oid::FLOAT8, "double precision"))
             }
+            (
+                "min" | "max",
+                oid::INT2
+                | oid::INT4
+                | oid::INT8
+                | oid::DATE
+                | oid::TIMESTAMP
+                | oid::TIMESTAMPTZ
+                | oid::FLOAT8,
+            ) => Some(of),
             _ => None,
         }
     }
@@ -126,7 +150,11 @@ impl<'a> Analysis<'a> {
     fn operator_type(&self, e: &ast::AExpr) -> Option<Ty> {
         let arithmetic = ["+", "-", "*", "/"];
         let name = match e.name.as_slice() {
-            [ast::Node { node: Some(Node::String(s)) }] => s.sval.as_str(),
+            [
+                ast::Node {
+                    node: Some(Node::String(s)),
+                },
+            ] => s.sval.as_str(),
             _ => return None,
         };
         if !arithmetic.contains(&name) || self.catalog.user_operators.iter().any(|u| u == name) {
@@ -165,7 +193,9 @@ fn cast_type(name: &ast::TypeName) -> Option<Ty> {
     if !name.typmods.is_empty() || !name.array_bounds.is_empty() || name.setof || name.pct_type {
         return None;
     }
-    let (["pg_catalog", bare] | [bare]) = parts[..] else { return None };
+    let (["pg_catalog", bare] | [bare]) = parts[..] else {
+        return None;
+    };
     let (oid, text) = match bare {
         "bool" => (oid::BOOL, "boolean"),
         "int2" => (oid::INT2, "smallint"),
@@ -191,7 +221,10 @@ pub(super) fn targets(select: &ast::SelectStmt) -> impl Iterator<Item = &ast::Re
 }
 
 fn ends_in_star(indirection: &[ast::Node]) -> bool {
-    matches!(indirection.last().and_then(|n| n.node.as_ref()), Some(Node::AStar(_)))
+    matches!(
+        indirection.last().and_then(|n| n.node.as_ref()),
+        Some(Node::AStar(_))
+    )
 }
 
 /// Identifiers are cut to 63 bytes at a character's edge, as NAMEDATALEN says.
@@ -219,7 +252,9 @@ pub(super) fn column_name(node: &ast::Node) -> (u8, String) {
             None => i.arg.as_deref().map_or_else(none, column_name),
         },
         Some(Node::FuncCall(f)) => last(&f.funcname).map_or_else(none, |n| (2, n)),
-        Some(Node::AExpr(e)) if e.kind == ast::AExprKind::AexprNullif as i32 => (2, "nullif".into()),
+        Some(Node::AExpr(e)) if e.kind == ast::AExprKind::AexprNullif as i32 => {
+            (2, "nullif".into())
+        }
         Some(Node::TypeCast(t)) => match t.arg.as_deref().map(column_name) {
             Some((strength, name)) if strength > 1 => (strength, name),
             other => match t.type_name.as_ref().and_then(|n| last(&n.names)) {
@@ -240,7 +275,9 @@ pub(super) fn column_name(node: &ast::Node) -> (u8, String) {
         Some(Node::MinMaxExpr(m)) if m.op == ast::MinMaxOp::IsLeast as i32 => (2, "least".into()),
         Some(Node::MinMaxExpr(_)) => (2, "greatest".into()),
         Some(Node::XmlSerialize(_)) => (2, "xmlserialize".into()),
-        Some(Node::SqlvalueFunction(f)) => value_function_name(f.op).map_or_else(none, |n| (2, n.into())),
+        Some(Node::SqlvalueFunction(f)) => {
+            value_function_name(f.op).map_or_else(none, |n| (2, n.into()))
+        }
         _ => none(),
     }
 }

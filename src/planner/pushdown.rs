@@ -5,9 +5,13 @@ use std::cell::Cell;
 use super::analyse::{Analysis, Block, Dist, refusal};
 use super::outputs::{Outputs, targets};
 use super::rewrite::Rewrite;
-use super::types::{base_type, collation, collation_named, is_collatable, is_comparable, is_orderable, stage_column};
+use super::types::{
+    base_type, collation, collation_named, is_collatable, is_comparable, is_orderable, stage_column,
+};
 use super::{Fact, Probe, ProbedColumn, Request};
-use crate::plan::{Collation, Count, Extra, KeyCondition, Plan, Refusal, Remote, SortKey, SqlPart, Stage, Targets};
+use crate::plan::{
+    Collation, Count, Extra, KeyCondition, Plan, Refusal, Remote, SortKey, SqlPart, Stage, Targets,
+};
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::sql::{any_node, expression_text, select_text};
 
@@ -73,10 +77,14 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     pub(super) fn probe_columns(&self, sql: &str) -> Result<&'p [ProbedColumn], Stop> {
-        let probe = Probe::Columns { sql: sql.to_owned() };
+        let probe = Probe::Columns {
+            sql: sql.to_owned(),
+        };
         match self.request.facts.get(&probe) {
             Some(Fact::Columns(columns)) => Ok(columns),
-            Some(Fact::Value(_)) => Err(refusal("the statement's columns are not known", "Try again.", -1).into()),
+            Some(Fact::Value(_)) => {
+                Err(refusal("the statement's columns are not known", "Try again.", -1).into())
+            }
             None => Err(Stop::Ask(vec![probe])),
         }
     }
@@ -104,7 +112,12 @@ impl<'p, 'a> FanOut<'p, 'a> {
         if clauses.is_empty() {
             return Ok(());
         }
-        let replicated = self.analysis.tables.values().any(|t| matches!(t.table.distribution, crate::catalog::Distribution::Reference));
+        let replicated = self.analysis.tables.values().any(|t| {
+            matches!(
+                t.table.distribution,
+                crate::catalog::Distribution::Reference
+            )
+        });
         if limited || replicated || clauses.iter().any(waits) {
             return Err(refusal(
                 "FOR UPDATE with LIMIT, SKIP LOCKED or reference tables is not supported over several shards",
@@ -124,7 +137,10 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     /// The statement's text after edits, once for every shard and, where that differs, once for the first.
-    fn render(&self, edit: impl Fn(&mut ast::SelectStmt)) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
+    fn render(
+        &self,
+        edit: impl Fn(&mut ast::SelectStmt),
+    ) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
         let text = |empty_arms| -> Result<(String, bool), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut select = rewrite.copy(self.select);
@@ -144,7 +160,14 @@ impl<'p, 'a> FanOut<'p, 'a> {
         Ok((sql, first_sql, extras(now)))
     }
 
-    pub(super) fn remote(&self, sql: String, first_sql: Option<String>, extra: Vec<Extra>, visible: usize, hidden: usize) -> Remote {
+    pub(super) fn remote(
+        &self,
+        sql: String,
+        first_sql: Option<String>,
+        extra: Vec<Extra>,
+        visible: usize,
+        hidden: usize,
+    ) -> Remote {
         Remote {
             targets: self.targets(&self.block.cond),
             sql,
@@ -165,7 +188,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
             || !s.values_lists.is_empty()
             || self.volatile
             || self.returns_sets()
-            || keys.iter().any(|k| k.output.is_some_and(|o| self.starred(o)));
+            || keys
+                .iter()
+                .any(|k| k.output.is_some_and(|o| self.starred(o)));
         let (sql, first_sql, extra) = match wrap {
             true => self.wrapped(&keys, width, count, offset, with_ties)?,
             false => self.appended(&keys, count, offset)?,
@@ -187,10 +212,13 @@ impl<'p, 'a> FanOut<'p, 'a> {
     fn returns_sets(&self) -> bool {
         let mut found = false;
         for target in targets(self.select) {
-            let Some(value) = target.val.as_deref() else { continue };
+            let Some(value) = target.val.as_deref() else {
+                continue;
+            };
             found |= any_node(value, &mut |n| match n {
                 Node::FuncCall(f) => {
-                    super::functions::find(self.analysis.catalog, self.request.search_path, f).is_none_or(|c| c.returns_set)
+                    super::functions::find(self.analysis.catalog, self.request.search_path, f)
+                        .is_none_or(|c| c.returns_set)
                 }
                 _ => false,
             });
@@ -200,7 +228,8 @@ impl<'p, 'a> FanOut<'p, 'a> {
 
     /// True for an output that a star stands for: it has no expression to repeat.
     fn starred(&self, output: usize) -> bool {
-        self.outputs().is_none_or(|o| o.list.get(output).is_none_or(|o| o.expression.is_none()))
+        self.outputs()
+            .is_none_or(|o| o.list.get(output).is_none_or(|o| o.expression.is_none()))
     }
 
     pub(super) fn outputs(&self) -> Option<Outputs<'a>> {
@@ -213,14 +242,25 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let outputs = self.outputs();
         let mut keys = Vec::new();
         for node in &self.select.sort_clause {
-            let Some(Node::SortBy(item)) = &node.node else { continue };
-            let Some(expression) = item.node.as_deref() else { continue };
+            let Some(Node::SortBy(item)) = &node.node else {
+                continue;
+            };
+            let Some(expression) = item.node.as_deref() else {
+                continue;
+            };
             let output = match &outputs {
                 Some(outputs) => self.output_position(expression, outputs),
                 None => self.set_output(expression),
             };
-            if output.is_none() && (outputs.is_none() || super::blocks::ordinal(expression).is_some()) {
-                return Err(refusal("this ORDER BY cannot be followed over several shards", "Order by a column's name.", item.location).into());
+            if output.is_none()
+                && (outputs.is_none() || super::blocks::ordinal(expression).is_some())
+            {
+                return Err(refusal(
+                    "this ORDER BY cannot be followed over several shards",
+                    "Order by a column's name.",
+                    item.location,
+                )
+                .into());
             }
             keys.push(Key {
                 text: key_text(item, expression),
@@ -246,7 +286,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let text = expression_text(expression).ok()?;
         let attr = self.analysis.plain_attr(expression);
         outputs.list.iter().position(|o| {
-            (attr.is_some() && o.attr == attr) || o.expression.is_some_and(|e| expression_text(e).is_ok_and(|t| t == text))
+            (attr.is_some() && o.attr == attr)
+                || o.expression
+                    .is_some_and(|e| expression_text(e).is_ok_and(|t| t == text))
         })
     }
 
@@ -255,7 +297,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
         if let Some(n) = super::blocks::ordinal(expression) {
             return (1..=self.block.cols.len()).contains(&n).then(|| n - 1);
         }
-        let Some(Node::ColumnRef(c)) = &expression.node else { return None };
+        let Some(Node::ColumnRef(c)) = &expression.node else {
+            return None;
+        };
         match super::scope::name_parts(c)?[..] {
             [name] => self.block.cols.iter().position(|(n, _)| n == name),
             _ => None,
@@ -263,15 +307,25 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     /// Keys as further targets of the same SELECT.
-    fn appended(&self, keys: &[Key<'a>], count: Bound, offset: Bound) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
+    fn appended(
+        &self,
+        keys: &[Key<'a>],
+        count: Bound,
+        offset: Bound,
+    ) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
         let outputs = self.outputs();
         let rewrite = self.rewrite(false);
         let hidden: Vec<ast::Node> = keys
             .iter()
             .enumerate()
             .map(|(i, k)| {
-                let by_output = k.output.and_then(|o| outputs.as_ref()?.list.get(o)?.expression);
-                target(rewrite.copy_node(by_output.unwrap_or(k.expression)), &format!("pgbraid_key_{}", i + 1))
+                let by_output = k
+                    .output
+                    .and_then(|o| outputs.as_ref()?.list.get(o)?.expression);
+                target(
+                    rewrite.copy_node(by_output.unwrap_or(k.expression)),
+                    &format!("pgbraid_key_{}", i + 1),
+                )
             })
             .collect();
         self.render(|select| {
@@ -281,7 +335,14 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     /// Keys beside the columns of the SELECT as a subquery: `SELECT q.c1, …, q.c2 FROM (…) AS q(c1, …) ORDER BY q.c2`.
-    fn wrapped(&self, keys: &[Key<'a>], width: usize, count: Bound, offset: Bound, with_ties: bool) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
+    fn wrapped(
+        &self,
+        keys: &[Key<'a>],
+        width: usize,
+        count: Bound,
+        offset: Bound,
+        with_ties: bool,
+    ) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
         let mut names: Vec<String> = (1..=width).map(|i| format!("c{i}")).collect();
         let mut key_names = Vec::new();
         let mut extra_targets = Vec::new();
@@ -289,10 +350,18 @@ impl<'p, 'a> FanOut<'p, 'a> {
             match key.output {
                 Some(o) => key_names.push(format!("c{}", o + 1)),
                 None if self.select.larg.is_some() || !self.select.distinct_clause.is_empty() => {
-                    return Err(refusal("this ORDER BY cannot be followed over several shards", "Order by an output column.", key.item.location).into());
+                    return Err(refusal(
+                        "this ORDER BY cannot be followed over several shards",
+                        "Order by an output column.",
+                        key.item.location,
+                    )
+                    .into());
                 }
                 None => {
-                    extra_targets.push(target(key.expression.clone(), &format!("pgbraid_key_{}", i + 1)));
+                    extra_targets.push(target(
+                        key.expression.clone(),
+                        &format!("pgbraid_key_{}", i + 1),
+                    ));
                     key_names.push(format!("h{}", i + 1));
                     names.push(format!("h{}", i + 1));
                 }
@@ -301,15 +370,25 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let text = |empty_arms| -> Result<(String, bool), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut inner = rewrite.copy(self.select);
-            inner.target_list.extend(extra_targets.iter().map(|t| rewrite.copy_node(t)));
+            inner
+                .target_list
+                .extend(extra_targets.iter().map(|t| rewrite.copy_node(t)));
             if self.select.distinct_clause.iter().all(|n| n.node.is_none()) {
                 inner.sort_clause.clear();
             }
             inner.limit_count = None;
             inner.limit_offset = None;
             inner.limit_option = ast::LimitOption::Default as i32;
-            let order: Vec<String> = keys.iter().zip(&key_names).map(|(k, n)| format!("q.{n}{}", direction(k))).collect();
-            let columns: Vec<String> = names[..width].iter().chain(&key_names).map(|n| format!("q.{n}")).collect();
+            let order: Vec<String> = keys
+                .iter()
+                .zip(&key_names)
+                .map(|(k, n)| format!("q.{n}{}", direction(k)))
+                .collect();
+            let columns: Vec<String> = names[..width]
+                .iter()
+                .chain(&key_names)
+                .map(|n| format!("q.{n}"))
+                .collect();
             let sql = format!(
                 "SELECT {} FROM ({}) AS q({}) ORDER BY {}{}",
                 columns.join(", "),
@@ -329,14 +408,21 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     /// Types and collations of the keys; `None` when the proxy cannot order by one of them.
-    fn sort_keys(&self, keys: &[Key<'a>], sql: &str, width: usize) -> Result<Option<Vec<SortKey>>, Stop> {
+    fn sort_keys(
+        &self,
+        keys: &[Key<'a>],
+        sql: &str,
+        width: usize,
+    ) -> Result<Option<Vec<SortKey>>, Stop> {
         let mut out = Vec::new();
         for (i, key) in keys.iter().enumerate() {
             let known = match self.static_key(key) {
                 Some(known) => known,
                 None => self.probed_key(sql, width + i)?,
             };
-            let Some(collation) = known else { return Ok(None) };
+            let Some(collation) = known else {
+                return Ok(None);
+            };
             out.push(SortKey {
                 text: key.text.clone(),
                 descending: key.descending,
@@ -348,11 +434,17 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     /// `Some(None)`: known, and not comparable here. The inner `Option` of the value is for types without collation.
-    #[allow(clippy::option_option, reason = "three answers: not known, not comparable, comparable under a collation or none")]
+    #[allow(
+        clippy::option_option,
+        reason = "three answers: not known, not comparable, comparable under a collation or none"
+    )]
     fn static_key(&self, key: &Key<'a>) -> Option<Option<Option<Collation>>> {
         let outputs = self.outputs();
         let node = match key.output {
-            Some(o) => outputs.as_ref().and_then(|list| list.list.get(o)).and_then(|o| o.expression),
+            Some(o) => outputs
+                .as_ref()
+                .and_then(|list| list.list.get(o))
+                .and_then(|o| o.expression),
             None => Some(key.expression),
         };
         let catalog = self.analysis.catalog;
@@ -365,7 +457,11 @@ impl<'p, 'a> FanOut<'p, 'a> {
             if !is_comparable(catalog, arg.oid) {
                 return Some(None);
             }
-            return Some(collation_named(catalog, name).filter(is_orderable).map(Some));
+            return Some(
+                collation_named(catalog, name)
+                    .filter(is_orderable)
+                    .map(Some),
+            );
         }
         let ty = match (key.output, node) {
             (Some(o), _) => self.analysis.attrs[self.block.cols.get(o)?.1].ty.clone()?,
@@ -381,33 +477,59 @@ impl<'p, 'a> FanOut<'p, 'a> {
         if ty.collation == 0 {
             return None;
         }
-        Some(collation(catalog, ty.collation).filter(is_orderable).map(Some))
+        Some(
+            collation(catalog, ty.collation)
+                .filter(is_orderable)
+                .map(Some),
+        )
     }
 
     #[allow(clippy::option_option, reason = "as static_key")]
     fn probed_key(&self, sql: &str, column: usize) -> Result<Option<Option<Collation>>, Stop> {
         let catalog = self.analysis.catalog;
         let columns = self.probe_columns(sql)?;
-        let Some(probed) = columns.get(column) else { return Ok(None) };
+        let Some(probed) = columns.get(column) else {
+            return Ok(None);
+        };
         if !is_comparable(catalog, probed.type_oid) {
             return Ok(None);
         }
-        match (is_collatable(catalog, base_type(catalog, probed.type_oid)), &probed.collation) {
+        match (
+            is_collatable(catalog, base_type(catalog, probed.type_oid)),
+            &probed.collation,
+        ) {
             (false, _) => Ok(Some(None)),
-            (true, Some(name)) => Ok(collation_named(catalog, name).filter(is_orderable).map(Some)),
+            (true, Some(name)) => Ok(collation_named(catalog, name)
+                .filter(is_orderable)
+                .map(Some)),
             (true, None) => Ok(None),
         }
     }
 
     /// The merge session orders what the proxy cannot.
-    fn sorted_on_merge_session(&self, keys: &[Key<'a>], width: usize, sql: String, first_sql: Option<String>, extra: Vec<Extra>) -> Result<Plan, Stop> {
+    fn sorted_on_merge_session(
+        &self,
+        keys: &[Key<'a>],
+        width: usize,
+        sql: String,
+        first_sql: Option<String>,
+        extra: Vec<Extra>,
+    ) -> Result<Plan, Stop> {
         let total = width + keys.len();
         let mut remote = self.remote(sql, first_sql, extra, total, 0);
         let columns: Vec<String> = (1..=total).map(|i| format!("c{i}")).collect();
         let stage = self.probed_stage(1, &mut remote, &columns)?;
         let visible: Vec<String> = columns[..width].iter().map(|c| format!("s.{c}")).collect();
-        let order: Vec<String> = keys.iter().zip(&columns[width..]).map(|(k, c)| format!("s.{c}{}", direction(k))).collect();
-        let tail = format!(" AS s ORDER BY {}{}", order.join(", "), self.original_limit(keys)?);
+        let order: Vec<String> = keys
+            .iter()
+            .zip(&columns[width..])
+            .map(|(k, c)| format!("s.{c}{}", direction(k)))
+            .collect();
+        let tail = format!(
+            " AS s ORDER BY {}{}",
+            order.join(", "),
+            self.original_limit(keys)?
+        );
         Ok(Plan::Combine {
             sql: vec![
                 SqlPart::Text(format!("SELECT {} FROM ", visible.join(", "))),
@@ -420,10 +542,20 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     /// A stage of a remote's rows, typed by asking what the remote returns.
-    pub(super) fn probed_stage(&self, number: usize, remote: &mut Remote, columns: &[String]) -> Result<Stage, Stop> {
+    pub(super) fn probed_stage(
+        &self,
+        number: usize,
+        remote: &mut Remote,
+        columns: &[String],
+    ) -> Result<Stage, Stop> {
         let probed = self.probe_columns(&remote.sql)?;
         if probed.len() != columns.len() {
-            return Err(refusal("the statement's columns are not known", "Name the columns instead of using a star.", -1).into());
+            return Err(refusal(
+                "the statement's columns are not known",
+                "Name the columns instead of using a star.",
+                -1,
+            )
+            .into());
         }
         let mut out = Vec::new();
         for (name, p) in columns.iter().zip(probed) {
@@ -446,7 +578,12 @@ impl<'p, 'a> FanOut<'p, 'a> {
     /// LIMIT and OFFSET as the client wrote them.
     pub(super) fn original_limit(&self, _keys: &[Key<'a>]) -> Result<String, Stop> {
         let s = self.select;
-        let text = |n: &Option<Box<ast::Node>>| n.as_deref().map(expression_text).transpose().map_err(unprintable);
+        let text = |n: &Option<Box<ast::Node>>| {
+            n.as_deref()
+                .map(expression_text)
+                .transpose()
+                .map_err(unprintable)
+        };
         let mut out = String::new();
         if let Some(m) = text(&s.limit_offset)? {
             out.push_str(&format!(" OFFSET {m}"));
@@ -462,7 +599,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
 
     /// What a LIMIT or OFFSET says; expressions of constants are asked of a shard.
     pub(super) fn bound(&self, node: Option<&ast::Node>) -> Result<Bound, Stop> {
-        let Some(node) = node else { return Ok(Bound::None) };
+        let Some(node) = node else {
+            return Ok(Bound::None);
+        };
         if let Some(Node::AConst(c)) = &node.node {
             if c.isnull {
                 return Ok(Bound::None);
@@ -477,7 +616,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
                 return Ok(Bound::Parameter(index));
             }
         }
-        let constant = !any_node(node, &mut |n| !matches!(n, Node::AConst(_) | Node::AExpr(_) | Node::TypeCast(_)));
+        let constant = !any_node(node, &mut |n| {
+            !matches!(n, Node::AConst(_) | Node::AExpr(_) | Node::TypeCast(_))
+        });
         if !constant {
             return Err(refusal(
                 "this LIMIT or OFFSET is not supported over several shards",
@@ -487,26 +628,44 @@ impl<'p, 'a> FanOut<'p, 'a> {
             .into());
         }
         let probe = Probe::Value {
-            sql: format!("SELECT ({})::int8", expression_text(node).map_err(unprintable)?),
+            sql: format!(
+                "SELECT ({})::int8",
+                expression_text(node).map_err(unprintable)?
+            ),
         };
         match self.request.facts.get(&probe) {
             Some(Fact::Value(None)) => Ok(Bound::None),
             Some(Fact::Value(Some(text))) => Ok(match text.parse::<i64>() {
                 Ok(n) => u64::try_from(n).map_or(Bound::Negative, Bound::Rows),
-                Err(_) => return Err(refusal("this LIMIT is not supported", "Use a constant.", -1).into()),
+                Err(_) => {
+                    return Err(
+                        refusal("this LIMIT is not supported", "Use a constant.", -1).into(),
+                    );
+                }
             }),
-            Some(Fact::Columns(_)) => Err(refusal("this LIMIT is not supported", "Use a constant.", -1).into()),
+            Some(Fact::Columns(_)) => {
+                Err(refusal("this LIMIT is not supported", "Use a constant.", -1).into())
+            }
             None => Err(Stop::Ask(vec![probe])),
         }
     }
 }
 
 pub(super) fn extras(now: bool) -> Vec<Extra> {
-    if now { vec![Extra::TransactionTimestamp] } else { Vec::new() }
+    if now {
+        vec![Extra::TransactionTimestamp]
+    } else {
+        Vec::new()
+    }
 }
 
 pub(super) fn unprintable(reason: String) -> Stop {
-    refusal(format!("the statement cannot be rewritten: {reason}"), "Write it in another form.", -1).into()
+    refusal(
+        format!("the statement cannot be rewritten: {reason}"),
+        "Write it in another form.",
+        -1,
+    )
+    .into()
 }
 
 pub(super) fn print(select: &ast::SelectStmt) -> Result<String, Stop> {
@@ -564,7 +723,12 @@ fn limit_text(count: Bound, offset: Bound, with_ties: bool) -> String {
                 Bound::Parameter(p) => format!("${}::int8::numeric", p + 1),
                 Bound::None | Bound::Negative => "0".into(),
             };
-            format!("least({} + coalesce({}, 0), {})::int8", term(count), term(offset), i64::MAX)
+            format!(
+                "least({} + coalesce({}, 0), {})::int8",
+                term(count),
+                term(offset),
+                i64::MAX
+            )
         }
     };
     match with_ties {
@@ -637,7 +801,11 @@ fn descending(item: &ast::SortBy) -> Result<bool, Refusal> {
             match name.last() {
                 Some("<") => Ok(false),
                 Some(">") => Ok(true),
-                _ => Err(refusal("ORDER BY USING this operator is not supported over several shards", "Use ASC or DESC.", item.location)),
+                _ => Err(refusal(
+                    "ORDER BY USING this operator is not supported over several shards",
+                    "Use ASC or DESC.",
+                    item.location,
+                )),
             }
         }
         _ => Ok(false),

@@ -55,7 +55,11 @@ struct Collector<'c> {
 ///
 /// # Errors
 /// A refusal for a statement with parts that are not understood at all.
-pub(super) fn collect(catalog: &Catalog, search_path: &[String], select: &ast::SelectStmt) -> Result<Relations, Refusal> {
+pub(super) fn collect(
+    catalog: &Catalog,
+    search_path: &[String],
+    select: &ast::SelectStmt,
+) -> Result<Relations, Refusal> {
     let mut collector = Collector {
         catalog,
         found: Relations::default(),
@@ -65,11 +69,19 @@ pub(super) fn collect(catalog: &Catalog, search_path: &[String], select: &ast::S
 }
 
 impl Collector<'_> {
-    fn select(&mut self, select: &ast::SelectStmt, path: &[String], names: &Names<'_>, depth: usize) -> Result<(), Refusal> {
+    fn select(
+        &mut self,
+        select: &ast::SelectStmt,
+        path: &[String],
+        names: &Names<'_>,
+        depth: usize,
+    ) -> Result<(), Refusal> {
         let mut names = names.clone();
         if let Some(with) = &select.with_clause {
             for node in &with.ctes {
-                let Some(Node::CommonTableExpr(cte)) = &node.node else { continue };
+                let Some(Node::CommonTableExpr(cte)) = &node.node else {
+                    continue;
+                };
                 if with.recursive {
                     names.push(&cte.ctename);
                 }
@@ -81,14 +93,21 @@ impl Collector<'_> {
                 }
             }
         }
-        let with = usize::from(select.with_clause.is_some()) * select.with_clause.as_ref().map_or(0, |w| w.ctes.len());
+        let with = usize::from(select.with_clause.is_some())
+            * select.with_clause.as_ref().map_or(0, |w| w.ctes.len());
         for part in select_children(select).into_iter().skip(with) {
             self.child(part, path, &names, depth)?;
         }
         Ok(())
     }
 
-    fn child(&mut self, child: Child<'_>, path: &[String], names: &Names<'_>, depth: usize) -> Result<(), Refusal> {
+    fn child(
+        &mut self,
+        child: Child<'_>,
+        path: &[String],
+        names: &Names<'_>,
+        depth: usize,
+    ) -> Result<(), Refusal> {
         let node = match child {
             Child::Select(s) => return self.select(s, path, names, depth),
             Child::Node(n) => n,
@@ -96,7 +115,12 @@ impl Collector<'_> {
         match &node.node {
             Some(Node::SelectStmt(s)) => self.select(s, path, names, depth),
             Some(Node::RangeVar(v)) => self.range_var(v, path, names, depth),
-            Some(Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_)) => Err(refusal(
+            Some(
+                Node::InsertStmt(_)
+                | Node::UpdateStmt(_)
+                | Node::DeleteStmt(_)
+                | Node::MergeStmt(_),
+            ) => Err(refusal(
                 "writes are not supported over several shards",
                 "Run the change as a statement of its own.",
                 -1,
@@ -117,7 +141,13 @@ impl Collector<'_> {
         }
     }
 
-    fn range_var(&mut self, v: &ast::RangeVar, path: &[String], names: &Names<'_>, depth: usize) -> Result<(), Refusal> {
+    fn range_var(
+        &mut self,
+        v: &ast::RangeVar,
+        path: &[String],
+        names: &Names<'_>,
+        depth: usize,
+    ) -> Result<(), Refusal> {
         if v.schemaname.is_empty() && names.contains(&v.relname.as_str()) {
             return Ok(());
         }
@@ -150,13 +180,19 @@ impl Collector<'_> {
                 self.found.several_singles |= self.found.single.is_some_and(|s| s != *shard);
                 self.found.single = Some(*shard);
             }
-            Distribution::Undeclared => {
-                self.found.undeclared.get_or_insert_with(|| {
-                    refusal(
-                        format!("table {}.{} is not declared", table.schema, table.name),
-                        "Declare it in the configuration as [[table]] with key, reference or home; pgbraid check shows what keeps a declared table from being used.",
+            Distribution::Undeclared { reason } => {
+                let name = format!("{}.{}", table.schema, table.name);
+                self.found.undeclared.get_or_insert_with(|| match reason {
+                    Some(reason) => refusal(
+                        format!("table {name} cannot be used: {reason}"),
+                        "pgbraid check shows what must be mended.",
                         v.location,
-                    )
+                    ),
+                    None => refusal(
+                        format!("table {name} is not declared"),
+                        "Declare it in the configuration: [[table]] with key, reference = true or home.",
+                        v.location,
+                    ),
                 });
             }
             Distribution::View => return self.view(&table, v, depth),
@@ -175,7 +211,12 @@ impl Collector<'_> {
         });
     }
 
-    fn view(&mut self, table: &crate::catalog::Table, v: &ast::RangeVar, depth: usize) -> Result<(), Refusal> {
+    fn view(
+        &mut self,
+        table: &crate::catalog::Table,
+        v: &ast::RangeVar,
+        depth: usize,
+    ) -> Result<(), Refusal> {
         let key = (table.schema.clone(), table.name.clone());
         if self.found.views.contains_key(&key) {
             return Ok(());
@@ -191,7 +232,10 @@ impl Collector<'_> {
             return Err(unreadable());
         }
         let text = table.view_definition.as_deref().ok_or_else(unreadable)?;
-        let body = crate::sql::parse(text).ok().and_then(|mut all| all.pop()).map(|s| s.node);
+        let body = crate::sql::parse(text)
+            .ok()
+            .and_then(|mut all| all.pop())
+            .map(|s| s.node);
         let Some(Node::SelectStmt(body)) = body else {
             return Err(unreadable());
         };

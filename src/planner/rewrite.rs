@@ -57,7 +57,8 @@ impl Rewrite<'_, '_> {
             *new = self.now(type_name);
             return;
         }
-        if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) = (&original.node, &mut new.node)
+        if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) =
+            (&original.node, &mut new.node)
             && o.name.is_empty()
             && let Some(value) = o.val.as_deref()
             && now_type(value).is_some()
@@ -65,7 +66,9 @@ impl Rewrite<'_, '_> {
             // Queries around it may name the column.
             n.name = column_name(value).1;
         }
-        if let (Some(Node::SelectStmt(o)), Some(Node::SelectStmt(n))) = (&original.node, &mut new.node) {
+        if let (Some(Node::SelectStmt(o)), Some(Node::SelectStmt(n))) =
+            (&original.node, &mut new.node)
+        {
             self.select(o, n);
             return;
         }

@@ -173,17 +173,20 @@ fn items<'a>(
     schema: Option<&'a str>,
     name: &'a str,
 ) -> impl Iterator<Item = (usize, &'a Item)> {
-    scope
-        .items
-        .iter()
-        .enumerate()
-        .filter(move |(_, i)| i.name == name && schema.is_none_or(|s| i.schema.as_deref() == Some(s)))
+    scope.items.iter().enumerate().filter(move |(_, i)| {
+        i.name == name && schema.is_none_or(|s| i.schema.as_deref() == Some(s))
+    })
 }
 
 fn resolve_bare(name: &str, scope: &Scope, levels: usize) -> Result<Option<Resolved>, ()> {
     let mut found = scope.visible.iter().filter(|(n, _)| n == name);
     match (found.next(), found.next()) {
-        (Some((_, attr)), None) => return Ok(Some(Resolved::Column { attr: *attr, levels })),
+        (Some((_, attr)), None) => {
+            return Ok(Some(Resolved::Column {
+                attr: *attr,
+                levels,
+            }));
+        }
         (Some(_), Some(_)) => return Err(()),
         (None, _) => {}
     }
@@ -209,7 +212,10 @@ fn resolve_bare(name: &str, scope: &Scope, levels: usize) -> Result<Option<Resol
 fn item_column(item: &Item, name: &str, levels: usize) -> Result<Resolved, ()> {
     let mut found = item.columns.iter().filter(|(n, _)| n == name);
     match (found.next(), found.next(), item.table) {
-        (Some((_, attr)), None, _) => Ok(Resolved::Column { attr: *attr, levels }),
+        (Some((_, attr)), None, _) => Ok(Resolved::Column {
+            attr: *attr,
+            levels,
+        }),
         (None, _, Some(table)) if SYSTEM_COLUMNS.contains(&name) => Ok(Resolved::System {
             name: name.into(),
             table,

@@ -1,7 +1,7 @@
 //! What the proxy can do with a type, and how the merge session names it.
 
-use super::scope::Ty;
 use super::ProbedColumn;
+use super::scope::Ty;
 use crate::catalog::Catalog;
 use crate::plan::{Collation, CollationProvider, StageColumn};
 use crate::sql::quote_identifier;
@@ -65,7 +65,9 @@ pub(super) fn is_collatable(catalog: &Catalog, type_oid: u32) -> bool {
 }
 
 /// The OIDs of `regclass` and its like: numbers that mean something else on each server.
-const REG_TYPES: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+const REG_TYPES: [u32; 11] = [
+    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+];
 
 /// True for types whose values can be stored in a column of the merge session and mean the same there.
 pub(super) fn is_stageable(catalog: &Catalog, type_oid: u32) -> bool {
@@ -76,7 +78,11 @@ pub(super) fn is_stageable(catalog: &Catalog, type_oid: u32) -> bool {
         Some(t) if t.kind == b'p' => false,
         Some(t) if t.element != 0 && t.kind == b'b' => is_stageable(catalog, t.element),
         Some(t) => t.fields.iter().all(|f| is_stageable(catalog, *f)),
-        None => type_oid < oid::FIRST_NORMAL_OBJECT && type_oid != oid::RECORD && type_oid != oid::UNKNOWN,
+        None => {
+            type_oid < oid::FIRST_NORMAL_OBJECT
+                && type_oid != oid::RECORD
+                && type_oid != oid::UNKNOWN
+        }
     }
 }
 
@@ -85,7 +91,9 @@ pub(super) fn collation(catalog: &Catalog, oid: u32) -> Option<Collation> {
     match oid {
         100 => catalog.default_collation.clone(),
         // What every server has under these OIDs.
-        950 | 951 if !catalog.collations.contains_key(&oid) => Some(byte_order(if oid == 950 { "C" } else { "POSIX" })),
+        950 | 951 if !catalog.collations.contains_key(&oid) => {
+            Some(byte_order(if oid == 950 { "C" } else { "POSIX" }))
+        }
         oid => catalog.collations.get(&oid).map(|c| (**c).clone()),
     }
 }
@@ -118,7 +126,11 @@ pub(super) fn is_orderable(collation: &Collation) -> bool {
 }
 
 /// A stage's column of a probed type; `None` for types that cannot be staged.
-pub(super) fn stage_column(catalog: &Catalog, name: String, probed: &ProbedColumn) -> Option<StageColumn> {
+pub(super) fn stage_column(
+    catalog: &Catalog,
+    name: String,
+    probed: &ProbedColumn,
+) -> Option<StageColumn> {
     if !is_stageable(catalog, probed.type_oid) {
         return None;
     }
@@ -126,7 +138,11 @@ pub(super) fn stage_column(catalog: &Catalog, name: String, probed: &ProbedColum
     Some(StageColumn {
         name,
         // By its own name: keywords such as char and bit would bring a length with them.
-        type_name: format!("{}.{}", quote_identifier(&ty.schema), quote_identifier(&ty.name)),
+        type_name: format!(
+            "{}.{}",
+            quote_identifier(&ty.schema),
+            quote_identifier(&ty.name)
+        ),
         type_oid: probed.type_oid,
         collation: match probed.collation.as_deref() {
             None | Some("default") => None,
