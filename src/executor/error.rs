@@ -5,7 +5,7 @@ use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
 /// An error between pgbraid and a shard as the client is told it. The session lives on, so it is never FATAL.
-pub(super) fn from_backend(error: BackendError) -> ServerError {
+pub fn from_backend(error: BackendError) -> ServerError {
     let message = error.to_string();
     match error {
         BackendError::Server { shard, error } => from_shard(error, &shard),

@@ -36,11 +36,13 @@ use bytes::Bytes;
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
 use crate::catalog::Catalog;
-use crate::plan::{Plan, ShardId};
+use crate::plan::{Plan, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 
+pub use error::from_backend as backend_error;
 use pipeline::Pipeline;
+use target::Choice;
 
 /// The values of a Bind.
 #[derive(Debug, Clone, Default)]
@@ -141,6 +143,19 @@ impl Execution {
     pub fn passthrough(shard: ShardId, sql: Arc<str>, bound: Bound) -> Self {
         let bound = Arc::new(bound);
         Self::over(Pipeline::passthrough(shard, sql, &bound), bound)
+    }
+
+    /// The one shard that `targets` come to with these parameters, if it is only one.
+    pub fn single_shard(targets: &Targets, bound: &Bound, shards: usize) -> Option<ShardId> {
+        let choice = Choice {
+            shards,
+            catalog_shard: bound.catalog_shard(),
+            preferred: bound.preferred,
+        };
+        match target::evaluate(targets, &bound.parameters, choice)[..] {
+            [shard] => Some(shard),
+            _ => None,
+        }
     }
 
     fn over(pipeline: Pipeline, bound: Arc<Bound>) -> Self {

@@ -338,7 +338,7 @@ fn row_count(count: Option<Count>, bound: &Bound) -> Result<Option<u64>, ()> {
 }
 
 impl Bound {
-    fn catalog_shard(&self) -> ShardId {
+    pub(super) fn catalog_shard(&self) -> ShardId {
         let known = self.catalog.as_ref().and_then(|c| c.catalog_shard);
         known.unwrap_or(ShardId(0))
     }

@@ -68,8 +68,13 @@ pub fn parameter_description(oids: &[u32], out: &mut BytesMut) {
 }
 
 pub fn command_complete(tag: &str, out: &mut BytesMut) {
+    command_complete_bytes(tag.as_bytes(), out);
+}
+
+/// As `command_complete`, with a shard's own tag, which need not be UTF-8.
+pub fn command_complete_bytes(tag: &[u8], out: &mut BytesMut) {
     frame(b'C', out, |out| {
-        out.put_slice(tag.as_bytes());
+        out.put_slice(tag);
         out.put_u8(0);
     });
 }

@@ -1,23 +1,115 @@
-//! Client connections: handshake, the session loop, the extended protocol, cancel.
+//! Client connections: listener, handshake, the session loop, the extended protocol, cancel.
+
+mod admin_tasks;
+mod auth;
+mod control;
+mod copy;
+mod explain;
+mod extended;
+mod handshake;
+mod listener;
+mod prepare;
+mod probe;
+mod run;
+mod session;
+mod settings;
+mod simple;
+mod statements;
+mod stream;
+mod tls;
+mod transaction;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::backend::catalog::CatalogWatch;
+use crate::backend::pool::Pools;
 use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::plan::ShardId;
+use crate::protocol::error::ServerError;
+use crate::registry::Registry;
+use prepare::{CacheKey, Prepared};
 
-/// Why serving ended, or never began.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The address is taken, not ours, or not permitted.
-    #[error("cannot listen on {address}: {reason}")]
-    Listen { address: String, reason: String },
+pub use listener::{ServeError, serve};
+
+/// Bytes of plans kept for reuse, all sessions together.
+const PLAN_CACHE_BYTES: u64 = 64 << 20;
+/// A guess at how many statements that is; only sizes the cache's tables.
+const PLAN_CACHE_ENTRIES: usize = 10_000;
+
+/// What all sessions share.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub pools: Arc<Pools>,
+    pub catalog: Arc<CatalogWatch>,
+    pub registry: Arc<Registry>,
+    pub metrics: &'static Metrics,
+    pub plans: Cache<CacheKey, Arc<Prepared>, ByBytes>,
+    pub users: auth::Users,
+    pub tls: Option<tls::ServerTls>,
+    pub shard_names: Arc<[Arc<str>]>,
+    /// Short work that outlives a statement: cancel requests.
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+    next_merge: AtomicU16,
 }
 
-/// Serves until `shutdown` is cancelled and the open transactions have had their grace.
-///
-/// # Errors
-/// What keeps it from starting.
-pub async fn serve(_config: Arc<Config>, _shutdown: CancellationToken) -> Result<(), ServeError> {
-    unimplemented!()
+impl Shared {
+    fn new(
+        config: Arc<Config>,
+        tls: Option<tls::ServerTls>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let pools = Pools::new(&config);
+        Arc::new(Self {
+            shard_names: config
+                .shards
+                .iter()
+                .map(|s| Arc::from(s.name.as_str()))
+                .collect(),
+            catalog: CatalogWatch::new(&config),
+            registry: Arc::default(),
+            metrics: crate::metrics::global(),
+            plans: Cache::with_weighter(PLAN_CACHE_ENTRIES, PLAN_CACHE_BYTES, ByBytes),
+            users: auth::Users::new(&config),
+            tasks: TaskTracker::new(),
+            next_merge: AtomicU16::new(0),
+            pools,
+            tls,
+            shutdown,
+            config,
+        })
+    }
+
+    /// Merge sessions take turns over the shards.
+    pub fn next_merge_shard(&self) -> ShardId {
+        let n = self.next_merge.fetch_add(1, Ordering::Relaxed);
+        ShardId(n % self.config.shards.len() as u16)
+    }
+
+    /// An error that says the catalog is out of date has it loaded again.
+    pub fn note_error(&self, error: &ServerError) {
+        // Undefined table, column, function; a plan that no longer fits its tables.
+        if matches!(error.sqlstate().as_str(), "42P01" | "42703" | "42883")
+            || error.message() == "cached plan must not change result type"
+        {
+            self.catalog.changed();
+        }
+    }
+}
+
+/// Weighs cached plans by the bytes they hold.
+#[derive(Clone)]
+pub struct ByBytes;
+
+impl Weighter<CacheKey, Arc<Prepared>> for ByBytes {
+    fn weight(&self, key: &CacheKey, prepared: &Arc<Prepared>) -> u64 {
+        prepared.weight() + key.sql.len() as u64
+    }
 }

@@ -7,6 +7,8 @@ use super::Statement;
 /// A statement by who deals with it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
+    /// Nothing but white space and comments.
+    Empty,
     /// SELECT, VALUES, TABLE. A data-modifying CTE does not make it another kind: see `writes`.
     Select {
         /// WITH … INSERT/UPDATE/DELETE/MERGE, or SELECT INTO.

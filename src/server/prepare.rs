@@ -1,0 +1,467 @@
+//! From a statement's text to what can be executed: parsed, described by the catalog shard, planned, and cached.
+
+use std::sync::Arc;
+
+use super::run::unsupported;
+use super::session::Session;
+use super::{Shared, control};
+use crate::backend::catalog::Loaded;
+use crate::catalog::Catalog;
+use crate::executor::{Bound, Execution, Parameters, backend_error};
+use crate::metrics::QueryKind;
+use crate::plan::{Plan, Planned, Refusal, ShardId, Targets};
+use crate::planner::{self, Facts, Request};
+use crate::protocol::error::ServerError;
+use crate::protocol::messages::ColumnDescription;
+use crate::protocol::sqlstate;
+use crate::sql::{self, Kind, Statement};
+
+/// Rounds of questions the planner may ask; each round answers all questions of the one before.
+const PROBE_ROUNDS_MAX: usize = 8;
+
+/// The shard whose OIDs clients see.
+pub const CATALOG_SHARD: ShardId = ShardId(0);
+
+/// A statement ready to be bound. Shared between sessions through the plan cache.
+#[derive(Debug)]
+pub struct Prepared {
+    pub sql: Arc<str>,
+    pub kind: Kind,
+    pub parameter_types: Vec<u32>,
+    /// Result columns in text format; `None` for statements that return no rows.
+    pub columns: Option<Arc<[ColumnDescription]>>,
+    /// Where and how it runs; `None` for what the session itself carries out.
+    pub planned: Option<Planned>,
+    /// `SELECT set_config(…)` with literal arguments.
+    pub set_config: Option<sql::SetConfig>,
+    /// It leaves something on its connection that no replay brings back (an advisory lock).
+    pub pins: bool,
+    pub catalog_version: u64,
+    /// Of the settings it was planned under, see [`Session::planning_context`].
+    pub context: u64,
+}
+
+impl Prepared {
+    /// COMMIT, ROLLBACK and ROLLBACK TO: heard in a failed block.
+    pub fn ends_block(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Commit { .. } | Kind::Rollback { .. } | Kind::RollbackTo { .. }
+        )
+    }
+
+    /// Bytes it holds, for the cache's limit; the tree of a plan is counted by the texts it was made from.
+    pub fn weight(&self) -> u64 {
+        let columns = self.columns.as_ref().map_or(0, |c| c.len() * 96);
+        (self.sql.len() * 4 + columns + self.parameter_types.len() * 4 + 512) as u64
+    }
+}
+
+/// What the plan cache is asked by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CacheKey {
+    pub sql: String,
+    pub types: Vec<u32>,
+    pub catalog_version: u64,
+    pub context: u64,
+}
+
+impl Session {
+    /// Prepares the one statement of a Parse message.
+    ///
+    /// # Errors
+    /// What PostgreSQL finds wrong with it; 42601 for several statements; 0A000 for what is refused.
+    pub async fn prepare(
+        &mut self,
+        sql: String,
+        types: &[u32],
+    ) -> Result<Arc<Prepared>, ServerError> {
+        let key = CacheKey {
+            sql,
+            types: types.to_vec(),
+            catalog_version: self.shared.catalog_version(),
+            context: self.planning_context(),
+        };
+        if let Some(prepared) = self.cached(&key) {
+            return Ok(prepared);
+        }
+        let mut statements = match sql::parse(&key.sql) {
+            Ok(statements) => statements,
+            Err(error) => return Err(self.syntax_error(&key.sql, types, &error).await),
+        };
+        if statements.len() > 1 {
+            let message = "cannot insert multiple commands into a prepared statement";
+            return Err(ServerError::new(sqlstate::SYNTAX_ERROR, message));
+        }
+        match statements.pop() {
+            None => Ok(Arc::new(self.bare(&key, Kind::Empty))),
+            Some(statement) => self.prepare_statement(&statement, key).await,
+        }
+    }
+
+    /// The cached plan of a statement, if there is one.
+    pub fn cached(&self, key: &CacheKey) -> Option<Arc<Prepared>> {
+        let found = self.shared.plans.get(key);
+        self.shared.metrics.plan_cache(found.is_some());
+        found
+    }
+
+    /// Settings that a plan or a statement's meaning may depend on, as a number.
+    pub fn planning_context(&self) -> u64 {
+        self.settings.planning_mark() ^ self.transaction.local_mark()
+    }
+
+    fn bare(&self, key: &CacheKey, kind: Kind) -> Prepared {
+        Prepared {
+            sql: key.sql.as_str().into(),
+            kind,
+            parameter_types: Vec::new(),
+            columns: None,
+            planned: None,
+            set_config: None,
+            pins: false,
+            catalog_version: key.catalog_version,
+            context: key.context,
+        }
+    }
+
+    /// PostgreSQL's own words for a syntax error, with its position; ours where it finds nothing wrong.
+    pub async fn syntax_error(
+        &mut self,
+        sql: &str,
+        types: &[u32],
+        error: &sql::ParseError,
+    ) -> ServerError {
+        let ours = ServerError::new(error.sqlstate, error.message.clone());
+        let ours = match error.position {
+            Some(position) => ours.with_position(position),
+            None => ours,
+        };
+        if error.sqlstate != sqlstate::SYNTAX_ERROR
+            || self.transaction.block == super::transaction::Block::Failed
+        {
+            return ours;
+        }
+        match self.describe_on_catalog_shard(sql, types).await {
+            Err(theirs) => theirs,
+            Ok(_) => ours,
+        }
+    }
+
+    /// Describes and plans one parsed statement.
+    pub async fn prepare_statement(
+        &mut self,
+        statement: &Statement,
+        key: CacheKey,
+    ) -> Result<Arc<Prepared>, ServerError> {
+        let mut prepared = self.bare(&key, sql::classify(statement));
+        if !runs_on_shards(&prepared.kind) {
+            prepared.planned = self.shared.is_one_shard().then(pass_through);
+            return Ok(Arc::new(prepared));
+        }
+        if self.transaction.block == super::transaction::Block::Failed {
+            // Nothing can be asked of a shard in a failed block, and PostgreSQL would not look either.
+            let message =
+                "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(ServerError::new(sqlstate::IN_FAILED_TRANSACTION, message));
+        }
+        let loaded = self.loaded()?;
+        let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
+        prepared.parameter_types = described.parameter_types;
+        prepared.columns = described.columns.map(Arc::from);
+        prepared.set_config = sql::set_config_literal(statement);
+        let functions = sql::functions_called(&statement.node);
+        prepared.pins = functions
+            .iter()
+            .any(|f| f.starts_with("pg_advisory_") || f.starts_with("pg_try_advisory_"));
+        let planned = match self.shared.is_one_shard() {
+            true => Some(pass_through()),
+            false => {
+                refuse_session_functions(&functions, prepared.set_config.is_some())?;
+                match &prepared.kind {
+                    Kind::Select { writes: false, .. } => {
+                        Some(self.plan(&prepared, &loaded.catalog).await?)
+                    }
+                    Kind::Show { .. } => Some(on_catalog_shard()),
+                    _ => None,
+                }
+            }
+        };
+        prepared.planned = planned;
+        let prepared = Arc::new(prepared);
+        if cacheable(&prepared.kind) {
+            self.shared.plans.insert(key, prepared.clone());
+        }
+        Ok(prepared)
+    }
+
+    /// The catalog, or why there is none yet.
+    pub fn loaded(&self) -> Result<Arc<Loaded>, ServerError> {
+        self.shared.catalog.loaded().ok_or_else(|| {
+            let reason = self
+                .shared
+                .catalog
+                .last_error()
+                .unwrap_or_else(|| "it is being loaded".into());
+            ServerError::new(
+                sqlstate::CANNOT_CONNECT_NOW,
+                format!("the shards' catalog is not available: {reason}"),
+            )
+        })
+    }
+
+    async fn describe_on_catalog_shard(
+        &mut self,
+        sql: &str,
+        types: &[u32],
+    ) -> Result<control::Described, ServerError> {
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        let conn = self
+            .connections
+            .get(CATALOG_SHARD)
+            .ok_or_else(no_connection)?;
+        // In the middle of a pipeline a Sync would commit what came before.
+        let sync = !conn.unsynced();
+        control::describe(conn, sql, types, sync).await
+    }
+
+    async fn plan(
+        &mut self,
+        prepared: &Prepared,
+        catalog: &Catalog,
+    ) -> Result<Planned, ServerError> {
+        let path = self.search_path(catalog);
+        let mut facts = Facts::new();
+        for _ in 0..PROBE_ROUNDS_MAX {
+            let request = Request {
+                sql: &prepared.sql,
+                parameter_types: &prepared.parameter_types,
+                search_path: &path,
+                facts: &facts,
+            };
+            match planner::plan(&request, catalog) {
+                Ok(planned) => return Ok(planned),
+                Err(probes) => {
+                    for probe in probes {
+                        let fact = self
+                            .answer(&probe, &prepared.parameter_types, catalog)
+                            .await?;
+                        facts.insert(probe, fact);
+                    }
+                }
+            }
+        }
+        Err(unsupported(
+            "the statement could not be planned",
+            "Please report it with its text.",
+        ))
+    }
+
+    /// Schemas for unqualified names, as this session has them.
+    pub fn search_path(&self, catalog: &Catalog) -> Vec<String> {
+        let user = &self.shared.config.shards[0].user;
+        match self
+            .transaction
+            .local("search_path")
+            .or_else(|| self.settings.get("search_path"))
+        {
+            Some(value) => super::settings::search_path(value, user),
+            None => catalog.search_path.clone(),
+        }
+    }
+
+    /// The execution of a prepared statement with its parameters: the client's own text where one shard has all the rows.
+    ///
+    /// # Errors
+    /// The refusal, where several shards are needed and no plan was proved exact.
+    pub fn open(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Arc<Parameters>,
+        columns: Arc<[ColumnDescription]>,
+        fetch: u32,
+        sync: bool,
+    ) -> Result<Execution, ServerError> {
+        let Some(planned) = &prepared.planned else {
+            return Err(ServerError::new(
+                sqlstate::INTERNAL_ERROR,
+                "the statement has no plan",
+            ));
+        };
+        let shards = self.shared.config.shards.len();
+        let bound = self.bound(parameters, columns, fetch, sync)?;
+        // In a block now() must be the same on every shard, so even a routed statement gets the proxy's value.
+        let rewrite_now = planned.uses_now
+            && shards > 1
+            && self.transaction.block == super::transaction::Block::Open;
+        if let Some(shard) = Execution::single_shard(&planned.route, &bound, shards)
+            && !rewrite_now
+        {
+            self.count(QueryKind::Routed);
+            return Ok(Execution::routed(shard, prepared.sql.clone(), bound));
+        }
+        match &planned.fan_out {
+            Ok(plan) => {
+                let kind = match plan {
+                    Plan::Combine { .. } => QueryKind::Combined,
+                    _ => QueryKind::PushDown,
+                };
+                self.count(kind);
+                Execution::new(plan, bound, shards)
+            }
+            Err(refusal) => {
+                self.count(QueryKind::Refused);
+                Err(refused(refusal, &prepared.sql))
+            }
+        }
+    }
+
+    /// What every execution of this session is given. `sync`: the client's Sync is next.
+    pub fn bound(
+        &mut self,
+        parameters: Arc<Parameters>,
+        columns: Arc<[ColumnDescription]>,
+        fetch: u32,
+        sync: bool,
+    ) -> Result<Bound, ServerError> {
+        let loaded = self.loaded()?;
+        let preferred = self.connections.iter_mut().map(|(shard, _)| shard).next();
+        Ok(Bound {
+            parameters,
+            columns,
+            transaction_timestamp: self.timestamp(),
+            fetch,
+            // Over several shards there are only reads, which need no common transaction up to the client's Sync. On one,
+            // a pipeline is one transaction. A portal that is read in batches must outlive this message.
+            sync: fetch == 0 && (sync || !self.shared.is_one_shard()),
+            shard_names: self.shared.shard_names.clone(),
+            memory_max: self.shared.config.merge.memory_max,
+            max_staged_bytes: self.shared.config.merge.max_staged_bytes,
+            catalog: Some(loaded.catalog.clone()),
+            preferred,
+        })
+    }
+
+    /// now() of the transaction: taken once, when it begins or a statement first asks.
+    pub fn timestamp(&mut self) -> i64 {
+        *self.transaction.timestamp.get_or_insert_with(now)
+    }
+}
+
+/// Microseconds from 2000-01-01 UTC to now.
+fn now() -> i64 {
+    const UNIX_TO_2000: i64 = 946_684_800_000_000;
+    let unix = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    unix.as_micros() as i64 - UNIX_TO_2000
+}
+
+/// The error of a refusal: 0A000, what the user may do instead, and where in the text.
+pub fn refused(refusal: &Refusal, sql: &str) -> ServerError {
+    let error = unsupported(refusal.message.clone(), &refusal.hint);
+    match refusal.location.and_then(|at| sql.get(..at)) {
+        Some(before) => error.with_position(before.chars().count() + 1),
+        None => error,
+    }
+}
+
+/// Kinds that a shard executes; the session itself carries out the others, or refuses them.
+fn runs_on_shards(kind: &Kind) -> bool {
+    use Kind as K;
+    matches!(
+        kind,
+        K::Select { .. }
+            | K::Show { .. }
+            | K::Insert
+            | K::Update
+            | K::Delete
+            | K::Merge
+            | K::Explain { .. }
+            | K::Fetch { .. }
+            | K::Execute { .. }
+    )
+}
+
+fn cacheable(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Select { .. } | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge
+    )
+}
+
+/// One shard holds everything: any statement goes there as it is.
+fn pass_through() -> Planned {
+    let fan_out = Err(Refusal {
+        message: "one shard".into(),
+        hint: String::new(),
+        location: None,
+    });
+    Planned {
+        route: Targets::Shard(CATALOG_SHARD),
+        fan_out,
+        read_only: true,
+        uses_now: false,
+    }
+}
+
+/// SHOW: every shard has the session's settings.
+fn on_catalog_shard() -> Planned {
+    Planned {
+        route: Targets::Catalog,
+        ..pass_through()
+    }
+}
+
+/// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
+fn refuse_session_functions(functions: &[String], is_set_config: bool) -> Result<(), ServerError> {
+    let refused = functions.iter().find(|f| {
+        matches!(
+            f.as_str(),
+            "nextval" | "setval" | "currval" | "lastval" | "pg_notify" | "pg_export_snapshot"
+        ) || f.starts_with("lo_")
+            || f.starts_with("dblink")
+            || (f.as_str() == "set_config" && !is_set_config)
+    });
+    match refused {
+        None => Ok(()),
+        Some(name) => Err(unsupported(
+            format!("function {name} is not supported over several shards"),
+            "Call it on a shard directly; set_config works alone, with literal arguments.",
+        )),
+    }
+}
+
+pub(super) fn no_connection() -> ServerError {
+    backend_error(crate::backend::BackendError::TimedOut {
+        shard: "catalog".into(),
+    })
+}
+
+impl Shared {
+    /// Version of the catalog in force; 0 before the first.
+    pub fn catalog_version(&self) -> u64 {
+        self.catalog.loaded().map_or(0, |l| l.catalog.version)
+    }
+
+    pub fn is_one_shard(&self) -> bool {
+        self.config.shards.len() == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_counts_its_position_in_characters() {
+        let refusal = Refusal {
+            message: "m".into(),
+            hint: "h".into(),
+            location: Some(3),
+        };
+        let error = refused(&refusal, "aäb");
+        assert_eq!(error.field(b'P').as_deref(), Some("3"));
+        assert_eq!(error.sqlstate(), "0A000");
+    }
+}

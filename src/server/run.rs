@@ -1,0 +1,397 @@
+//! Takes connections for a statement, runs its execution, and streams what comes out to the client.
+//!
+//! One task does it all: it polls the shards, the client's socket in both directions and the cancel signal, so a slow
+//! client slows its shards, and a client that hangs up stops them.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::session::{Ended, Session};
+use super::statements::MARK_UNKNOWN;
+use super::stream::Client;
+use super::transaction::Block;
+use crate::executor::{Execution, Item, backend_error};
+use crate::plan::ShardId;
+use crate::protocol::error::ServerError;
+use crate::protocol::messages;
+use crate::protocol::sqlstate;
+
+/// A reply is written once it has grown to this, or ends.
+const FLUSH_BYTES: usize = 64 << 10;
+/// Rows wait in the shards' sockets while more than this is unwritten.
+const STOP_BYTES: usize = 256 << 10;
+/// While shards pause, rows go out from this size on: about where PostgreSQL itself would have written (8 kB).
+const TRICKLE_BYTES: usize = 8 << 10;
+/// Pipelined messages read ahead while a statement runs.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+/// How long shards may take to stop after a cancel before their connections are closed.
+const RECOVER_TIME: Duration = Duration::from_secs(5);
+
+/// How a run of an execution stopped.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All rows are out; `tag` is the shard's own where one shard answered, else rows are counted.
+    Complete { rows: u64, tag: Option<Bytes> },
+    /// The row limit was reached; the portal may go on.
+    Suspended,
+    /// The statement was empty.
+    Empty,
+    /// COPY FROM STDIN: the client's data is awaited.
+    CopyIn,
+}
+
+impl Session {
+    /// Takes connections to the shards the session does not hold yet and appends what brings them into its settings and
+    /// transaction. The replies are still owed: an execution reads past them, so a statement needs no round trip for it.
+    ///
+    /// # Errors
+    /// 53300 when none becomes free in time; what connecting says.
+    async fn join(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
+        let missing: Vec<ShardId> = shards
+            .iter()
+            .copied()
+            .filter(|s| !self.connections.holds(*s))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.refuse_serializable(missing.len())?;
+        let deadline = Instant::now() + self.shared.config.pool.queue_timeout;
+        let leases = self
+            .shared
+            .pools
+            .acquire(&missing, deadline)
+            .await
+            .map_err(backend_error)?;
+        let mark = self.settings.mark();
+        let joining = self.transaction.join();
+        for (shard, mut lease) in missing.iter().zip(leases) {
+            if lease.settings_mark() != mark {
+                lease.query(&self.settings.replay());
+                lease.set_settings_mark(mark);
+            }
+            joining.iter().chain(begin).for_each(|sql| lease.query(sql));
+            self.connections.put(*shard, lease);
+        }
+        Ok(())
+    }
+
+    /// As `join`, and waits until the connections are ready.
+    ///
+    /// # Errors
+    /// As `join`; what replaying says. A connection on which it failed is not lent again.
+    pub async fn join_and_wait(&mut self, shards: &[ShardId]) -> Result<(), ServerError> {
+        self.join(shards, &[]).await?;
+        let names = self.shared.shard_names.clone();
+        let waiting = self
+            .connections
+            .iter_mut()
+            .filter(|(shard, conn)| shards.contains(shard) && conn.outstanding() > 0);
+        let work = waiting.map(|(shard, conn)| {
+            let name = &names[shard.0 as usize];
+            async move {
+                let done = super::control::settle(conn).await;
+                if done.is_err() {
+                    conn.poison();
+                }
+                done.map_err(|e| e.on_shard(name))
+            }
+        });
+        futures_util::future::join_all(work)
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    /// Serializability is a promise of one server.
+    fn refuse_serializable(&mut self, joining: usize) -> Result<(), ServerError> {
+        let held = self.connections.iter_mut().count();
+        let default = self
+            .settings
+            .get("default_transaction_isolation")
+            .is_some_and(|v| v.eq_ignore_ascii_case("serializable"));
+        if (self.transaction.is_serializable() || default) && held + joining > 1 {
+            let hint = "Use REPEATABLE READ, or statements for one shard.";
+            return Err(unsupported(
+                "SERIALIZABLE transactions over several shards are not supported",
+                hint,
+            ));
+        }
+        Ok(())
+    }
+
+    /// A merge session in this session's settings; outside of its transaction.
+    async fn join_merge(&mut self) -> Result<(), ServerError> {
+        let deadline = Instant::now() + self.shared.config.pool.queue_timeout;
+        let shard = self.shared.next_merge_shard();
+        let lease = self
+            .shared
+            .pools
+            .acquire_merge(shard, deadline)
+            .await
+            .map_err(backend_error)?;
+        self.connections.put_merge(lease);
+        let (mark, replay) = (self.settings.mark(), self.settings.replay());
+        if let Some(conn) = self.connections.merge()
+            && conn.settings_mark() != mark
+        {
+            conn.set_settings_mark(mark);
+            conn.query(&replay);
+        }
+        Ok(())
+    }
+
+    /// Takes the connections an execution needs and sends its first messages.
+    pub async fn start(&mut self, execution: &mut Execution) -> Result<(), ServerError> {
+        let shards = execution.shards().to_vec();
+        let begin = self.snapshot_begin(execution)?;
+        self.join(&shards, &begin).await?;
+        if execution.needs_merge() {
+            self.join_merge().await?;
+        }
+        execution.start(&mut self.connections)
+    }
+
+    /// Several steps that read one shard must see one snapshot: outside of a block they get a transaction of their own.
+    fn snapshot_begin(&mut self, execution: &Execution) -> Result<Vec<String>, ServerError> {
+        if !execution.needs_snapshot() {
+            return Ok(Vec::new());
+        }
+        if self.transaction.block == Block::Idle && !self.pinned {
+            self.snapshot = true;
+            return Ok(vec![
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".into(),
+            ]);
+        }
+        if self.transaction.keeps_snapshot() {
+            return Ok(Vec::new());
+        }
+        let hint = "Begin the transaction with ISOLATION LEVEL REPEATABLE READ, or run the statement outside of it.";
+        Err(unsupported(
+            "the statement reads a shard in several steps, which READ COMMITTED gives several snapshots",
+            hint,
+        ))
+    }
+
+    /// Ends the transaction that `snapshot_begin` began.
+    ///
+    /// # Errors
+    /// A lost shard.
+    pub async fn end_snapshot(&mut self) -> Result<(), ServerError> {
+        if !std::mem::take(&mut self.snapshot) {
+            return Ok(());
+        }
+        let commit = ["COMMIT".to_owned()];
+        let work = self
+            .connections
+            .iter_mut()
+            .filter(|(_, conn)| conn.status() != b'I')
+            .map(|(_, conn)| conn);
+        let done =
+            futures_util::future::join_all(work.map(|conn| super::control::command(conn, &commit)))
+                .await;
+        done.into_iter().map(|d| d.map(|_| ())).collect()
+    }
+
+    /// Runs an execution to its end and counts its rows.
+    ///
+    /// # Errors
+    /// As `stream`.
+    pub async fn discard(&mut self, execution: &mut Execution) -> Result<u64, Ended> {
+        let mut rows = 0;
+        let result = poll_fn(|cx| {
+            loop {
+                match execution.poll_next(&mut self.connections, cx) {
+                    Poll::Ready(Ok(Item::Rows(run))) => rows += u64::from(run.rows),
+                    Poll::Ready(Ok(Item::Complete { .. } | Item::Empty | Item::Suspended)) => {
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        match result {
+            Ok(()) => Ok(rows),
+            Err(error) => {
+                self.forget_marks();
+                self.recover().await;
+                Err(Ended::Statement(error))
+            }
+        }
+    }
+
+    /// After an error nobody knows whether a replay of settings was what failed: they are replayed before anybody else's use.
+    fn forget_marks(&mut self) {
+        self.connections
+            .iter_mut()
+            .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
+        if let Some(conn) = self.connections.merge() {
+            conn.set_settings_mark(MARK_UNKNOWN);
+        }
+    }
+
+    /// Streams an execution to the client, at most `max_rows` rows (0: all).
+    ///
+    /// # Errors
+    /// `Ended::Statement` when it failed: the shards have been stopped and the connections are usable or closed.
+    /// `Ended::Session` when the client is gone.
+    pub async fn stream(
+        &mut self,
+        execution: &mut Execution,
+        max_rows: u64,
+    ) -> Result<Outcome, Ended> {
+        execution.set_row_budget((max_rows > 0).then_some(max_rows));
+        let entry = self.registration.entry.clone();
+        let mut cancelled = pin!(entry.cancel.notified());
+        let mut listening = true;
+        let mut rows = 0;
+        let result = poll_fn(|cx| {
+            if listening && cancelled.as_mut().poll(cx).is_ready() {
+                listening = false;
+                self.cancel_shards();
+            }
+            self.poll_stream(execution, &mut rows, cx)
+        })
+        .await;
+        match result {
+            Ok(outcome) => {
+                self.shared.metrics.rows_to_clients.inc_by(rows);
+                Ok(outcome)
+            }
+            Err(ended) => {
+                self.forget_marks();
+                self.recover().await;
+                Err(ended)
+            }
+        }
+    }
+
+    fn poll_stream(
+        &mut self,
+        execution: &mut Execution,
+        rows: &mut u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Outcome, Ended>> {
+        loop {
+            if self.client.pending_bytes() >= FLUSH_BYTES {
+                match self.client.poll_flush(cx) {
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Session)),
+                    Poll::Pending if self.client.pending_bytes() >= STOP_BYTES => {
+                        return self.watch_client(cx);
+                    }
+                    _ => {}
+                }
+            }
+            let item = match execution.poll_next(&mut self.connections, cx) {
+                Poll::Ready(Ok(item)) => item,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Statement(error))),
+                Poll::Pending => return self.pause(cx),
+            };
+            match item {
+                Item::Rows(run) => {
+                    *rows += u64::from(run.rows);
+                    self.client.push(run.frames);
+                }
+                Item::Suspended => return Poll::Ready(Ok(Outcome::Suspended)),
+                Item::Forward(frame) => self.forward(frame),
+                Item::CopyIn(frame) => {
+                    self.client.push(frame);
+                    return Poll::Ready(Ok(Outcome::CopyIn));
+                }
+                Item::Complete { tag } => {
+                    return Poll::Ready(Ok(Outcome::Complete { rows: *rows, tag }));
+                }
+                Item::Empty => return Poll::Ready(Ok(Outcome::Empty)),
+            }
+        }
+    }
+
+    /// Nothing to do but wait for a shard, the client or a cancel.
+    fn pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, Ended>> {
+        if self.client.pending_bytes() >= TRICKLE_BYTES
+            && let Poll::Ready(Err(_)) = self.client.poll_flush(cx)
+        {
+            return Poll::Ready(Err(Ended::Session));
+        }
+        self.watch_client(cx)
+    }
+
+    /// Notices that the client hung up, and reads ahead a little of what it pipelines.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, Ended>> {
+        while self.client.buffered_bytes() < READ_AHEAD_BYTES {
+            match self.client.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => return Poll::Ready(Err(Ended::Session)),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Sends a message of a shard on to the client; a ParameterStatus only when it tells something new.
+    pub fn forward(&mut self, frame: Bytes) {
+        if frame.first() == Some(&b'S') {
+            let mut reader = messages::Reader(&frame[5..]);
+            if let (Some(name), Some(value)) = (reader.cstr(), reader.cstr()) {
+                let (name, value) = (
+                    String::from_utf8_lossy(name).into_owned(),
+                    String::from_utf8_lossy(value),
+                );
+                self.report(&name, &value);
+            }
+            return;
+        }
+        self.client.push(frame);
+    }
+
+    /// Asks every shard a statement runs on to stop; each answers on its own connection.
+    fn cancel_shards(&mut self) {
+        self.shared.metrics.cancels.inc();
+        for handle in self
+            .connections
+            .iter_mut()
+            .map(|(_, conn)| conn.cancel_handle())
+            .collect::<Vec<_>>()
+        {
+            let pools = self.shared.pools.clone();
+            self.shared.tasks.spawn(async move {
+                if let Err(error) = pools.cancel(&handle).await {
+                    tracing::warn!(%error, "cancel did not reach a shard");
+                }
+            });
+        }
+    }
+
+    /// Stops whatever still runs and brings the connections in step, or closes them.
+    pub async fn recover(&mut self) {
+        let deadline = Instant::now() + RECOVER_TIME;
+        let pools = self.shared.pools.clone();
+        self.connections.recover(&pools, deadline).await;
+    }
+}
+
+/// Queues an error for the client.
+pub fn send_error(client: &mut Client, error: &ServerError) {
+    error.encode(b'E', client.out());
+}
+
+/// "SELECT n" for rows that several shards gave.
+pub fn select_tag(rows: u64, out: &mut BytesMut) {
+    let mut buffer = itoa::Buffer::new();
+    let mut tag = String::with_capacity(28);
+    tag.push_str("SELECT ");
+    tag.push_str(buffer.format(rows));
+    messages::command_complete(&tag, out);
+}
+
+/// The error for statements that pgbraid cannot run exactly.
+pub fn unsupported(message: impl Into<String>, hint: &str) -> ServerError {
+    ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint)
+}

@@ -1,0 +1,232 @@
+//! THE loop: one task a client, one message after the other, until the client leaves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::extended::Portal;
+use super::prepare::Prepared;
+use super::run::send_error;
+use super::settings::Settings;
+use super::stream::{Client, Message, ReadError};
+use super::transaction::{Block, Transaction};
+use crate::backend::connections::Connections;
+use crate::metrics::QueryKind;
+use crate::protocol::error::ServerError;
+use crate::protocol::messages;
+use crate::protocol::sqlstate;
+use crate::registry::Registration;
+
+/// Why work on a message stopped early.
+#[derive(Debug)]
+pub enum Ended {
+    /// The statement failed; the session goes on.
+    Statement(ServerError),
+    /// The client is gone, or may not stay.
+    Session,
+}
+
+impl From<ServerError> for Ended {
+    fn from(error: ServerError) -> Self {
+        Self::Statement(error)
+    }
+}
+
+/// A logged-in client and all that belongs to it.
+pub struct Session {
+    pub shared: Arc<Shared>,
+    pub client: Client,
+    pub registration: Registration,
+    /// Settings of the startup packet: what RESET goes back to.
+    pub startup: Settings,
+    /// Settings in force.
+    pub settings: Settings,
+    /// ParameterStatus values as the client knows them.
+    pub reported: HashMap<String, String>,
+    pub transaction: Transaction,
+    pub connections: Connections,
+    /// The session has state on its connections that cannot be replayed: it keeps them until it ends.
+    pub pinned: bool,
+    pub statements: HashMap<String, Arc<Prepared>>,
+    pub portals: HashMap<String, Portal>,
+    /// An extended-protocol message failed: everything up to Sync is ignored.
+    pub skipping: bool,
+    /// The running statement's steps share a transaction of our own on the shards.
+    pub snapshot: bool,
+    /// How the statement in hand is answered, and since when.
+    pub running: Option<(QueryKind, Instant)>,
+    /// Bytes already counted in the metrics.
+    pub counted_bytes: u64,
+}
+
+impl Session {
+    /// Serves the client until it leaves, the connection breaks, or the process shuts down.
+    pub async fn run(mut self) {
+        let entry = self.registration.entry.clone();
+        loop {
+            let idle = self.transaction.block == Block::Idle;
+            let message = tokio::select! {
+                biased;
+                () = self.shared.shutdown.cancelled(), if idle => {
+                    self.fatal(&ServerError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")).await;
+                    break;
+                }
+                () = entry.shutdown.notified() => {
+                    self.fatal(&ServerError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")).await;
+                    break;
+                }
+                message = self.client.message() => message,
+            };
+            let handled = match message {
+                Ok(message) => self.dispatch(message).await,
+                Err(ReadError::Frame(error)) => {
+                    self.fatal(&ServerError::fatal(
+                        sqlstate::PROTOCOL_VIOLATION,
+                        error.to_string(),
+                    ))
+                    .await;
+                    break;
+                }
+                Err(_) => break,
+            };
+            if handled.is_err() {
+                break;
+            }
+        }
+        self.leave().await;
+    }
+
+    async fn dispatch(&mut self, message: Message) -> Result<(), Ended> {
+        if self.skipping && !matches!(message.tag, b'S' | b'X') {
+            return Ok(());
+        }
+        let outcome = match message.tag {
+            b'Q' => return self.simple_query(&message.body).await,
+            b'S' => return self.sync().await,
+            b'P' => self.parse(&message.body).await,
+            b'B' => self.bind(message.body).await,
+            b'D' => self.describe(&message.body).await,
+            b'E' => self.execute(&message.body).await,
+            b'C' => self.close(&message.body).await,
+            b'H' => return self.client.flush().await.map_err(|_| Ended::Session),
+            b'F' => return self.function_call().await,
+            // COPY messages that arrive after the COPY failed are dropped, as PostgreSQL does.
+            b'd' | b'c' | b'f' => Ok(()),
+            b'X' => Err(Ended::Session),
+            tag => {
+                let error = ServerError::fatal(
+                    sqlstate::PROTOCOL_VIOLATION,
+                    format!("invalid frontend message type {tag}"),
+                );
+                self.fatal(&error).await;
+                Err(Ended::Session)
+            }
+        };
+        match outcome {
+            Err(Ended::Statement(error)) => {
+                self.fail(&error);
+                self.skipping = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Queues a statement's error and notes what it does to the transaction.
+    pub fn fail(&mut self, error: &ServerError) {
+        self.shared.metrics.error(&error.sqlstate());
+        if self.transaction.block == Block::Open {
+            self.transaction.block = Block::Failed;
+        }
+        self.shared.note_error(error);
+        send_error(&mut self.client, error);
+    }
+
+    async fn sync(&mut self) -> Result<(), Ended> {
+        self.skipping = false;
+        self.settle().await
+    }
+
+    /// Notes how a statement is answered.
+    pub fn count(&mut self, kind: QueryKind) {
+        self.shared.metrics.query(kind);
+        self.running = Some((kind, Instant::now()));
+    }
+
+    /// Ends a simple query or a pipeline: implicit transactions end, connections go back, ReadyForQuery goes out.
+    pub async fn settle(&mut self) -> Result<(), Ended> {
+        if self.transaction.block == Block::Idle {
+            self.portals.clear();
+        }
+        if let Err(error) = self.end_pipeline().await {
+            self.fail(&error);
+            self.recover().await;
+        }
+        if self.transaction.block == Block::Idle {
+            self.transaction.timestamp = None;
+            if !self.pinned {
+                self.connections.release();
+            }
+        }
+        let sent = self.client.sent_bytes;
+        self.shared
+            .metrics
+            .bytes_to_clients
+            .inc_by(sent - self.counted_bytes);
+        self.counted_bytes = sent;
+        messages::ready_for_query(self.transaction.block.status(), self.client.out());
+        // Reading the next message flushes; a message that is already here is answered in the same write.
+        Ok(())
+    }
+
+    /// Sends the Sync that is still owed on each connection, and waits for the replies.
+    async fn end_pipeline(&mut self) -> Result<(), ServerError> {
+        let mut owed: Vec<_> = self
+            .connections
+            .iter_mut()
+            .map(|(_, conn)| conn)
+            .filter(|c| c.unsynced())
+            .collect();
+        owed.iter_mut().for_each(|conn| conn.sync());
+        let done =
+            futures_util::future::join_all(owed.into_iter().map(super::control::drain)).await;
+        done.into_iter().collect()
+    }
+
+    async fn function_call(&mut self) -> Result<(), Ended> {
+        let error = super::run::unsupported(
+            "the function call message is not supported",
+            "Use SELECT function(…).",
+        );
+        self.fail(&error);
+        self.settle().await
+    }
+
+    /// Tells the client a parameter's value if that is news.
+    pub fn report(&mut self, name: &str, value: &str) {
+        if self.reported.get(name).is_none_or(|known| known != value) {
+            self.reported.insert(name.to_owned(), value.to_owned());
+            messages::parameter_status(name, value, self.client.out());
+        }
+    }
+
+    /// Sends a FATAL error; the caller ends the session.
+    pub async fn fatal(&mut self, error: &ServerError) {
+        send_error(&mut self.client, error);
+        // The client may be gone already: there is nobody left to tell.
+        let _ = self.client.flush().await;
+    }
+
+    /// Rolls back what is open and gives the connections back or closes them.
+    async fn leave(&mut self) {
+        self.recover().await;
+        if self.pinned || self.transaction.block != Block::Idle {
+            // Closing a connection rolls back and drops what the session left on it.
+            self.connections
+                .iter_mut()
+                .for_each(|(_, conn)| conn.poison());
+        }
+        self.connections.release();
+    }
+}

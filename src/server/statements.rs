@@ -1,0 +1,483 @@
+//! Statements the session carries out itself: transactions, settings, and what belongs to a session.
+
+use super::control;
+use super::prepare::{CATALOG_SHARD, Prepared};
+use super::run::unsupported;
+use super::session::{Ended, Session};
+use super::settings::{self, Settings};
+use super::transaction::{Block, quote_identifier};
+use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
+use crate::sql::Kind;
+
+/// A mark no session has: the connection's settings are replayed before anybody uses it again.
+pub const MARK_UNKNOWN: u64 = u64::MAX;
+
+impl Session {
+    /// Carries a statement out if it is one of the session's own and returns its tag ("" for an empty statement); `None` for
+    /// those that shards execute.
+    ///
+    /// # Errors
+    /// 0A000 for what cannot be done over several shards.
+    pub async fn control_statement(
+        &mut self,
+        prepared: &Prepared,
+    ) -> Result<Option<String>, Ended> {
+        let sql = &*prepared.sql;
+        let tag = match &prepared.kind {
+            Kind::Empty => String::new(),
+            Kind::Begin { .. } => self.begin(sql),
+            Kind::Commit { chain } => self.end_block(sql, true, *chain).await?,
+            Kind::Rollback { chain } => self.end_block(sql, false, *chain).await?,
+            Kind::Savepoint { name } => self.savepoint(sql, name).await?,
+            Kind::Release { name } => self.release_savepoint(sql, name).await?,
+            Kind::RollbackTo { name } => self.rollback_to(sql, name).await?,
+            Kind::Set { name, local, .. } => self.set(sql, name, *local).await?,
+            Kind::Reset { name: Some(name) } => self.reset(sql, name).await?,
+            Kind::Reset { name: None } => self.reset_all(sql, "RESET").await?,
+            Kind::SetTransaction { .. } => self.set_transaction(sql).await?,
+            Kind::SetSessionCharacteristics { options } => {
+                let values = [
+                    ("default_transaction_isolation", options.isolation.clone()),
+                    (
+                        "default_transaction_read_only",
+                        options.read_only.map(|b| b.to_string()),
+                    ),
+                    (
+                        "default_transaction_deferrable",
+                        options.deferrable.map(|b| b.to_string()),
+                    ),
+                ];
+                for (name, value) in values.into_iter().filter_map(|(n, v)| v.map(|v| (n, v))) {
+                    self.apply(&settings::set_config(name, &value, false), name, false)
+                        .await?;
+                }
+                "SET".into()
+            }
+            Kind::Deallocate { name } => return self.deallocate(name.as_deref()).map(Some),
+            Kind::Discard { all: true } => self.discard_all(sql).await?,
+            Kind::Select { writes: false, .. } | Kind::Show { .. } | Kind::Explain { .. } => {
+                return Ok(None);
+            }
+            _ if self.shared.is_one_shard() => return Ok(None),
+            other => return Err(refuse(other).into()),
+        };
+        Ok(Some(tag))
+    }
+
+    fn begin(&mut self, sql: &str) -> String {
+        match self.transaction.block {
+            Block::Idle => {
+                self.transaction.open(sql, &self.settings);
+                self.timestamp();
+            }
+            _ => self.warn(
+                sqlstate::ACTIVE_TRANSACTION,
+                "there is already a transaction in progress",
+            ),
+        }
+        "BEGIN".into()
+    }
+
+    fn warn(&mut self, sqlstate: &str, message: &str) {
+        let notice = ServerError::new(sqlstate, message)
+            .with(b'S', "WARNING")
+            .with(b'V', "WARNING");
+        notice.encode(b'N', self.client.out());
+    }
+
+    /// COMMIT or ROLLBACK, on every shard that joined.
+    async fn end_block(
+        &mut self,
+        sql: &str,
+        commit: bool,
+        chain: bool,
+    ) -> Result<String, ServerError> {
+        if self.transaction.block == Block::Idle {
+            if chain {
+                let name = if commit { "COMMIT" } else { "ROLLBACK" };
+                let message = format!("{name} AND CHAIN can only be used in transaction blocks");
+                return Err(ServerError::new(sqlstate::NO_ACTIVE_TRANSACTION, message));
+            }
+            self.warn(
+                sqlstate::NO_ACTIVE_TRANSACTION,
+                "there is no transaction in progress",
+            );
+            return Ok(if commit { "COMMIT" } else { "ROLLBACK" }.into());
+        }
+        self.drop_portals();
+        let committed = commit && self.transaction.block == Block::Open;
+        // After a failure on one shard the others must not commit.
+        let text = match (committed, chain) {
+            (true, _) => sql,
+            (false, true) => "ROLLBACK AND CHAIN",
+            (false, false) => "ROLLBACK",
+        };
+        let begin = self.transaction.begin_texts();
+        let result = self.broadcast(text).await;
+        let before = self.transaction.close(committed && result.is_ok());
+        if let Some(settings) = before {
+            self.restore(settings);
+        }
+        if chain && result.is_ok() {
+            self.transaction.open_chained(begin, &self.settings);
+        }
+        result?;
+        Ok(if committed { "COMMIT" } else { "ROLLBACK" }.into())
+    }
+
+    /// Goes back to earlier settings. Connections do not know which of theirs a rollback undid, so all are replayed.
+    fn restore(&mut self, settings: Settings) {
+        if self.settings != settings {
+            self.settings = settings;
+            self.connections
+                .iter_mut()
+                .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
+        }
+    }
+
+    fn drop_portals(&mut self) {
+        for (_, portal) in std::mem::take(&mut self.portals) {
+            portal.abandon(&mut self.connections);
+        }
+    }
+
+    /// Runs a statement on every connection the session holds.
+    async fn broadcast(&mut self, sql: &str) -> Result<(), ServerError> {
+        let text = [sql.to_owned()];
+        let names = self.shared.shard_names.clone();
+        let work = self.connections.iter_mut().map(|(shard, conn)| {
+            let text = &text;
+            async move {
+                // Replies of what ran before (a Sync that is still owed) come first.
+                if conn.unsynced() {
+                    conn.sync();
+                }
+                (shard, control::command(conn, text).await)
+            }
+        });
+        let replies = futures_util::future::join_all(work).await;
+        let mut failure = None;
+        for (shard, reply) in replies {
+            match reply {
+                Ok((frames, _)) => frames.into_iter().for_each(|f| self.forward(f)),
+                Err(error) => failure = failure.or(Some(error.on_shard(&names[shard.0 as usize]))),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn needs_block(&self, what: &str) -> Result<(), ServerError> {
+        match self.transaction.block {
+            Block::Idle => {
+                let message = format!("{what} can only be used in transaction blocks");
+                Err(ServerError::new(sqlstate::NO_ACTIVE_TRANSACTION, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn savepoint(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
+        self.needs_block("SAVEPOINT")?;
+        self.broadcast(sql).await?;
+        self.transaction.savepoint(name, &self.settings);
+        Ok("SAVEPOINT".into())
+    }
+
+    async fn release_savepoint(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
+        self.needs_block("RELEASE SAVEPOINT")?;
+        if !self.transaction.release(name) {
+            return Err(no_savepoint(name));
+        }
+        self.broadcast(sql).await?;
+        Ok("RELEASE".into())
+    }
+
+    async fn rollback_to(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
+        self.needs_block("ROLLBACK TO SAVEPOINT")?;
+        let Some(settings) = self.transaction.rollback_to(name) else {
+            return Err(no_savepoint(name));
+        };
+        self.broadcast(sql).await?;
+        self.restore(settings);
+        Ok("ROLLBACK".into())
+    }
+
+    /// SET, run on every held connection (or the catalog shard's), then kept as the value PostgreSQL made of it.
+    async fn set(&mut self, sql: &str, name: &str, local: bool) -> Result<String, ServerError> {
+        self.refuse_identity(name)?;
+        self.apply(sql, name, local).await?;
+        Ok("SET".into())
+    }
+
+    /// The role decides what a session may see; no replay of it can be made safe on a shared connection.
+    fn refuse_identity(&mut self, name: &str) -> Result<(), ServerError> {
+        if !matches!(
+            name.to_ascii_lowercase().as_str(),
+            "role" | "session_authorization"
+        ) {
+            return Ok(());
+        }
+        if self.shared.is_one_shard() {
+            self.pinned = true;
+            return Ok(());
+        }
+        Err(unsupported(
+            format!("SET {name} is not supported over several shards"),
+            "Log in as the role you need.",
+        ))
+    }
+
+    async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
+        if local && self.transaction.block == Block::Idle {
+            self.warn(
+                sqlstate::NO_ACTIVE_TRANSACTION,
+                "SET LOCAL can only be used in transaction blocks",
+            );
+            return Ok(());
+        }
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
+        let before = conn.settings_mark();
+        conn.set_settings_mark(MARK_UNKNOWN);
+        let (frames, _) = control::command(conn, &[sql.to_owned()]).await?;
+        let shown = format!(
+            "SELECT pg_catalog.current_setting({})",
+            settings::quote(name)
+        );
+        let value = control::ask(conn, &shown, &[])
+            .await?
+            .into_iter()
+            .flatten()
+            .flatten()
+            .next()
+            .unwrap_or_default();
+        if let Err(error) = settings::check(name, &value) {
+            // Undo what the shard has already accepted.
+            let old = self.settings.get(name).map(str::to_owned);
+            let undo = old.map_or(format!("RESET {}", quote_identifier(name)), |v| {
+                settings::set_config(name, &v, false)
+            });
+            control::command(conn, &[undo]).await?;
+            conn.set_settings_mark(before);
+            return Err(error);
+        }
+        frames.into_iter().for_each(|f| self.forward(f));
+        match local {
+            true => self.transaction.add_local(name, &value),
+            false => self.settings.set(name, value.clone()),
+        }
+        self.spread(&settings::set_config(name, &value, local))
+            .await
+    }
+
+    /// Brings the other held connections to what the catalog shard's has just been given.
+    async fn spread(&mut self, sql: &str) -> Result<(), ServerError> {
+        let text = [sql.to_owned()];
+        let mark = self.settings.mark();
+        let work = self.connections.iter_mut().map(|(shard, conn)| {
+            let text = &text;
+            async move {
+                let done = match shard {
+                    CATALOG_SHARD => Ok(()),
+                    _ => control::command(conn, text).await.map(|_| ()),
+                };
+                conn.set_settings_mark(if done.is_ok() { mark } else { MARK_UNKNOWN });
+                done
+            }
+        });
+        futures_util::future::join_all(work)
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    async fn reset(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
+        if matches!(
+            name.to_ascii_lowercase().as_str(),
+            "role" | "session_authorization"
+        ) {
+            self.refuse_identity(name)?;
+        }
+        match self.startup.get(name).map(str::to_owned) {
+            Some(value) => {
+                self.apply(&settings::set_config(name, &value, false), name, false)
+                    .await?
+            }
+            None => {
+                self.apply(sql, name, false).await?;
+                if self.transaction.block == Block::Idle {
+                    // Back at the default: nothing to replay.
+                    self.settings.remove(name);
+                    let mark = self.settings.mark();
+                    self.connections
+                        .iter_mut()
+                        .for_each(|(_, conn)| conn.set_settings_mark(mark));
+                }
+            }
+        }
+        Ok("RESET".into())
+    }
+
+    async fn reset_all(&mut self, sql: &str, tag: &str) -> Result<String, ServerError> {
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        self.settings = self.startup.clone();
+        let replay: Vec<String> = self
+            .startup
+            .iter()
+            .map(|(n, v)| settings::set_config(n, v, false))
+            .collect();
+        self.connections
+            .iter_mut()
+            .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
+        self.broadcast(sql).await?;
+        if !replay.is_empty() {
+            self.broadcast(&replay.join("; ")).await?;
+        }
+        let mark = self.settings.mark();
+        self.connections
+            .iter_mut()
+            .for_each(|(_, conn)| conn.set_settings_mark(mark));
+        Ok(tag.into())
+    }
+
+    async fn set_transaction(&mut self, sql: &str) -> Result<String, ServerError> {
+        if self.transaction.block == Block::Idle {
+            self.warn(
+                sqlstate::NO_ACTIVE_TRANSACTION,
+                "SET TRANSACTION can only be used in transaction blocks",
+            );
+            return Ok("SET".into());
+        }
+        self.broadcast(sql).await?;
+        self.transaction.add_characteristics(sql);
+        Ok("SET".into())
+    }
+
+    fn deallocate(&mut self, name: Option<&str>) -> Result<String, Ended> {
+        match name {
+            None => {
+                self.statements.retain(|n, _| n.is_empty());
+                Ok("DEALLOCATE ALL".into())
+            }
+            Some(name) => match self.statements.remove(name) {
+                Some(_) => Ok("DEALLOCATE".into()),
+                None => {
+                    let message = format!("prepared statement \"{name}\" does not exist");
+                    Err(ServerError::new(sqlstate::INVALID_STATEMENT_NAME, message).into())
+                }
+            },
+        }
+    }
+
+    async fn discard_all(&mut self, sql: &str) -> Result<String, ServerError> {
+        if self.transaction.block != Block::Idle {
+            return Err(ServerError::new(
+                "25001",
+                "DISCARD ALL cannot run inside a transaction block",
+            ));
+        }
+        self.statements.clear();
+        self.drop_portals();
+        match self.pinned {
+            // The shard must forget too what only it knows.
+            true => self.reset_all(sql, "DISCARD ALL").await,
+            false => self.reset_all("RESET ALL", "DISCARD ALL").await,
+        }
+    }
+
+    /// What a finished statement changes in the session.
+    pub async fn after_statement(&mut self, prepared: &Prepared) -> Result<(), Ended> {
+        self.pinned |=
+            prepared.pins || self.shared.is_one_shard() && pins_one_shard(&prepared.kind);
+        if matches!(prepared.kind, Kind::Ddl) {
+            self.shared.catalog.changed();
+        }
+        self.end_snapshot().await?;
+        Ok(())
+    }
+
+    /// `SELECT set_config(…)` is a SET: every shard must hear it. Called before the statement itself runs.
+    pub async fn before_statement(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
+        match &prepared.set_config {
+            Some(set) => {
+                self.refuse_identity(&set.name)?;
+                self.apply(
+                    &settings::set_config(&set.name, &set.value, set.is_local),
+                    &set.name,
+                    set.is_local,
+                )
+                .await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// On one shard: kinds after which the connection is the session's own.
+fn pins_one_shard(kind: &Kind) -> bool {
+    use Kind as K;
+    !matches!(
+        kind,
+        K::Select { .. }
+            | K::Show { .. }
+            | K::Explain { .. }
+            | K::Insert
+            | K::Update
+            | K::Delete
+            | K::Merge
+            | K::CopyIn
+            | K::CopyOut { .. }
+            | K::Notify
+            | K::Fetch { .. }
+    )
+}
+
+fn refuse(kind: &Kind) -> ServerError {
+    let (what, hint) = match kind {
+        Kind::Select { .. }
+        | Kind::Insert
+        | Kind::Update
+        | Kind::Delete
+        | Kind::Merge
+        | Kind::CopyIn => (
+            "writing over several shards",
+            "Write to the shards directly for now.",
+        ),
+        Kind::CopyOut { .. } => ("COPY TO over several shards", "Use a SELECT."),
+        Kind::DeclareCursor { .. } | Kind::Fetch { .. } | Kind::CloseCursor { .. } => (
+            "SQL cursors over several shards",
+            "Use a row limit of the extended protocol, or LIMIT and OFFSET.",
+        ),
+        Kind::Listen | Kind::Unlisten | Kind::Notify => (
+            "LISTEN and NOTIFY over several shards",
+            "Connect to one shard for it.",
+        ),
+        Kind::Prepare { .. } | Kind::Execute { .. } => (
+            "PREPARE and EXECUTE in SQL over several shards",
+            "Prepare statements with the protocol, as drivers do.",
+        ),
+        Kind::Lock => ("LOCK over several shards", "Lock on the shards directly."),
+        Kind::TwoPhase => ("two-phase commit over several shards", "Use COMMIT."),
+        Kind::Ddl => (
+            "changing the schema over several shards",
+            "Run it on every shard directly.",
+        ),
+        _ => (
+            "this statement over several shards",
+            "Run it on a shard directly.",
+        ),
+    };
+    unsupported(format!("{what} is not supported"), hint)
+}
+
+fn no_savepoint(name: &str) -> ServerError {
+    ServerError::new("3B001", format!("savepoint \"{name}\" does not exist"))
+}
+
+fn gone() -> ServerError {
+    ServerError::new(
+        sqlstate::CONNECTION_FAILURE,
+        "the connection to the catalog shard is gone",
+    )
+}

@@ -1,0 +1,269 @@
+//! A client's socket: whole frames in, queued runs and messages out, one write a reply.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::protocol::frame::{FrameError, frame_length};
+
+/// Small messages are copied together; runs at least this long go out from the buffer they were read into.
+const COPY_BYTES_MAX: usize = 8 << 10;
+/// Read buffers start here and are given up when the session is idle.
+const READ_BYTES: usize = 16 << 10;
+/// Most slices handed to one vectored write.
+const SLICES_MAX: usize = 16;
+
+/// A client connection, encrypted or not.
+pub enum ClientStream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Tls(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_write(cx, buf),
+            Self::Tls(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::Tls(s) => Pin::new(s).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_flush(cx),
+            Self::Tls(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// One frontend message.
+#[derive(Debug)]
+pub struct Message {
+    pub tag: u8,
+    pub body: Bytes,
+}
+
+/// Why no further message can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the client closed the connection")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// A client's socket with its buffers. An idle session holds none.
+pub struct Client {
+    stream: ClientStream,
+    input: BytesMut,
+    /// Messages appended since `queue`'s last entry.
+    output: BytesMut,
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+    /// TLS keeps written bytes until it is flushed.
+    unflushed: bool,
+    message_bytes_max: usize,
+    /// Bytes written so far, for the metrics.
+    pub sent_bytes: u64,
+}
+
+impl Client {
+    pub fn new(stream: ClientStream, message_bytes_max: usize) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            unflushed: false,
+            message_bytes_max,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Where messages for the client are appended.
+    pub fn out(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// Queues whole frames behind what is there, without copying long ones.
+    pub fn push(&mut self, frames: Bytes) {
+        if frames.len() < COPY_BYTES_MAX {
+            self.output.extend_from_slice(&frames);
+            return;
+        }
+        self.seal();
+        self.queued_bytes += frames.len();
+        self.queue.push_back(frames);
+    }
+
+    /// Bytes waiting to be written.
+    pub fn pending_bytes(&self) -> usize {
+        self.queued_bytes + self.output.len()
+    }
+
+    fn seal(&mut self) {
+        if !self.output.is_empty() {
+            self.queued_bytes += self.output.len();
+            self.queue.push_back(self.output.split().freeze());
+        }
+    }
+
+    /// Writes all that is queued; ready when the socket has taken it.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.seal();
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.queue.len().min(SLICES_MAX);
+            for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
+                *slice = IoSlice::new(bytes);
+            }
+            let written =
+                ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(written);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.queued_bytes -= written;
+        self.sent_bytes += written as u64;
+        while let Some(front) = self.queue.front_mut() {
+            if front.len() > written {
+                front.advance(written);
+                return;
+            }
+            written -= front.len();
+            self.queue.pop_front();
+        }
+    }
+
+    /// Writes all that is queued.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Takes the next message out of what has been read, without reading.
+    pub fn buffered(&mut self) -> Result<Option<Message>, FrameError> {
+        let Some(total) = frame_length(&self.input, self.message_bytes_max)? else {
+            return Ok(None);
+        };
+        if self.input.len() < total {
+            return Ok(None);
+        }
+        let mut frame = self.input.split_to(total).freeze();
+        let tag = frame[0];
+        frame.advance(5);
+        Ok(Some(Message { tag, body: frame }))
+    }
+
+    /// The tag of the next message when it has been read whole.
+    pub fn peek_tag(&self) -> Option<u8> {
+        match frame_length(&self.input, self.message_bytes_max) {
+            Ok(Some(total)) if self.input.len() >= total => Some(self.input[0]),
+            _ => None,
+        }
+    }
+
+    /// Reads what the socket has; false at its end. Memory follows received bytes, never a declared length.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.input.capacity() - self.input.len() < READ_BYTES / 2 {
+            self.input.reserve(READ_BYTES.max(self.input.len()));
+        }
+        let spare = self.input.spare_capacity_mut().len();
+        let n = ready!(tokio_util::io::poll_read_buf(
+            Pin::new(&mut self.stream),
+            cx,
+            &mut self.input
+        ))?;
+        debug_assert!(n <= spare);
+        Poll::Ready(Ok(n > 0))
+    }
+
+    /// The next message. What is queued is flushed before the task waits.
+    ///
+    /// # Errors
+    /// The client's end, a broken socket, or a header nobody may send.
+    pub async fn message(&mut self) -> Result<Message, ReadError> {
+        loop {
+            if let Some(message) = self.buffered()? {
+                return Ok(message);
+            }
+            if self.pending_bytes() > 0 || self.unflushed {
+                self.flush().await?;
+            }
+            if self.input.is_empty() {
+                // An idle session holds no buffer: wait on the socket first, then allocate.
+                self.input = BytesMut::new();
+                self.output = BytesMut::new();
+                self.readable().await?;
+            }
+            if !std::future::poll_fn(|cx| self.poll_fill(cx)).await? {
+                return Err(ReadError::Closed);
+            }
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match &self.stream {
+            ClientStream::Plain(s) => s.readable().await,
+            // TLS may hold decrypted bytes already: only reading tells.
+            ClientStream::Tls(_) => Ok(()),
+        }
+    }
+
+    /// Bytes read and not yet taken: while a statement runs, no more than this is read ahead.
+    pub fn buffered_bytes(&self) -> usize {
+        self.input.len()
+    }
+}

@@ -1,0 +1,207 @@
+//! The client's transaction block: what the session must tell every shard that joins it, and what a rollback undoes.
+
+use super::settings::Settings;
+
+/// Where the session stands, as ReadyForQuery tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Block {
+    #[default]
+    Idle,
+    Open,
+    Failed,
+}
+
+impl Block {
+    /// `I`, `T` or `E`.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Open => b'T',
+            Self::Failed => b'E',
+        }
+    }
+}
+
+/// A transaction block over the shards it has touched so far; shards join when a statement first needs them.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub block: Block,
+    /// The client's BEGIN, and SET TRANSACTION statements behind it.
+    begin: Vec<String>,
+    /// Savepoints in order, each with the settings in force when it was set.
+    savepoints: Vec<(String, Settings)>,
+    /// `SET LOCAL` values, which a shard that joins later needs too.
+    local: Vec<(String, String)>,
+    /// The session's settings when the block began.
+    before: Settings,
+    /// now() of the transaction, microseconds since 2000-01-01 UTC; `None` until a statement asks.
+    pub timestamp: Option<i64>,
+}
+
+impl Transaction {
+    pub fn open(&mut self, begin: &str, settings: &Settings) {
+        *self = Self {
+            block: Block::Open,
+            begin: vec![begin.to_owned()],
+            before: settings.clone(),
+            ..Self::default()
+        };
+    }
+
+    /// Adds a SET TRANSACTION that shards joining later must hear behind BEGIN.
+    pub fn add_characteristics(&mut self, sql: &str) {
+        self.begin.push(sql.to_owned());
+    }
+
+    pub fn add_local(&mut self, name: &str, value: &str) {
+        self.local.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The message that takes a connection into the block as it stands now; each statement a simple Query of its own.
+    pub fn join(&self) -> Vec<String> {
+        let locals = self
+            .local
+            .iter()
+            .map(|(n, v)| super::settings::set_config(n, v, true));
+        let savepoints = self
+            .savepoints
+            .iter()
+            .map(|(name, _)| format!("SAVEPOINT {}", quote_identifier(name)));
+        self.begin
+            .iter()
+            .cloned()
+            .chain(locals)
+            .chain(savepoints)
+            .collect()
+    }
+
+    pub fn savepoint(&mut self, name: &str, settings: &Settings) {
+        self.savepoints.push((name.to_owned(), settings.clone()));
+    }
+
+    /// Drops a savepoint and those behind it; false when there is none of that name.
+    pub fn release(&mut self, name: &str) -> bool {
+        let found = self.savepoints.iter().rposition(|(n, _)| n == name);
+        found.is_some_and(|at| {
+            self.savepoints.truncate(at);
+            true
+        })
+    }
+
+    /// Goes back to a savepoint, which stays: the settings that were in force then.
+    pub fn rollback_to(&mut self, name: &str) -> Option<Settings> {
+        let at = self.savepoints.iter().rposition(|(n, _)| n == name)?;
+        self.savepoints.truncate(at + 1);
+        self.block = Block::Open;
+        Some(self.savepoints[at].1.clone())
+    }
+
+    /// BEGIN and what follows it, for the block that AND CHAIN opens.
+    pub fn begin_texts(&self) -> Vec<String> {
+        self.begin.clone()
+    }
+
+    /// Opens the block that AND CHAIN asked for; the shards that were in the last one are in this one already.
+    pub fn open_chained(&mut self, begin: Vec<String>, settings: &Settings) {
+        *self = Self {
+            block: Block::Open,
+            begin,
+            before: settings.clone(),
+            ..Self::default()
+        };
+    }
+
+    /// A `SET LOCAL` value in force.
+    pub fn local(&self, name: &str) -> Option<&str> {
+        self.local
+            .iter()
+            .rev()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
+    }
+
+    /// The local values as a number that plans are cached by; 0 for none.
+    pub fn local_mark(&self) -> u64 {
+        let mut settings = Settings::default();
+        self.local
+            .iter()
+            .for_each(|(n, v)| settings.set(n, v.clone()));
+        settings.planning_mark()
+    }
+
+    /// Ends the block. After a rollback the session's settings are those from before it.
+    pub fn close(&mut self, committed: bool) -> Option<Settings> {
+        let before = std::mem::take(self).before;
+        (!committed).then_some(before)
+    }
+
+    /// True for isolation levels under which each shard gives every statement of the block one snapshot.
+    pub fn keeps_snapshot(&self) -> bool {
+        self.begin.iter().any(|sql| {
+            let upper = sql.to_ascii_uppercase();
+            upper.contains("REPEATABLE") || upper.contains("SERIALIZABLE")
+        })
+    }
+
+    /// True when the client asked for SERIALIZABLE, which holds on one shard only.
+    pub fn is_serializable(&self) -> bool {
+        self.begin
+            .iter()
+            .any(|sql| sql.to_ascii_uppercase().contains("SERIALIZABLE"))
+    }
+}
+
+/// An identifier in double quotes.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_shard_hears_begin_locals_and_savepoints() {
+        let mut t = Transaction::default();
+        t.open(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            &Settings::default(),
+        );
+        t.add_local("work_mem", "1MB");
+        t.savepoint("a b", &Settings::default());
+        assert_eq!(
+            t.join(),
+            [
+                "BEGIN ISOLATION LEVEL REPEATABLE READ",
+                "SELECT pg_catalog.set_config('work_mem', '1MB', true)",
+                "SAVEPOINT \"a b\""
+            ]
+        );
+        assert!(t.keeps_snapshot());
+    }
+
+    #[test]
+    fn rollback_restores_settings_and_commit_keeps_them() {
+        let mut before = Settings::default();
+        before.set("timezone", "UTC".into());
+        let mut t = Transaction::default();
+        t.open("BEGIN", &before);
+        assert_eq!(t.close(false), Some(before.clone()));
+        t.open("BEGIN", &before);
+        assert_eq!(t.close(true), None);
+        assert_eq!(t.block, Block::Idle);
+    }
+
+    #[test]
+    fn rollback_to_keeps_the_savepoint_and_drops_later_ones() {
+        let mut t = Transaction::default();
+        t.open("BEGIN", &Settings::default());
+        t.savepoint("a", &Settings::default());
+        t.savepoint("b", &Settings::default());
+        t.block = Block::Failed;
+        assert!(t.rollback_to("a").is_some());
+        assert_eq!(t.block, Block::Open);
+        assert!(!t.release("b"));
+        assert!(t.release("a"));
+    }
+}
