@@ -3,13 +3,87 @@
 mod http;
 mod readiness;
 
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::catalog::CatalogWatch;
+use crate::backend::pool::Pools;
+use crate::config::Config;
 
 pub use http::{Response, get, serve};
 pub use readiness::{Probe, Readiness, Report, ShardReport};
 
-/// Woken when an operator wants the shards' catalogs read again (SIGHUP); the task that keeps the catalog waits on it. A
-/// request made while nobody waits is kept.
+/// The HTTP side at work; dropping it ends it.
+#[must_use]
+pub struct Running(Vec<AbortHandle>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Starts the HTTP side on `server.http` (nothing there when that is empty), and follows the catalog for it. From
+/// `shutdown` on `/readyz` says that pgbraid drains; it answers until [`Running`] is dropped.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn start(
+    config: &Arc<Config>,
+    catalog: &Arc<CatalogWatch>,
+    pools: &Arc<Pools>,
+    shutdown: CancellationToken,
+) -> io::Result<Running> {
+    let readiness = Readiness::over_control(config, catalog.control());
+    readiness.watch(pools.clone());
+    let mut tasks = Vec::new();
+    if !config.server.http.is_empty() {
+        let listener = TcpListener::bind(&config.server.http).await?;
+        let served = readiness.clone();
+        let task = tokio::spawn(async move {
+            if let Err(error) = serve(listener, served, std::future::pending()).await {
+                tracing::error!(%error, "the http side ended");
+            }
+        });
+        tasks.push(task.abort_handle());
+    }
+    let follow = tokio::spawn(follow(readiness, catalog.clone(), shutdown));
+    tasks.push(follow.abort_handle());
+    Ok(Running(tasks))
+}
+
+/// Tells readiness what becomes of the catalog, and the catalog when an operator wants it read again.
+async fn follow(
+    readiness: Arc<Readiness>,
+    catalog: Arc<CatalogWatch>,
+    shutdown: CancellationToken,
+) {
+    let mut changes = catalog.changes();
+    loop {
+        match (catalog.loaded(), catalog.last_error()) {
+            (_, Some(error)) => readiness.catalog_failed(error),
+            (Some(loaded), None) => {
+                let differences = loaded.differences.iter();
+                let lines =
+                    differences.map(|d| format!("{}: {}: {}", d.shard, d.object, d.message));
+                readiness.catalog_loaded(loaded.catalog.version, lines.collect());
+            }
+            (None, None) => {}
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return readiness.drain(),
+            () = reload().notified() => catalog.changed(),
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Woken when an operator wants the shards' catalogs read again (SIGHUP). A request made while nobody waits is kept.
 pub fn reload() -> &'static Notify {
     static RELOAD: Notify = Notify::const_new();
     &RELOAD

@@ -10,9 +10,11 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::backend::connector::Connector;
+use crate::backend::control::ControlPlane;
+use crate::backend::health;
 use crate::backend::pool::Pools;
 use crate::config::Config;
+use crate::plan::ShardId;
 
 /// Tries to reach one shard (by its place in the configuration); `Err` says why it cannot be.
 pub type Probe =
@@ -72,20 +74,20 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Probes the shards of a configuration by logging in to them.
-    pub fn for_config(config: &Config) -> Arc<Self> {
-        let connectors = Connector::all(config);
+    /// Asks the shards over the control plane's connections: a full pool is no reason to call a shard unreachable.
+    pub fn over_control(config: &Config, control: &Arc<ControlPlane>) -> Arc<Self> {
         let names = config.shards.iter().map(|s| s.name.clone()).collect();
-        Self::new(
-            names,
-            Box::new(move |shard| {
-                let connector = connectors[shard].clone();
-                Box::pin(async move {
-                    let connected = connector.connect().await;
-                    connected.map(drop).map_err(|error| error.to_string())
-                })
-            }),
-        )
+        let control = control.clone();
+        let probe = move |shard| -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+            let control = control.clone();
+            Box::pin(async move {
+                // The configuration allows no more shards than fit.
+                let shard = ShardId(shard as u16);
+                let answer = health::probe(&control, shard, PROBE_TIMEOUT).await;
+                answer.map(drop).map_err(|error| error.to_string())
+            })
+        };
+        Self::new(names, Box::new(probe))
     }
 
     /// Not ready until [`Readiness::catalog_loaded`] has been called.

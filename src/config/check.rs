@@ -7,8 +7,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistake::did_you_mean;
 use super::reader::{Place, Reader, Section, section_prefix};
+use super::sections::{auth, log, merge, pool, server, tls};
 use super::tables::table_rule;
-use super::value::{self, address, variable_part};
+use super::value::{self, variable_part};
 use super::*;
 
 /// Shards a configuration may name; every connection of a session costs something on each of them.
@@ -149,48 +150,6 @@ fn elements<'r, 'a>(
             (name.unwrap_or_default(), section)
         })
         .collect()
-}
-
-fn server(section: &Section<'_, '_>) -> Server {
-    let default = Server::default();
-    let listen = |key, text: String| {
-        let off = key == "http" && text.is_empty();
-        if !off && address(&text).is_none() {
-            section.mistake(key, format!("is {text:?}"), value::ADDRESS);
-        }
-        text
-    };
-    let text = |key| section.read(key, value::ADDRESS, |s| s.text().map(str::to_string));
-    let server = Server {
-        listen: text("listen").map_or(default.listen, |t| listen("listen", t)),
-        http: text("http").map_or(default.http, |t| listen("http", t)),
-        max_clients: section
-            .number("max_clients", 1..1_000_001)
-            .map_or(default.max_clients, |n| n as usize),
-        login_timeout: section
-            .positive_duration("login_timeout")
-            .unwrap_or(default.login_timeout),
-        // Below 64 KiB ordinary statements would not fit; PostgreSQL itself takes messages up to 1 GiB.
-        message_bytes_max: section
-            .size("message_bytes_max", 64 << 10..(1 << 30) + 1)
-            .map_or(default.message_bytes_max, |n| n as usize),
-        shutdown_grace: section
-            .duration("shutdown_grace")
-            .unwrap_or(default.shutdown_grace),
-        shard_silence_timeout: section
-            .duration("shard_silence_timeout")
-            .unwrap_or(default.shard_silence_timeout),
-    };
-    // Port 0 is "any free port", so two of them do not clash.
-    if server.listen == server.http && !server.listen.ends_with(":0") {
-        section.mistake(
-            "http",
-            "is the address of server.listen",
-            "another port, or \"\" for none",
-        );
-    }
-    section.finish();
-    server
 }
 
 fn database(section: &Section<'_, '_>, names: &ShardNames) -> Database {
@@ -406,106 +365,4 @@ fn unique(seen: &mut HashMap<String, ()>, name: &str, section: &Section<'_, '_>,
             format!("a name of its own for each {kind}"),
         );
     }
-}
-
-fn auth(section: &Section<'_, '_>) -> AuthMethod {
-    let words = [("scram", AuthMethod::Scram), ("trust", AuthMethod::Trust)];
-    let method = section.choice("method", &words);
-    section.finish();
-    method.unwrap_or_default()
-}
-
-fn tls(section: &Section<'_, '_>) -> Tls {
-    let words = [
-        ("disable", TlsMode::Disable),
-        ("prefer", TlsMode::Prefer),
-        ("require", TlsMode::Require),
-    ];
-    let mode = section
-        .choice("mode", &words)
-        .unwrap_or(Tls::default().mode);
-    let tls = Tls {
-        mode,
-        cert: section.file("cert"),
-        key: section.file("key"),
-    };
-    for (key, what) in [("cert", "certificate chain"), ("key", "private key")] {
-        if mode != TlsMode::Disable && !section.has(key) {
-            section.missing(
-                key,
-                &format!("the PEM file of the {what} (tls.mode is not \"disable\")"),
-            );
-        }
-    }
-    section.finish();
-    tls
-}
-
-fn pool(section: &Section<'_, '_>) -> Pool {
-    let default = Pool::default();
-    let count = |key, default| {
-        section
-            .number(key, 1..10_001)
-            .map_or(default, |n| n as usize)
-    };
-    let duration = |key, default| section.positive_duration(key).unwrap_or(default);
-    let pool = Pool {
-        size: count("size", default.size),
-        merge_size: count("merge_size", default.merge_size),
-        idle_timeout: duration("idle_timeout", default.idle_timeout),
-        max_lifetime: duration("max_lifetime", default.max_lifetime),
-        queue_timeout: duration("queue_timeout", default.queue_timeout),
-        connect_timeout: duration("connect_timeout", default.connect_timeout),
-    };
-    section.finish();
-    pool
-}
-
-fn merge(section: &Section<'_, '_>) -> Merge {
-    let default = Merge::default();
-    let most = i64::MAX as u64;
-    let merge = Merge {
-        memory_max: section
-            .size("memory_max", 1 << 20..most)
-            .and_then(|n| usize::try_from(n).ok())
-            .unwrap_or(default.memory_max),
-        max_staged_bytes: section
-            .size("max_staged_bytes", 1 << 20..most)
-            .unwrap_or(default.max_staged_bytes),
-    };
-    section.finish();
-    merge
-}
-
-fn log(section: &Section<'_, '_>) -> Log {
-    let default = Log::default();
-    let expected =
-        "error, warn, info, debug, trace or off, or such a list as \"info,pgbraid::planner=debug\"";
-    let level = section.read("level", expected, |s| {
-        s.text().filter(|t| is_filter(t)).map(str::to_string)
-    });
-    let json = section.choice("format", &[("human", false), ("json", true)]);
-    section.finish();
-    Log {
-        level: level.unwrap_or(default.level),
-        json: json.unwrap_or(default.json),
-    }
-}
-
-/// `level` or `module=level`, with commas between.
-fn is_filter(text: &str) -> bool {
-    let level = |word: &str| {
-        let word = word.to_ascii_lowercase();
-        ["off", "error", "warn", "info", "debug", "trace"].contains(&word.as_str())
-    };
-    let module = |word: &str| {
-        let name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-        !word.is_empty() && word.chars().all(name)
-    };
-    text.split(',')
-        .map(str::trim)
-        .all(|directive| match directive.split_once('=') {
-            Some((target, word)) => module(target) && level(word),
-            None => level(directive),
-        })
 }

@@ -4,6 +4,7 @@ mod check;
 mod defaults;
 mod mistake;
 mod reader;
+mod sections;
 mod tables;
 mod value;
 
