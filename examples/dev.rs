@@ -1,8 +1,7 @@
-#[path = "../src/cli/ask.rs"]
-mod ask;
 use pgbraid::{
     backend::{catalog, connector::Connector},
     planner::{self, Facts, Request},
+    server::{control, probe},
 };
 use std::{path::Path, sync::Arc};
 #[tokio::main]
@@ -38,7 +37,7 @@ async fn main() {
             }
         };
         for s in st {
-            let types = match ask::ask(&mut conn, &s.text, &[], false).await {
+            let types = match control::describe(&mut conn, &s.text, &[], true).await {
                 Ok(a) => a.parameter_types,
                 Err(e) => {
                     println!("INVALID {e}");
@@ -76,7 +75,7 @@ async fn main() {
                     }
                     Err(ps) => {
                         for p in ps {
-                            match ask::fact(&mut conn, &p, &types, &loaded.catalog).await {
+                            match probe::answer(&mut conn, &p, &types, &loaded.catalog).await {
                                 Ok(f) => {
                                     facts.insert(p, f);
                                 }

@@ -1,6 +1,5 @@
 //! The subcommands. Each prints for people and returns the exit status: 0 well, 1 not.
 
-mod ask;
 pub mod check;
 pub mod health;
 pub mod plan;

@@ -9,11 +9,13 @@ use pgbraid::backend::connector::Connector;
 use pgbraid::backend::raw_conn::RawConn;
 use pgbraid::catalog::Catalog;
 use pgbraid::config::Config;
-use pgbraid::plan::{Planned, Refusal, Targets};
+use pgbraid::plan::{Planned, Refusal};
 use pgbraid::planner::{self, Facts, Request};
+use pgbraid::protocol::error::ServerError;
+use pgbraid::protocol::sqlstate;
+use pgbraid::server::{control, probe};
 use pgbraid::sql;
 
-use super::ask::{ask, fact};
 use super::{configuration, fail};
 
 /// A planner that keeps asking has a fault; a real statement is answered in two or three rounds.
@@ -36,13 +38,19 @@ pub async fn run(path: &Path, text: &str) -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     match plan(&config, &statement).await {
-        Ok((planned, parameters)) => print(&config, &planned, parameters, &statement),
+        Ok(planned) => match planned.explain(&statement, config.shards.len()) {
+            Ok(lines) => {
+                println!("{}", lines.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(refusal) => refused(refusal, &statement),
+        },
         Err(reason) => fail(&reason),
     }
 }
 
-/// Plans a statement with the shards' catalogs and the catalog shard's answers; also says how many parameters it has.
-async fn plan(config: &Arc<Config>, statement: &str) -> Result<(Planned, usize), String> {
+/// Plans a statement with the shards' catalogs and the catalog shard's answers.
+async fn plan(config: &Arc<Config>, statement: &str) -> Result<Planned, String> {
     let loaded = catalog::load(config, 1).await.map_err(|e| e.to_string())?;
     let shard = loaded.catalog.catalog_shard.map_or(0, |s| usize::from(s.0));
     let connectors = Connector::all(config);
@@ -50,25 +58,24 @@ async fn plan(config: &Arc<Config>, statement: &str) -> Result<(Planned, usize),
         .get(shard)
         .ok_or("the catalog shard is not configured")?;
     let mut conn = connector.connect().await.map_err(|e| e.to_string())?;
-    let described = ask(&mut conn, statement, &[], false)
+    plan_over(&mut conn, statement, &loaded.catalog)
         .await
-        .map_err(|e| e.to_string())?;
-    let types = described.parameter_types;
-    let planned = plan_with(&mut conn, statement, &types, &loaded.catalog).await?;
-    Ok((planned, types.len()))
+        .map_err(|error| in_words(&error))
 }
 
-async fn plan_with(
+async fn plan_over(
     conn: &mut RawConn,
     statement: &str,
-    types: &[u32],
     catalog: &Catalog,
-) -> Result<Planned, String> {
+) -> Result<Planned, ServerError> {
+    let types = control::describe(conn, statement, &[], true)
+        .await?
+        .parameter_types;
     let mut facts = Facts::new();
     for _ in 0..PROBE_ROUNDS_MAX {
         let request = Request {
             sql: statement,
-            parameter_types: types,
+            parameter_types: &types,
             search_path: &catalog.search_path,
             facts: &facts,
         };
@@ -77,46 +84,23 @@ async fn plan_with(
             Err(probes) => probes,
         };
         for probe in probes {
-            let known = fact(conn, &probe, types, catalog)
-                .await
-                .map_err(|e| e.to_string())?;
-            facts.insert(probe, known);
+            let fact = probe::answer(conn, &probe, &types, catalog).await?;
+            facts.insert(probe, fact);
         }
     }
-    Err("the planner keeps asking the same questions".to_string())
+    let message = "the planner keeps asking the same questions";
+    Err(ServerError::new(sqlstate::INTERNAL_ERROR, message))
 }
 
-fn print(config: &Config, planned: &Planned, parameters: usize, statement: &str) -> ExitCode {
-    let shards = config.shards.len();
-    let unchanged = match &planned.route {
-        _ if shards == 1 => Some("the only shard".to_string()),
-        Targets::Any => Some("any one shard".to_string()),
-        Targets::Catalog => Some("the catalog shard".to_string()),
-        Targets::Shard(shard) => config
-            .shards
-            .get(usize::from(shard.0))
-            .map(|s| format!("shard {}", s.name)),
-        Targets::All | Targets::Keyed(_) => None,
-    };
-    if let Some(target) = unchanged {
-        println!("Remote on {target}: {statement}");
-        return ExitCode::SUCCESS;
-    }
-    if matches!(planned.route, Targets::Keyed(_)) {
-        let when = if parameters > 0 {
-            "its parameters pin"
-        } else {
-            "its keys pin"
-        };
-        println!("Unchanged to one shard where {when} it there; else:");
-    }
-    match &planned.fan_out {
-        Ok(plan) => {
-            println!("{plan:#?}");
-            ExitCode::SUCCESS
+/// PostgreSQL's own message, with what it points at.
+fn in_words(error: &ServerError) -> String {
+    let mut text = error.to_string();
+    for (code, label) in [(b'P', "at character"), (b'D', "detail:"), (b'H', "hint:")] {
+        if let Some(field) = error.field(code) {
+            text.push_str(&format!("\n  {label} {field}"));
         }
-        Err(refusal) => refused(refusal, statement),
     }
+    text
 }
 
 /// The statement with a mark under the place to blame, as psql would show it.

@@ -52,7 +52,11 @@ pub async fn serve(config: Arc<Config>, shutdown: CancellationToken) -> Result<(
         .await
         .map_err(listen)?;
     let shared = Shared::new(config.clone(), tls, shutdown.clone());
-    let admin = super::admin_tasks::start(&shared).await?;
+    let admin = crate::admin::start(&config, &shared.catalog, &shared.pools, shutdown.clone());
+    let admin = admin.await.map_err(|reason| ServeError::Listen {
+        address: config.server.http.clone(),
+        reason: reason.to_string(),
+    })?;
     shared.catalog.start(shutdown.clone());
     tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
     loop {

@@ -1,15 +1,14 @@
 //! Client connections: listener, handshake, the session loop, the extended protocol, cancel.
 
-mod admin_tasks;
 mod auth;
-mod control;
+pub mod control;
 mod copy;
 mod explain;
 mod extended;
 mod handshake;
 mod listener;
 mod prepare;
-mod probe;
+pub mod probe;
 mod run;
 mod session;
 mod settings;

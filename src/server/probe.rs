@@ -25,24 +25,37 @@ impl Session {
             .connections
             .get(CATALOG_SHARD)
             .ok_or_else(no_connection)?;
-        match probe {
-            Probe::Value { sql } => {
-                let rows = control::ask(conn, sql, &[]).await?;
-                Ok(Fact::Value(rows.into_iter().flatten().next().flatten()))
-            }
-            Probe::Columns { sql } => {
-                let described = control::describe(conn, sql, types, true).await?;
-                let columns = described.columns.unwrap_or_default();
-                let collations = collations(conn, sql, types, &columns, catalog).await?;
-                let column = |(c, collation): (&ColumnDescription, Option<String>)| ProbedColumn {
-                    type_oid: c.type_oid,
-                    type_modifier: c.type_modifier,
-                    collation,
-                };
-                Ok(Fact::Columns(
-                    columns.iter().zip(collations).map(column).collect(),
-                ))
-            }
+        answer(conn, probe, types, catalog).await
+    }
+}
+
+/// Asks over any idle connection to the catalog shard.
+///
+/// # Errors
+/// As [`Session::answer`].
+pub async fn answer(
+    conn: &mut RawConn,
+    probe: &Probe,
+    types: &[u32],
+    catalog: &Catalog,
+) -> Result<Fact, ServerError> {
+    match probe {
+        Probe::Value { sql } => {
+            let rows = control::ask(conn, sql, &[]).await?;
+            Ok(Fact::Value(rows.into_iter().flatten().next().flatten()))
+        }
+        Probe::Columns { sql } => {
+            let described = control::describe(conn, sql, types, true).await?;
+            let columns = described.columns.unwrap_or_default();
+            let collations = collations(conn, sql, types, &columns, catalog).await?;
+            let column = |(c, collation): (&ColumnDescription, Option<String>)| ProbedColumn {
+                type_oid: c.type_oid,
+                type_modifier: c.type_modifier,
+                collation,
+            };
+            Ok(Fact::Columns(
+                columns.iter().zip(collations).map(column).collect(),
+            ))
         }
     }
 }
