@@ -12,6 +12,7 @@
 
 mod aggregate_state;
 mod bind;
+mod combine;
 mod distinct;
 mod error;
 mod final_aggregate;
@@ -24,6 +25,7 @@ mod pipeline;
 mod project;
 mod remote;
 mod row;
+mod stage;
 pub mod target;
 
 use std::collections::VecDeque;
@@ -42,7 +44,6 @@ use crate::protocol::messages::ColumnDescription;
 
 pub use error::from_backend as backend_error;
 use pipeline::Pipeline;
-use target::Choice;
 
 /// The values of a Bind.
 #[derive(Debug, Clone, Default)]
@@ -147,12 +148,7 @@ impl Execution {
 
     /// The one shard that `targets` come to with these parameters, if it is only one.
     pub fn single_shard(targets: &Targets, bound: &Bound, shards: usize) -> Option<ShardId> {
-        let choice = Choice {
-            shards,
-            catalog_shard: bound.catalog_shard(),
-            preferred: bound.preferred,
-        };
-        match target::evaluate(targets, &bound.parameters, choice)[..] {
+        match target::evaluate(targets, &bound.parameters, bound.choice(shards))[..] {
             [shard] => Some(shard),
             _ => None,
         }

@@ -1,12 +1,13 @@
-//! A plan made runnable: the remote step at its foot and the operators above it.
+//! A plan made runnable: the remote step, or the stages, at its foot and the operators above them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
 use super::bind::ResultFormats;
+use super::combine::Combine;
 use super::distinct::Distinct;
 use super::final_aggregate::FinalAggregate;
 use super::gather::Gather;
@@ -19,33 +20,43 @@ use super::target::{self, Choice};
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
-use crate::plan::{Count, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId};
+use crate::plan::{
+    Count, Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
+};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
-/// Operators over one remote step.
+/// Operators over one source of rows.
 pub(super) struct Pipeline {
-    remote: RemoteStep,
+    foot: Foot,
     root: Box<dyn Operator>,
     /// The remote's CommandComplete is the client's too: one shard, whose rows all go out.
     tag_passes: bool,
 }
 
+/// Where a pipeline's rows come from.
+enum Foot {
+    Remote(RemoteStep),
+    Combine(Box<Combine>),
+}
+
 impl Pipeline {
     pub(super) fn new(plan: &Plan, bound: &Arc<Bound>, shards: usize) -> Result<Self, ServerError> {
+        if let Some(parts) = combine_of(plan) {
+            return Ok(Self {
+                foot: Foot::Combine(Box::new(Combine::new(parts, bound, shards)?)),
+                root: operator(plan, bound, 1)?,
+                tag_passes: keeps_count(plan),
+            });
+        }
         let remote = remote_of(plan)?;
-        let choice = Choice {
-            shards,
-            catalog_shard: bound.catalog_shard(),
-            preferred: bound.preferred,
-        };
-        let targets = target::evaluate(&remote.targets, &bound.parameters, choice);
+        let targets = target::evaluate(&remote.targets, &bound.parameters, bound.choice(shards));
         let root = operator(plan, bound, targets.len())?;
         let statement = statement(plan, remote, bound)?;
         let tag_passes = targets.len() == 1 && keeps_count(plan);
         let places = targets.into_iter().map(Place::Shard);
         Ok(Self {
-            remote: RemoteStep::new(statement, places),
+            foot: Foot::Remote(RemoteStep::new(statement, places)),
             root,
             tag_passes,
         })
@@ -83,7 +94,10 @@ impl Pipeline {
 
     fn single(shard: ShardId, statement: Statement) -> Self {
         Self {
-            remote: RemoteStep::new(statement, std::iter::once(Place::Shard(shard))),
+            foot: Foot::Remote(RemoteStep::new(
+                statement,
+                std::iter::once(Place::Shard(shard)),
+            )),
             root: Box::new(Gather::default()),
             tag_passes: true,
         }
@@ -91,11 +105,14 @@ impl Pipeline {
 
     /// Shards of every step, one entry a step.
     pub(super) fn collect_shards(&self, out: &mut Vec<ShardId>) {
-        out.extend(self.remote.shards());
+        match &self.foot {
+            Foot::Remote(remote) => out.extend(remote.shards()),
+            Foot::Combine(combine) => combine.collect_shards(out),
+        }
     }
 
     pub(super) fn needs_merge(&self) -> bool {
-        false
+        matches!(self.foot, Foot::Combine(_))
     }
 
     pub(super) fn start(
@@ -103,7 +120,10 @@ impl Pipeline {
         bound: &Bound,
         connections: &mut Connections,
     ) -> Result<(), ServerError> {
-        self.remote.start(bound, connections)
+        match &mut self.foot {
+            Foot::Remote(remote) => remote.start(bound, connections),
+            Foot::Combine(combine) => combine.start(bound, connections),
+        }
     }
 
     pub(super) fn poll_run(
@@ -113,7 +133,11 @@ impl Pipeline {
         forwards: &mut VecDeque<Item>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Run>, ServerError>> {
-        let mut source = RemoteSource::new(&mut self.remote, bound, connections, forwards);
+        if let Foot::Combine(combine) = &mut self.foot {
+            ready!(combine.poll_stages(bound, connections, forwards, cx))?;
+        }
+        let step = self.foot.last_step();
+        let mut source = RemoteSource::new(step, bound, connections, forwards);
         self.root.poll_run(&mut source, cx)
     }
 
@@ -124,31 +148,67 @@ impl Pipeline {
         forwards: &mut VecDeque<Item>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ServerError>> {
-        self.remote.poll_settle((bound, connections), forwards, cx)
+        let step = self.foot.last_step();
+        step.poll_settle((bound, connections), forwards, cx)
     }
 
-    pub(super) fn tag(&self) -> Option<Bytes> {
-        self.tag_passes.then(|| self.remote.tag()).flatten()
+    pub(super) fn tag(&mut self) -> Option<Bytes> {
+        self.tag_passes
+            .then(|| self.foot.last_step().tag())
+            .flatten()
     }
 
-    pub(super) fn was_empty_query(&self) -> bool {
-        self.remote.was_empty_query()
+    pub(super) fn was_empty_query(&mut self) -> bool {
+        self.foot.last_step().was_empty_query()
     }
 
     pub(super) fn unfinished(&self) -> Vec<ShardId> {
-        self.remote.unfinished().collect()
+        match &self.foot {
+            Foot::Remote(remote) => remote.unfinished().collect(),
+            Foot::Combine(combine) => combine.unfinished(),
+        }
     }
 
     pub(super) fn abandon(&mut self, bound: &Bound, connections: &mut Connections) {
-        self.remote.abandon(bound, connections);
+        match &mut self.foot {
+            Foot::Remote(remote) => remote.abandon(bound, connections),
+            Foot::Combine(combine) => combine.abandon(bound, connections),
+        }
     }
 
     pub(super) fn close(&mut self, connections: &mut Connections) {
-        self.remote.close(connections);
+        match &mut self.foot {
+            Foot::Remote(remote) => remote.close(connections),
+            Foot::Combine(combine) => combine.close(connections),
+        }
     }
 
     pub(super) fn statistics(&self) -> Vec<ShardStatistics> {
-        self.remote.statistics().collect()
+        match &self.foot {
+            Foot::Remote(remote) => remote.statistics().collect(),
+            Foot::Combine(combine) => combine.statistics(),
+        }
+    }
+}
+
+impl Foot {
+    /// The step whose rows the operators read.
+    fn last_step(&mut self) -> &mut RemoteStep {
+        match self {
+            Self::Remote(remote) => remote,
+            Self::Combine(combine) => combine.merge(),
+        }
+    }
+}
+
+/// The Combine at the foot of a plan.
+fn combine_of(plan: &Plan) -> Option<(&[SqlPart], &[Stage], &[Extra])> {
+    match plan {
+        Plan::Combine { sql, stages, extra } => Some((sql, stages, extra)),
+        Plan::Gather { input } | Plan::Limit { input, .. } | Plan::Distinct { input } => {
+            combine_of(input)
+        }
+        Plan::Remote(_) | Plan::GatherMerge { .. } | Plan::FinalAggregate { .. } => None,
     }
 }
 
@@ -168,7 +228,7 @@ fn remote_of(plan: &Plan) -> Result<&Remote, ServerError> {
 /// True when every row of the remote goes out as one row.
 fn keeps_count(plan: &Plan) -> bool {
     match plan {
-        Plan::Remote(_) => true,
+        Plan::Remote(_) | Plan::Combine { .. } => true,
         Plan::Gather { input } | Plan::GatherMerge { input, .. } => keeps_count(input),
         _ => false,
     }
@@ -265,7 +325,7 @@ fn operator(
     inputs: usize,
 ) -> Result<Box<dyn Operator>, ServerError> {
     Ok(match plan {
-        Plan::Remote(_) => Box::new(Gather::default()),
+        Plan::Remote(_) | Plan::Combine { .. } => Box::new(Gather::default()),
         Plan::Gather { input } => operator(input, bound, inputs)?,
         Plan::GatherMerge { input, .. } if inputs == 1 => {
             let visible = remote_of(input)?.visible;
@@ -305,7 +365,6 @@ fn operator(
             let input = operator(input, bound, inputs)?;
             Box::new(Distinct::new(input, bound.memory_max))
         }
-        Plan::Combine { .. } => return Err(error::internal("a Combine below another operator")),
     })
 }
 
@@ -338,8 +397,13 @@ fn row_count(count: Option<Count>, bound: &Bound) -> Result<Option<u64>, ()> {
 }
 
 impl Bound {
-    pub(super) fn catalog_shard(&self) -> ShardId {
+    /// What targets are evaluated with.
+    pub(super) fn choice(&self, shards: usize) -> Choice {
         let known = self.catalog.as_ref().and_then(|c| c.catalog_shard);
-        known.unwrap_or(ShardId(0))
+        Choice {
+            shards,
+            catalog_shard: known.unwrap_or(ShardId(0)),
+            preferred: self.preferred,
+        }
     }
 }
