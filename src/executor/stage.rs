@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! (1 a) (2 NULL)  ─→  $3 = {1,2}, $4 = {a,NULL}
-//!                     (SELECT u.c1::bigint AS "id", u.c2::text AS "name" FROM unnest($3, $4) AS u(c1, c2))
+//!                     (SELECT u.c1::bigint AS "id", u.c2::text AS "name" FROM ROWS FROM (unnest($3), unnest($4)) AS u(c1, c2))
 //! ```
 //! Values of the types in [`array_of`] travel in binary form. All others travel as text and are cast back on the merge
 //! session: enums, composites and ranges, whose OIDs differ between shards, and arrays, which `unnest` would flatten.
@@ -163,10 +163,10 @@ pub(super) fn relation(columns: &[StageColumn], first: usize) -> String {
             let _ = write!(select, " COLLATE {collation}");
         }
         let _ = write!(select, " AS {}", quoted(&column.name));
-        let _ = write!(parameters, "{comma}${}", first + index);
+        let _ = write!(parameters, "{comma}pg_catalog.unnest(${})", first + index);
         let _ = write!(aliases, "{comma}c{number}");
     }
-    format!("(SELECT {select} FROM pg_catalog.unnest({parameters}) AS u({aliases}))")
+    format!("(SELECT {select} FROM ROWS FROM ({parameters}) AS u({aliases}))")
 }
 
 /// A name as an SQL identifier.
@@ -229,7 +229,7 @@ mod tests {
         ];
         columns[1].collation = Some("\"C\"".into());
         let expected = "(SELECT u.c1::bigint AS \"a\"\"b\", u.c2::character varying(3) COLLATE \"C\" AS \"t\" \
-             FROM pg_catalog.unnest($3, $4) AS u(c1, c2))";
+             FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS u(c1, c2))";
         assert_eq!(relation(&columns, 3), expected);
         let none = "(SELECT FROM pg_catalog.generate_series(1, $1))";
         assert_eq!(relation(&[], 1), none);
