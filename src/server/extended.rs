@@ -153,7 +153,7 @@ impl Session {
             let last = self.client.peek_tag() == Some(b'S');
             let columns = portal.columns.clone().unwrap_or_else(|| Arc::from([]));
             let fetch = u32::try_from(max_rows).unwrap_or(0);
-            self.before_statement(&prepared).await?;
+            self.check_set_config(&prepared)?;
             if let Some(lines) = self.explain(&prepared).await? {
                 portal.done = true;
                 self.send_line_rows(lines);
@@ -243,7 +243,7 @@ impl Session {
         }
     }
 
-    fn statement(&self, name: &str) -> Result<Arc<Prepared>, ServerError> {
+    pub fn statement(&self, name: &str) -> Result<Arc<Prepared>, ServerError> {
         self.statements
             .get(name)
             .cloned()
@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// The statement, prepared again where the catalog has changed since.
-    async fn refreshed(
+    pub async fn refreshed(
         &mut self,
         name: &str,
         prepared: Arc<Prepared>,

@@ -1,6 +1,7 @@
 //! Client connections: listener, handshake, the session loop, the extended protocol, cancel.
 
 mod auth;
+mod by_name;
 pub mod control;
 mod copy;
 mod explain;

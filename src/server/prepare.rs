@@ -32,8 +32,12 @@ pub struct Prepared {
     pub columns: Option<Arc<[ColumnDescription]>>,
     /// Where and how it runs; `None` for what the session itself carries out.
     pub planned: Option<Planned>,
-    /// `SELECT set_config(…)` with literal arguments.
-    pub set_config: Option<sql::SetConfig>,
+    /// Settings it changes by calling set_config.
+    pub set_config: Vec<sql::SetConfig>,
+    /// Argument expressions of an EXECUTE, parameter types of a PREPARE, as SQL.
+    pub arguments: Vec<String>,
+    /// Position of a column that shows an object's OID, which no two servers share: binary output of it is refused.
+    pub oid_column: Option<usize>,
     /// It leaves something on its connection that no replay brings back (an advisory lock).
     pub pins: bool,
     pub catalog_version: u64,
@@ -118,7 +122,9 @@ impl Session {
             parameter_types: Vec::new(),
             columns: None,
             planned: None,
-            set_config: None,
+            set_config: Vec::new(),
+            arguments: Vec::new(),
+            oid_column: None,
             pins: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -155,7 +161,14 @@ impl Session {
         key: CacheKey,
     ) -> Result<Arc<Prepared>, ServerError> {
         let mut prepared = self.bare(&key, sql::classify(statement));
-        if !runs_on_shards(&prepared.kind) {
+        prepared.arguments = match &prepared.kind {
+            Kind::Prepare { .. } => sql::prepare_types(statement),
+            Kind::Execute { .. } => sql::execute_arguments(statement),
+            _ => Vec::new(),
+        };
+        let by_session = matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. })
+            && !self.shared.is_one_shard();
+        if by_session || !runs_on_shards(&prepared.kind) {
             prepared.planned = self.shared.is_one_shard().then(pass_through);
             return Ok(Arc::new(prepared));
         }
@@ -169,15 +182,16 @@ impl Session {
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
         prepared.parameter_types = described.parameter_types;
         prepared.columns = described.columns.map(Arc::from);
-        prepared.set_config = sql::set_config_literal(statement);
+        prepared.oid_column = oid_column(statement, prepared.columns.as_deref());
+        let set_config = sql::set_config_calls(statement);
         let functions = sql::functions_called(&statement.node);
         prepared.pins = functions
             .iter()
-            .any(|f| f.starts_with("pg_advisory_") || f.starts_with("pg_try_advisory_"));
+            .any(|f| f.starts_with("pg_advisory_lock") || f.starts_with("pg_try_advisory_lock"));
         let planned = match self.shared.is_one_shard() {
             true => Some(pass_through()),
             false => {
-                refuse_session_functions(&functions, prepared.set_config.is_some())?;
+                refuse_session_functions(&functions, set_config.is_some())?;
                 match &prepared.kind {
                     Kind::Select { writes: false, .. } => {
                         Some(self.plan(&prepared, &loaded.catalog).await?)
@@ -187,6 +201,7 @@ impl Session {
                 }
             }
         };
+        prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
         let prepared = Arc::new(prepared);
         if cacheable(&prepared.kind) {
@@ -289,6 +304,17 @@ impl Session {
             ));
         };
         let shards = self.shared.config.shards.len();
+        if shards > 1
+            && prepared
+                .oid_column
+                .is_some_and(|i| columns.get(i).is_some_and(|c| c.format == 1))
+        {
+            let hint = "Cast it to text.";
+            return Err(unsupported(
+                "binary output of an object's OID is not supported over several shards",
+                hint,
+            ));
+        }
         let bound = self.bound(parameters, columns, fetch, sync)?;
         // In a block now() must be the same on every shard, so even a routed statement gets the proxy's value.
         let rewrite_now = planned.uses_now
@@ -413,6 +439,20 @@ fn on_catalog_shard() -> Planned {
     }
 }
 
+/// Types whose binary form is an OID: regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig,
+/// regdictionary, regnamespace, regrole, regcollation.
+const OID_TYPES: [u32; 11] = [
+    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+];
+
+/// A result column of such a type, unless the statement reads the catalog, whose OIDs are the catalog shard's throughout.
+fn oid_column(statement: &Statement, columns: Option<&[ColumnDescription]>) -> Option<usize> {
+    let at = columns?
+        .iter()
+        .position(|c| OID_TYPES.contains(&c.type_oid))?;
+    (!sql::reads_catalog(statement)).then_some(at)
+}
+
 /// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
 fn refuse_session_functions(functions: &[String], is_set_config: bool) -> Result<(), ServerError> {
     let refused = functions.iter().find(|f| {
@@ -427,7 +467,7 @@ fn refuse_session_functions(functions: &[String], is_set_config: bool) -> Result
         None => Ok(()),
         Some(name) => Err(unsupported(
             format!("function {name} is not supported over several shards"),
-            "Call it on a shard directly; set_config works alone, with literal arguments.",
+            "Call it on a shard directly; set_config works in a SELECT without FROM.",
         )),
     }
 }

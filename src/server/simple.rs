@@ -90,14 +90,16 @@ impl Session {
             }
             return Ok(());
         }
-        if !prepared.parameter_types.is_empty() {
+        if !prepared.parameter_types.is_empty() && !matches!(prepared.kind, Kind::Execute { .. }) {
             return Err(ServerError::new(
                 sqlstate::UNDEFINED_PARAMETER,
                 "there is no parameter $1",
             )
             .into());
         }
-        self.before_statement(prepared).await?;
+        self.check_set_config(prepared)?;
+        let (resolved, parameters) = self.resolve(prepared).await?;
+        let prepared = &resolved;
         if let Some(explained) = self.explain(prepared).await? {
             return self.send_lines(prepared, explained);
         }
@@ -106,13 +108,7 @@ impl Session {
             Kind::CopyIn => self.open_copy_in(prepared)?,
             _ => {
                 let described = columns.clone().unwrap_or_else(|| Arc::from([]));
-                self.open(
-                    prepared,
-                    Arc::new(Parameters::default()),
-                    described,
-                    0,
-                    last,
-                )?
+                self.open(prepared, parameters, described, 0, last)?
             }
         };
         if let Err(error) = self.start(&mut execution).await {

@@ -54,7 +54,17 @@ impl Session {
                 }
                 "SET".into()
             }
-            Kind::Deallocate { name } => return self.deallocate(name.as_deref()).map(Some),
+            Kind::Deallocate { name } => return self.deallocate(name.as_deref()),
+            Kind::Prepare { name, inner } if !self.shared.is_one_shard() => {
+                self.prepare_by_name(name, inner, &prepared.arguments)
+                    .await?
+            }
+            Kind::Execute { .. } if !self.shared.is_one_shard() => return Ok(None),
+            // Nothing is open or listened to over several shards.
+            Kind::CloseCursor { name: None } if !self.shared.is_one_shard() => {
+                "CLOSE CURSOR ALL".into()
+            }
+            Kind::Unlisten if !self.shared.is_one_shard() => "UNLISTEN".into(),
             Kind::Discard { all: true } => self.discard_all(sql).await?,
             Kind::Select { writes: false, .. } | Kind::Show { .. } | Kind::Explain { .. } => {
                 return Ok(None);
@@ -211,7 +221,7 @@ impl Session {
     }
 
     /// The role decides what a session may see; no replay of it can be made safe on a shared connection.
-    fn refuse_identity(&mut self, name: &str) -> Result<(), ServerError> {
+    pub fn refuse_identity(&mut self, name: &str) -> Result<(), ServerError> {
         if !matches!(
             name.to_ascii_lowercase().as_str(),
             "role" | "session_authorization"
@@ -228,7 +238,7 @@ impl Session {
         ))
     }
 
-    async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
+    pub async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
         if local && self.transaction.block == Block::Idle {
             self.warn(
                 sqlstate::NO_ACTIVE_TRANSACTION,
@@ -354,14 +364,16 @@ impl Session {
         Ok("SET".into())
     }
 
-    fn deallocate(&mut self, name: Option<&str>) -> Result<String, Ended> {
+    /// DEALLOCATE of a name that the shard itself may know (PREPARE on one shard) is left to the shard.
+    fn deallocate(&mut self, name: Option<&str>) -> Result<Option<String>, Ended> {
         match name {
             None => {
                 self.statements.retain(|n, _| n.is_empty());
-                Ok("DEALLOCATE ALL".into())
+                Ok((!self.pinned).then(|| "DEALLOCATE ALL".into()))
             }
             Some(name) => match self.statements.remove(name) {
-                Some(_) => Ok("DEALLOCATE".into()),
+                Some(_) => Ok(Some("DEALLOCATE".into())),
+                None if self.shared.is_one_shard() => Ok(None),
                 None => {
                     let message = format!("prepared statement \"{name}\" does not exist");
                     Err(ServerError::new(sqlstate::INVALID_STATEMENT_NAME, message).into())
@@ -394,23 +406,8 @@ impl Session {
             self.shared.catalog.changed();
         }
         self.end_snapshot().await?;
+        self.follow_set_config(prepared).await?;
         Ok(())
-    }
-
-    /// `SELECT set_config(…)` is a SET: every shard must hear it. Called before the statement itself runs.
-    pub async fn before_statement(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
-        match &prepared.set_config {
-            Some(set) => {
-                self.refuse_identity(&set.name)?;
-                self.apply(
-                    &settings::set_config(&set.name, &set.value, set.is_local),
-                    &set.name,
-                    set.is_local,
-                )
-                .await
-            }
-            None => Ok(()),
-        }
     }
 }
 

@@ -242,7 +242,7 @@ fn select_kind(select: &ast::SelectStmt) -> Kind {
     Kind::Select { writes, locks }
 }
 
-fn string_of(node: Option<&ast::Node>) -> Option<String> {
+pub(super) fn string_of(node: Option<&ast::Node>) -> Option<String> {
     match node.and_then(|n| n.node.as_ref())? {
         Node::String(s) => Some(s.sval.clone()),
         Node::Integer(i) => Some(i.ival.to_string()),
@@ -268,7 +268,7 @@ fn options(list: &[ast::Node]) -> impl Iterator<Item = &ast::DefElem> {
 }
 
 /// A boolean option without a value is on; PostgreSQL takes true/on/1 and false/off/0.
-fn is_on(value: Option<&str>) -> bool {
+pub(super) fn is_on(value: Option<&str>) -> bool {
     value.is_none_or(|v| v == "1" || ["true", "on"].iter().any(|t| v.eq_ignore_ascii_case(t)))
 }
 
@@ -401,55 +401,6 @@ fn fetch_kind(f: &ast::FetchStmt) -> Kind {
     }
 }
 
-/// `SELECT set_config('name', 'value', is_local)` and nothing else: a SET in the form of a SELECT.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetConfig {
-    pub name: String,
-    pub value: String,
-    pub is_local: bool,
-}
-
-/// Recognises a SELECT whose only column is set_config with literal arguments.
-pub fn set_config_literal(statement: &Statement) -> Option<SetConfig> {
-    let Node::SelectStmt(select) = &statement.node else {
-        return None;
-    };
-    if !select.from_clause.is_empty()
-        || select.with_clause.is_some()
-        || select.where_clause.is_some()
-    {
-        return None;
-    }
-    let [
-        ast::Node {
-            node: Some(Node::ResTarget(target)),
-        },
-    ] = select.target_list.as_slice()
-    else {
-        return None;
-    };
-    let Some(Node::FuncCall(call)) = target.val.as_deref().and_then(|v| v.node.as_ref()) else {
-        return None;
-    };
-    let names: Vec<_> = call
-        .funcname
-        .iter()
-        .filter_map(|n| string_of(Some(n)))
-        .collect();
-    let is_it = matches!(
-        names.iter().map(String::as_str).collect::<Vec<_>>()[..],
-        ["set_config"] | ["pg_catalog", "set_config"]
-    );
-    match call.args.as_slice() {
-        [name, value, is_local] if is_it => Some(SetConfig {
-            name: string_of(Some(name))?,
-            value: string_of(Some(value))?,
-            is_local: is_on(Some(&string_of(Some(is_local))?)),
-        }),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -576,21 +527,6 @@ mod tests {
             kind("move backward all in c"),
             fetch(i64::MAX, FetchDirection::Backward, true)
         );
-    }
-
-    #[test]
-    fn set_config_with_literals_is_a_set() {
-        let parse = |sql| set_config_literal(&super::super::parse(sql).expect("valid")[0]);
-        assert_eq!(
-            parse("select pg_catalog.set_config('search_path', '', false)"),
-            Some(SetConfig {
-                name: "search_path".into(),
-                value: String::new(),
-                is_local: false
-            })
-        );
-        assert_eq!(parse("select set_config('a', 'b', true), 1"), None);
-        assert_eq!(parse("select set_config('a', $1, true)"), None);
     }
 
     #[test]

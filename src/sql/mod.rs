@@ -3,14 +3,15 @@
 mod classify;
 mod depth;
 mod print;
+mod session;
 mod walk;
 
 pub use classify::{
-    CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, SetConfig, TransactionOptions,
-    classify, set_config_literal,
+    CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions, classify,
 };
 pub use pg_query::protobuf as ast;
 pub use print::{expression_text, quote_identifier, quote_literal, select_text, statement_text};
+pub use session::{SetConfig, execute_arguments, prepare_types, reads_catalog, set_config_calls};
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
     select_children_mut, statement_functions, walk,

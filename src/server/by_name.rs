@@ -1,0 +1,152 @@
+//! PREPARE and EXECUTE in SQL over several shards, and settings that a SELECT changes: both are kept by the session.
+
+use std::sync::Arc;
+
+use super::control;
+use super::prepare::{CATALOG_SHARD, Prepared, no_connection};
+use super::session::{Ended, Session};
+use super::settings;
+use crate::executor::Parameters;
+use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
+use crate::sql::Kind;
+
+impl Session {
+    /// PREPARE: the statement joins those of the extended protocol, as it does in PostgreSQL.
+    pub async fn prepare_by_name(
+        &mut self,
+        name: &str,
+        inner: &str,
+        types: &[String],
+    ) -> Result<String, Ended> {
+        if self.statements.contains_key(name) {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(ServerError::new(sqlstate::DUPLICATE_STATEMENT, message).into());
+        }
+        let mut oids = Vec::with_capacity(types.len());
+        for text in self.ask_catalog_shard(&type_oids(types)).await? {
+            oids.push(text.and_then(|t| t.parse().ok()).unwrap_or(0));
+        }
+        let prepared = self.prepare(inner.to_owned(), &oids).await?;
+        self.statements.insert(name.to_owned(), prepared);
+        Ok("PREPARE".into())
+    }
+
+    /// The statement that an EXECUTE means and its argument values; other statements mean themselves, without any.
+    pub async fn resolve(
+        &mut self,
+        prepared: &Arc<Prepared>,
+    ) -> Result<(Arc<Prepared>, Arc<Parameters>), ServerError> {
+        let name = match &prepared.kind {
+            Kind::Execute { name } if !self.shared.is_one_shard() => name,
+            _ => return Ok((prepared.clone(), Arc::default())),
+        };
+        let inner = self.statement(name)?;
+        let inner = self.refreshed(name, inner).await?;
+        let (given, wanted) = (prepared.arguments.len(), inner.parameter_types.len());
+        if given != wanted {
+            let message = format!("wrong number of parameters for prepared statement \"{name}\"");
+            let detail = format!("Expected {wanted} parameters but got {given}.");
+            return Err(ServerError::new("42601", message).with_detail(detail));
+        }
+        if wanted == 0 {
+            return Ok((inner, Arc::default()));
+        }
+        let names: Vec<String> = inner
+            .parameter_types
+            .iter()
+            .map(|oid| format!("pg_catalog.format_type({oid}, -1)"))
+            .collect();
+        let types = self
+            .ask_catalog_shard(&format!("SELECT {}", names.join(", ")))
+            .await?;
+        // The cast is the assignment PostgreSQL would make; its text form is what the shards then read.
+        let cast = |(argument, ty): (&String, &Option<String>)| {
+            format!(
+                "CAST(CAST(({argument}) AS {}) AS pg_catalog.text)",
+                ty.as_deref().unwrap_or("text")
+            )
+        };
+        let list: Vec<String> = prepared.arguments.iter().zip(&types).map(cast).collect();
+        let values = self
+            .ask_catalog_shard(&format!("SELECT {}", list.join(", ")))
+            .await?;
+        let parameters = Parameters {
+            types: inner.parameter_types.clone(),
+            formats: vec![0; wanted],
+            values: values
+                .into_iter()
+                .map(|v| v.map(|text| text.into_bytes().into()))
+                .collect(),
+        };
+        Ok((inner, Arc::new(parameters)))
+    }
+
+    /// The one row of a query, as text.
+    async fn ask_catalog_shard(&mut self, sql: &str) -> Result<Vec<Option<String>>, ServerError> {
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        let conn = self
+            .connections
+            .get(CATALOG_SHARD)
+            .ok_or_else(no_connection)?;
+        Ok(control::ask(conn, sql, &[])
+            .await?
+            .into_iter()
+            .next()
+            .unwrap_or_default())
+    }
+
+    /// Settings that the statement has just changed on the catalog shard become the session's.
+    pub async fn follow_set_config(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
+        for set in &prepared.set_config {
+            let shown = format!(
+                "SELECT pg_catalog.current_setting({})",
+                settings::quote(&set.name)
+            );
+            let value = self
+                .ask_catalog_shard(&shown)
+                .await?
+                .into_iter()
+                .flatten()
+                .next()
+                .unwrap_or_default();
+            let text = settings::set_config(&set.name, &value, set.is_local);
+            if !set.is_local || self.transaction.block != super::transaction::Block::Idle {
+                self.apply(&text, &set.name, set.is_local).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses set_config of what no session here may change.
+    pub fn check_set_config(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
+        prepared
+            .set_config
+            .iter()
+            .try_for_each(|set| self.refuse_identity(&set.name))
+    }
+}
+
+fn type_oids(types: &[String]) -> String {
+    let oid = |t: &String| {
+        format!(
+            "CAST(pg_catalog.to_regtype({}) AS pg_catalog.oid)",
+            settings::quote(t)
+        )
+    };
+    let list: Vec<String> = types.iter().map(oid).collect();
+    format!("SELECT {}", list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_asked_by_their_names() {
+        assert_eq!(
+            type_oids(&["int".into()]),
+            "SELECT CAST(pg_catalog.to_regtype('int') AS pg_catalog.oid)"
+        );
+    }
+}

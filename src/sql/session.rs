@@ -1,0 +1,169 @@
+//! What a statement does to the session it runs in: settings changed by functions, PREPARE and EXECUTE in SQL.
+
+use pg_query::protobuf::{self as ast, node::Node};
+
+use super::classify::{is_on, string_of};
+use super::{Child, Statement, expression_text, walk};
+
+/// One `set_config('name', …, is_local)`. The value may be any expression: the shard is asked for it afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetConfig {
+    /// The setting's name.
+    pub name: String,
+    /// Ends with the transaction.
+    pub is_local: bool,
+}
+
+/// All set_config calls of a statement; `None` when one cannot be followed: its name is no literal, or it may run more or
+/// less often than once.
+pub fn set_config_calls(statement: &Statement) -> Option<Vec<SetConfig>> {
+    let mut calls = Vec::new();
+    let mut readable = true;
+    let root = ast::Node {
+        node: Some(statement.node.clone()),
+    };
+    walk(Child::Node(&root), &mut |child| {
+        if let Child::Node(ast::Node {
+            node: Some(Node::FuncCall(call)),
+        }) = child
+            && call
+                .funcname
+                .last()
+                .and_then(|n| string_of(Some(n)))
+                .as_deref()
+                == Some("set_config")
+        {
+            match read_call(call) {
+                Some(found) => calls.push(found),
+                None => readable = false,
+            }
+        }
+        true
+    });
+    let once = matches!(&statement.node, Node::SelectStmt(s)
+        if s.from_clause.is_empty() && s.where_clause.is_none() && s.with_clause.is_none());
+    (calls.is_empty() || (readable && once)).then_some(calls)
+}
+
+fn read_call(call: &ast::FuncCall) -> Option<SetConfig> {
+    let [name, _, is_local] = call.args.as_slice() else {
+        return None;
+    };
+    Some(SetConfig {
+        name: string_of(Some(name))?,
+        is_local: is_on(Some(&string_of(Some(is_local))?)),
+    })
+}
+
+/// True when a FROM names a relation of the system catalogs.
+pub fn reads_catalog(statement: &Statement) -> bool {
+    let root = ast::Node {
+        node: Some(statement.node.clone()),
+    };
+    let mut found = false;
+    walk(Child::Node(&root), &mut |child| {
+        if let Child::Node(ast::Node {
+            node: Some(Node::RangeVar(relation)),
+        }) = child
+        {
+            found |= relation.relname.starts_with("pg_")
+                || matches!(
+                    relation.schemaname.as_str(),
+                    "pg_catalog" | "information_schema"
+                );
+        }
+        true
+    });
+    found
+}
+
+/// Parameter types of `PREPARE name (types) AS …` as written; the rest are left to PostgreSQL.
+pub fn prepare_types(statement: &Statement) -> Vec<String> {
+    let Node::PrepareStmt(prepare) = &statement.node else {
+        return Vec::new();
+    };
+    let name = |node: &ast::Node| match &node.node {
+        Some(Node::TypeName(t)) => type_text(t),
+        _ => None,
+    };
+    prepare.argtypes.iter().filter_map(name).collect()
+}
+
+/// Prints a type by way of a cast to it, the only expression that names one.
+fn type_text(name: &ast::TypeName) -> Option<String> {
+    let null = ast::Node {
+        node: Some(Node::AConst(ast::AConst {
+            isnull: true,
+            val: None,
+            location: 0,
+        })),
+    };
+    let cast = ast::TypeCast {
+        arg: Some(Box::new(null)),
+        type_name: Some(name.clone()),
+        location: 0,
+    };
+    let text = expression_text(&ast::Node {
+        node: Some(Node::TypeCast(Box::new(cast))),
+    })
+    .ok()?;
+    text.strip_prefix("NULL::").map(str::to_owned)
+}
+
+/// The arguments of `EXECUTE name (…)` as SQL.
+pub fn execute_arguments(statement: &Statement) -> Vec<String> {
+    let Node::ExecuteStmt(execute) = &statement.node else {
+        return Vec::new();
+    };
+    execute
+        .params
+        .iter()
+        .filter_map(|p| expression_text(p).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(sql: &str) -> Statement {
+        crate::sql::parse(sql).expect("valid").remove(0)
+    }
+
+    #[test]
+    fn set_config_calls_are_followed_where_they_run_once() {
+        let calls = set_config_calls(&parsed(
+            "select current_setting('jit') as cur, set_config('jit', $1, false)",
+        ));
+        assert_eq!(
+            calls,
+            Some(vec![SetConfig {
+                name: "jit".into(),
+                is_local: false
+            }])
+        );
+        assert_eq!(
+            set_config_calls(&parsed("select set_config('a', x, true) from t")),
+            None
+        );
+        assert_eq!(
+            set_config_calls(&parsed("select set_config(n, 'x', true)")),
+            None
+        );
+        assert_eq!(set_config_calls(&parsed("select 1 from t")), Some(vec![]));
+    }
+
+    #[test]
+    fn prepare_and_execute_are_taken_apart() {
+        assert_eq!(
+            prepare_types(&parsed(
+                "prepare p (int, numeric(10,2), text[]) as select 1"
+            )),
+            ["int", "numeric(10, 2)", "text[]"]
+        );
+        assert_eq!(
+            execute_arguments(&parsed("execute p (1 + 2, 'x')")),
+            ["1 + 2", "'x'"]
+        );
+    }
+}
