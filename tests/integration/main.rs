@@ -3,6 +3,7 @@
 //! `PGBRAID_TEST_TARGET=postgres` points equivalence and wire at the oracle itself: what fails then is wrong in the test.
 #![allow(unused_crate_dependencies)]
 
+mod commands;
 mod equivalence;
 mod faults;
 mod fuzz;

@@ -37,6 +37,16 @@ pub fn cluster() -> &'static Cluster {
     &run().cluster
 }
 
+/// A process of this test, for the watchdog to end when the test process is gone.
+pub fn adopt(pid: u32) {
+    run().tie.adopt(pid);
+}
+
+/// A process that has ended.
+pub fn release(pid: u32) {
+    run().tie.release(pid);
+}
+
 /// True when the tests are tried on PostgreSQL itself: the oracle stands in for pgbraid.
 pub fn target_is_postgres() -> bool {
     std::env::var("PGBRAID_TEST_TARGET").is_ok_and(|t| t == "postgres")
