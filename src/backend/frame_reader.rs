@@ -35,6 +35,8 @@ pub(super) enum FrameFault {
     Columns { expected: u16, found: u16 },
     #[error("a DataRow without a column count")]
     TruncatedRow,
+    #[error("a message with tag {0:#04x}")]
+    Tag(u8),
 }
 
 /// A growing read buffer and the place up to which its first frame is known to be incomplete.
@@ -85,6 +87,10 @@ impl FrameReader {
             return Ok(None);
         };
         let tag = self.buffer[0];
+        // Judged by its header: nobody waits for the body of something that is no message.
+        if !is_backend_tag(tag) {
+            return Err(FrameFault::Tag(tag));
+        }
         if tag == b'D' {
             self.check_row_header(total, columns)?;
         }
@@ -195,6 +201,36 @@ fn scan_rows(buffer: &[u8], columns: Option<u16>) -> (usize, u32) {
         rows += 1;
     }
     (buffer.len() - rest.len(), rows)
+}
+
+/// The messages a server may send (PostgreSQL's manual, "Message Formats").
+fn is_backend_tag(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'1' | b'2'
+            | b'3'
+            | b'A'
+            | b'C'
+            | b'D'
+            | b'E'
+            | b'G'
+            | b'H'
+            | b'I'
+            | b'K'
+            | b'N'
+            | b'R'
+            | b'S'
+            | b'T'
+            | b'V'
+            | b'W'
+            | b'Z'
+            | b'c'
+            | b'd'
+            | b'n'
+            | b's'
+            | b't'
+            | b'v'
+    )
 }
 
 /// Frequent short messages are constants: handing them out costs neither memory nor a reference count.

@@ -8,6 +8,8 @@ mod failures;
 mod frame_reader;
 pub mod health;
 mod login;
+#[cfg(test)]
+mod mock;
 pub mod pool;
 pub mod raw_conn;
 mod socket;

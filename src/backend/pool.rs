@@ -293,3 +293,285 @@ impl ManageConnection for Manager {
         !conn.end_lease()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::super::mock::{self, Answer, KEY, Mock};
+    use super::super::raw_conn::Event;
+    use super::*;
+    use crate::backend::connections::Connections;
+
+    const FIRST: &[ShardId] = &[ShardId(0)];
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    async fn shards(count: usize, size: usize) -> (Vec<Arc<Mock>>, Arc<Pools>) {
+        let mut mocks = Vec::new();
+        for _ in 0..count {
+            mocks.push(Mock::start().await);
+        }
+        let ports: Vec<u16> = mocks.iter().map(|m| m.port).collect();
+        (mocks, Pools::new(&mock::config(&ports, size)))
+    }
+
+    async fn one(pools: &Pools) -> Lease {
+        pools.acquire(FIRST, soon()).await.unwrap().remove(0)
+    }
+
+    async fn ask(lease: &mut Lease) -> Result<u32, BackendError> {
+        lease.query("SELECT 1");
+        let mut rows = 0;
+        while lease.outstanding() > 0 {
+            if let Event::Rows(run) = poll_fn(|cx| lease.poll_event(Some(1), cx)).await? {
+                rows += run.rows;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Waits until the other side has seen it.
+    async fn until(condition: impl Fn() -> bool) {
+        let deadline = soon();
+        while !condition() {
+            assert!(Instant::now() < deadline, "it never happened");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clean_connection_is_lent_again() {
+        let (mocks, pools) = shards(1, 4).await;
+        for _ in 0..3 {
+            let mut lease = one(&pools).await;
+            assert_eq!(ask(&mut lease).await.unwrap(), 1);
+            assert_eq!(lease.parameter("server_version"), Some("15.2"));
+        }
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_a_reply_outstanding_is_closed() {
+        let (mocks, pools) = shards(1, 4).await;
+        let mut lease = one(&pools).await;
+        lease.query("SELECT 1");
+        let _ = poll_fn(|cx| lease.poll_flush(cx)).await;
+        drop(lease);
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(ask(&mut one(&pools).await).await.unwrap(), 1);
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_an_unread_message_is_closed() {
+        let (mocks, pools) = shards(1, 4).await;
+        let mut lease = one(&pools).await;
+        lease.query("SELECT 1");
+        // The row; what follows lies in the buffer.
+        let _ = poll_fn(|cx| lease.poll_event(None, cx)).await;
+        assert!(!lease.is_clean());
+        drop(lease);
+        drop(one(&pools).await);
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn connections_the_shard_has_closed_are_replaced() {
+        let (mocks, pools) = shards(1, 4).await;
+        let mut leases = Vec::new();
+        for _ in 0..4 {
+            leases.push(one(&pools).await);
+        }
+        *mocks[0].answer.lock() = Answer::RowThenClose;
+        for mut lease in leases {
+            ask(&mut lease).await.unwrap();
+        }
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(pools.usage()[0].idle, 4);
+        *mocks[0].answer.lock() = Answer::Row;
+        assert_eq!(ask(&mut one(&pools).await).await.unwrap(), 1);
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 5);
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_shard_is_reported_at_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let pools = Pools::new(&mock::config(&[port], 2));
+        let asked = Instant::now();
+        let refused = pools.acquire(FIRST, soon()).await;
+        assert!(
+            matches!(refused, Err(BackendError::Unreachable { .. })),
+            "{refused:?}"
+        );
+        assert!(asked.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn what_the_shard_says_at_login_is_passed_on() {
+        let (mocks, pools) = shards(1, 2).await;
+        *mocks[0].greeting.lock() = Some(mock::error(
+            true,
+            "53300",
+            "sorry, too many clients already",
+        ));
+        let refused = pools.acquire(FIRST, soon()).await;
+        let Err(BackendError::Server { error, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(error.sqlstate(), "53300");
+    }
+
+    #[tokio::test]
+    async fn passwords_do_not_travel_in_the_clear() {
+        let (mocks, pools) = shards(1, 2).await;
+        *mocks[0].greeting.lock() = Some(mock::authentication(3, b""));
+        let refused = pools.acquire(FIRST, soon()).await.unwrap_err().to_string();
+        assert!(refused.contains("without TLS"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_prove_itself_is_refused() {
+        let (mocks, pools) = shards(1, 2).await;
+        let mut greeting = mock::authentication(10, b"SCRAM-SHA-256\0\0");
+        greeting.extend(mock::authentication(0, b""));
+        *mocks[0].greeting.lock() = Some(greeting);
+        let refused = pools.acquire(FIRST, soon()).await;
+        assert!(
+            matches!(refused, Err(BackendError::Protocol { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_at_the_deadline_and_is_counted() {
+        let (_mocks, pools) = shards(1, 1).await;
+        let lease = one(&pools).await;
+        let mut waiting =
+            Box::pin(pools.acquire(FIRST, Instant::now() + Duration::from_millis(50)));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let usage = Usage {
+            size: 1,
+            in_use: 1,
+            idle: 0,
+            waiting: 1,
+        };
+        assert_eq!(pools.usage(), [usage]);
+        assert!(matches!(
+            waiting.await,
+            Err(BackendError::PoolExhausted { .. })
+        ));
+        assert_eq!(pools.usage()[0].waiting, 0);
+        drop(lease);
+        one(&pools).await;
+    }
+
+    #[tokio::test]
+    async fn many_sessions_over_all_shards_do_not_deadlock() {
+        let (_mocks, pools) = shards(3, 2).await;
+        let sessions = (0..24).map(|i| {
+            let pools = pools.clone();
+            tokio::spawn(async move {
+                for round in 0..10 {
+                    let wanted: Vec<ShardId> = match (i + round) % 3 {
+                        0 => vec![ShardId(0), ShardId(1), ShardId(2)],
+                        1 => vec![ShardId(1), ShardId(2)],
+                        _ => vec![ShardId(0), ShardId(2)],
+                    };
+                    for mut lease in pools.acquire(&wanted, soon()).await.unwrap() {
+                        ask(&mut lease).await.unwrap();
+                    }
+                }
+            })
+        });
+        for session in sessions.collect::<Vec<_>>() {
+            session.await.unwrap();
+        }
+        assert!(pools.usage().iter().all(|u| u.in_use == 0 && u.idle <= 2));
+    }
+
+    #[tokio::test]
+    async fn a_cancel_reaches_the_shard_and_ends_the_connection() {
+        let (mocks, pools) = shards(1, 2).await;
+        let mut lease = one(&pools).await;
+        pools.cancel(&lease.cancel_handle()).await.unwrap();
+        assert_eq!(*mocks[0].cancels.lock(), [(0, KEY.to_vec())]);
+        assert_eq!(ask(&mut lease).await.unwrap(), 1);
+        assert!(!lease.is_clean());
+        drop(lease);
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_late_cancel_does_not_hit_the_next_holder() {
+        let (mocks, pools) = shards(1, 2).await;
+        let mut lease = one(&pools).await;
+        let handle = lease.cancel_handle();
+        ask(&mut lease).await.unwrap();
+        drop(lease);
+        let next = one(&pools).await;
+        pools.cancel(&handle).await.unwrap();
+        assert!(mocks[0].cancels.lock().is_empty());
+        assert!(next.is_clean());
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_stays_silent_after_a_cancel_is_given_up() {
+        let (mocks, pools) = shards(2, 2).await;
+        *mocks[0].answer.lock() = Answer::Silence;
+        let mut held = Connections::new(2);
+        for lease in pools
+            .acquire(&[ShardId(0), ShardId(1)], soon())
+            .await
+            .unwrap()
+        {
+            held.put(lease.shard, lease);
+        }
+        for (_, conn) in held.iter_mut() {
+            conn.query("SELECT 1");
+        }
+        held.recover(&pools, Instant::now() + Duration::from_millis(100))
+            .await;
+        let clean: Vec<bool> = held.iter_mut().map(|(_, c)| c.is_clean()).collect();
+        assert_eq!(clean, [false, true]);
+        assert_eq!(mocks[0].cancels.lock().len(), 1);
+        // What ended by itself was not cancelled.
+        assert!(mocks[1].cancels.lock().is_empty());
+        held.release();
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_dies_behind_a_row_is_lost() {
+        let (mocks, pools) = shards(1, 2).await;
+        *mocks[0].answer.lock() = Answer::Die;
+        let mut lease = one(&pools).await;
+        assert!(matches!(
+            ask(&mut lease).await,
+            Err(BackendError::Lost { .. })
+        ));
+        assert!(lease.is_poisoned());
+    }
+
+    #[tokio::test]
+    async fn closing_waits_for_leases_and_turns_others_away() {
+        let (mocks, pools) = shards(1, 2).await;
+        drop(one(&pools).await);
+        let lease = one(&pools).await;
+        let closing = tokio::spawn({
+            let pools = pools.clone();
+            async move { pools.close(soon()).await }
+        });
+        tokio::task::yield_now().await;
+        drop(lease);
+        closing.await.unwrap();
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
+        assert!(pools.acquire(FIRST, soon()).await.is_err());
+    }
+}

@@ -483,3 +483,187 @@ fn name_of(number: u64) -> String {
     let _ = write!(name, "pgbraid_{number}");
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::super::mock;
+    use super::*;
+
+    fn conn(buffer: usize) -> (RawConn, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(buffer);
+        let conn = RawConn::new(ShardId(0), "s0".into(), Socket::Memory(ours));
+        (conn, theirs)
+    }
+
+    async fn event(conn: &mut RawConn) -> Result<Event, BackendError> {
+        poll_fn(|cx| conn.poll_event(None, cx)).await
+    }
+
+    fn reply(status: u8) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        messages::command_complete("SELECT 0", &mut out);
+        messages::ready_for_query(status, &mut out);
+        out.to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_fatal_error_is_told_before_the_end() {
+        let (mut conn, mut shard) = conn(1000);
+        let fatal = mock::error(true, "57P01", "terminating connection");
+        shard.write_all(&fatal).await.unwrap();
+        drop(shard);
+        conn.query("SELECT 1");
+        assert!(matches!(
+            event(&mut conn).await,
+            Ok(Event::Message { tag: b'E', .. })
+        ));
+        assert!(conn.is_poisoned());
+        assert!(matches!(
+            event(&mut conn).await,
+            Err(BackendError::Lost { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_reply_to_nothing_is_a_fault() {
+        let (mut conn, mut shard) = conn(1000);
+        shard.write_all(&reply(b'I')).await.unwrap();
+        assert!(event(&mut conn).await.is_ok());
+        assert!(matches!(
+            event(&mut conn).await,
+            Err(BackendError::Protocol { .. })
+        ));
+        assert!(!conn.is_clean());
+    }
+
+    #[tokio::test]
+    async fn messages_of_no_server_are_a_fault() {
+        for bytes in [
+            &b"R\0\0\0\x08\0\0\0\0"[..],
+            b"\x16\x03\x01\x02\0",
+            b"HTTP/1.1 400",
+            b"Z\0\0\0\x05X",
+        ] {
+            let (mut conn, mut shard) = conn(1000);
+            conn.query("SELECT 1");
+            shard.write_all(bytes).await.unwrap();
+            assert!(matches!(
+                event(&mut conn).await,
+                Err(BackendError::Protocol { .. })
+            ));
+            assert!(conn.is_poisoned());
+        }
+    }
+
+    #[tokio::test]
+    async fn status_and_outstanding_replies_are_kept() {
+        let (mut conn, mut shard) = conn(1000);
+        assert!(conn.is_clean());
+        conn.query("BEGIN");
+        messages::execute("", 0, conn.write_buffer());
+        assert!(conn.unsynced());
+        conn.sync();
+        assert_eq!((conn.outstanding(), conn.unsynced()), (2, false));
+        shard
+            .write_all(&[reply(b'T'), reply(b'E')].concat())
+            .await
+            .unwrap();
+        while conn.outstanding() > 0 {
+            event(&mut conn).await.unwrap();
+        }
+        assert_eq!(conn.status(), b'E');
+        assert!(!conn.is_clean());
+    }
+
+    #[tokio::test]
+    async fn parameters_follow_their_reports() {
+        let (mut conn, mut shard) = conn(1000);
+        let mut out = BytesMut::new();
+        messages::parameter_status("TimeZone", "UTC", &mut out);
+        messages::parameter_status("TimeZone", "Europe/Berlin", &mut out);
+        shard.write_all(&out).await.unwrap();
+        event(&mut conn).await.unwrap();
+        event(&mut conn).await.unwrap();
+        assert_eq!(conn.parameter("TimeZone"), Some("Europe/Berlin"));
+        assert_eq!(conn.parameters().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn statements_behind_an_error_are_prepared_again() {
+        let (mut conn, mut shard) = conn(10_000);
+        let (first, second): (Arc<str>, Arc<str>) = ("SELECT 1".into(), "SELECT 2".into());
+        assert_eq!(conn.statement_name(&first, &[]), ("pgbraid_1".into(), true));
+        conn.sync();
+        assert_eq!(
+            conn.statement_name(&second, &[]),
+            ("pgbraid_2".into(), true)
+        );
+        conn.sync();
+        let error = mock::error(false, "42601", "syntax error");
+        shard
+            .write_all(&[reply(b'I'), error, reply(b'I')].concat())
+            .await
+            .unwrap();
+        while conn.outstanding() > 0 {
+            event(&mut conn).await.unwrap();
+        }
+        assert!(!conn.statement_name(&first, &[]).1);
+        assert_eq!(
+            conn.statement_name(&second, &[]),
+            ("pgbraid_3".into(), true)
+        );
+        // The shard may have it or not.
+        assert!(conn.write_buffer().windows(9).any(|w| w == b"pgbraid_2"));
+    }
+
+    #[tokio::test]
+    async fn statements_go_with_discard_all() {
+        let (mut conn, mut shard) = conn(10_000);
+        let sql: Arc<str> = "SELECT 1".into();
+        conn.statement_name(&sql, &[]);
+        let mut out = BytesMut::new();
+        messages::command_complete("DISCARD ALL", &mut out);
+        shard.write_all(&out).await.unwrap();
+        event(&mut conn).await.unwrap();
+        assert!(conn.statement_name(&sql, &[]).1);
+    }
+
+    #[tokio::test]
+    async fn a_long_pipeline_does_not_block_both_sides() {
+        // The shard answers each message before it reads the next one; neither direction holds more than a few of them.
+        let (mut conn, mut shard) = conn(64);
+        const MESSAGES: usize = 2000;
+        let server = tokio::spawn(async move {
+            for _ in 0..MESSAGES {
+                let mut sync = [0; 5];
+                shard.read_exact(&mut sync).await.unwrap();
+                shard.write_all(&reply(b'I')).await.unwrap();
+            }
+            shard
+        });
+        (0..MESSAGES).for_each(|_| conn.sync());
+        while conn.outstanding() > 0 {
+            event(&mut conn).await.unwrap();
+        }
+        assert!(conn.is_clean());
+        drop(server.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_the_shard_said_is_read_although_it_takes_no_more() {
+        let (mut conn, mut shard) = conn(1000);
+        shard
+            .write_all(&mock::error(true, "57P01", "bye"))
+            .await
+            .unwrap();
+        drop(shard);
+        conn.query("SELECT 1");
+        assert!(poll_fn(|cx| conn.poll_flush(cx)).await.is_err());
+        assert!(matches!(
+            event(&mut conn).await,
+            Ok(Event::Message { tag: b'E', .. })
+        ));
+    }
+}

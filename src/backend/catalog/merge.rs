@@ -362,9 +362,11 @@ impl<'a> Merging<'a> {
                 .map(|c| self.column(source, c))
                 .collect(),
             primary_key: relation.primary_key.iter().filter_map(place).collect(),
+            // A materialized view has rows of its own: what they were made of says nothing any more.
             view_definition: relation
                 .view_definition
                 .as_ref()
+                .filter(|_| relation.kind == b'v')
                 .map(|d| d.trim_end_matches(';').trim().to_owned()),
             guarded: relation.guarded,
             rows,
