@@ -5,6 +5,7 @@
 //! everything; `cargo bench -- --only union --no-callgrind` a part.
 
 mod client;
+mod executor;
 mod mock;
 mod process;
 mod relay;
@@ -42,6 +43,12 @@ struct Options {
     /// Run as the byte relay to this address
     #[arg(long, hide = true)]
     relay: Option<String>,
+    /// Run this kind of plan in this process, over the shards named
+    #[arg(long, hide = true)]
+    executor: Option<String>,
+    /// Shards of `--executor`
+    #[arg(hide = true)]
+    shards: Vec<SocketAddr>,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -146,6 +153,10 @@ fn main() -> Result<()> {
         .build()?;
     if let Some(target) = &options.relay {
         return runtime.block_on(relay::serve(target));
+    }
+    if let Some(kind) = &options.executor {
+        runtime.block_on(executor::run(kind, options.rows, &options.shards))?;
+        return Ok(());
     }
     let bench = Bench::start(options, &runtime)?;
     println!("{}", bench.against_relay()?);
@@ -279,6 +290,10 @@ impl Bench {
             let count = self.count(&folder, scan.name, |client| scan.run(client, rows))?;
             add(scan.name, count, rows, scan.bars.0)?;
         }
+        for kind in ["union", "merge", "aggregate"] {
+            let count = self.count_executor(&folder, kind, rows)?;
+            add(&format!("executor alone: {kind}"), count + base, rows, None)?;
+        }
         if self.point() {
             let count = self.count(&folder, POINT, |client| {
                 transactions(client, TRANSACTIONS / 5)
@@ -287,6 +302,17 @@ impl Bench {
         }
         writeln!(out, "profiles for callgrind_annotate: {}", folder.display())?;
         Ok(out)
+    }
+
+    /// Instructions of one plan in a process of its own: `rows` rows more than a few.
+    fn count_executor(&self, folder: &Path, kind: &str, rows: u64) -> Result<u64> {
+        let file = folder.join(format!("executor-{kind}.callgrind"));
+        let mut counts = [0, 0];
+        for (count, rows) in counts.iter_mut().zip([300, rows]) {
+            Process::executor(kind, rows, &self.shards, &file)?;
+            *count = process::instructions(&file)?;
+        }
+        Ok(counts[1].saturating_sub(counts[0]))
     }
 
     /// Counts one pgbraid's life: start, one small run of every statement, then `work`.

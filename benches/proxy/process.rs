@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -38,11 +38,8 @@ impl Process {
         let mut command = match callgrind {
             None => Command::new(program),
             Some(file) => {
-                let mut valgrind = Command::new("valgrind");
-                valgrind.args(["--quiet", "--tool=callgrind"]);
-                valgrind
-                    .arg(format!("--callgrind-out-file={}", file.display()))
-                    .arg(program);
+                let mut valgrind = valgrind(file);
+                valgrind.arg(program);
                 valgrind
             }
         };
@@ -55,6 +52,24 @@ impl Process {
         let mut process = Self { child, port };
         process.wait_for_port()?;
         Ok(process)
+    }
+
+    /// Runs this program again with a plan over the shards, under callgrind, to its end.
+    pub fn executor(kind: &str, rows: u64, shards: &[SocketAddr], callgrind: &Path) -> Result<()> {
+        let mut valgrind = valgrind(callgrind);
+        valgrind.arg(std::env::current_exe()?).args([
+            "--executor",
+            kind,
+            "--rows",
+            &rows.to_string(),
+        ]);
+        valgrind.args(shards.iter().map(ToString::to_string));
+        let status = valgrind.status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("executor of {kind}: {status}").into())
+        }
     }
 
     fn wait_for_port(&mut self) -> Result<()> {
@@ -124,6 +139,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn valgrind(file: &Path) -> Command {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--quiet", "--tool=callgrind"]);
+    valgrind.arg(format!("--callgrind-out-file={}", file.display()));
+    valgrind
 }
 
 /// All instructions that a callgrind file has counted.
