@@ -27,7 +27,7 @@ test: deps
 	exit $$status
 
 bench: deps
-	$(CARGO) bench --locked $(ARGS)
+	$(CARGO) bench --locked --bench proxy -- $(ARGS)
 
 lint:
 	$(CARGO) fmt --check

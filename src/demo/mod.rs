@@ -9,10 +9,10 @@ pub mod servers;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
@@ -24,6 +24,9 @@ const DATABASE: &str = "demo";
 const USER: &str = "demo";
 /// Runs on each side per query; the median of an odd number is a run that happened.
 const ROUNDS: usize = 7;
+
+/// How long pgbraid may take to read the catalogs of servers that do nothing else.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Nothing here must survive a crash; the rest is PostgreSQL's default, parallel query included.
 const SETTINGS: &str = "shared_buffers = 256MB
@@ -57,9 +60,9 @@ pub enum DemoError {
     /// The servers could not be made.
     #[error(transparent)]
     Servers(#[from] ServersError),
-    /// A server said no while it was filled.
-    #[error("loading failed: {0}")]
-    Load(#[from] tokio_postgres::Error),
+    /// A server said no while it was filled, or pgbraid to a login.
+    #[error("a server said no: {}", describe(.0))]
+    Server(#[from] tokio_postgres::Error),
     /// A loading task died.
     #[error("a loading task ended unexpectedly: {0}")]
     Worker(String),
@@ -172,7 +175,7 @@ impl Demo {
         }
     }
 
-    /// Starts pgbraid in this process and waits until it accepts connections.
+    /// Starts pgbraid in this process and waits until it answers: it listens before it has read the shards' catalogs.
     async fn start_proxy(&self) -> Result<(), DemoError> {
         let config = Arc::new(self.config());
         let (stop, ended) = (self.stop.clone(), self.proxy_ended.clone());
@@ -181,10 +184,12 @@ impl Demo {
             ended.cancel();
             result.map_err(|e| e.to_string())
         });
-        while TcpStream::connect(("127.0.0.1", self.listen))
-            .await
-            .is_err()
-        {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while let Err(error) = self.first_statement().await {
+            // Refused connections and lost ones carry no SQLSTATE.
+            let starting = error
+                .code()
+                .is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW);
             if self.proxy_ended.is_cancelled() {
                 let reason = match serving.await {
                     Ok(Ok(())) => "it ended".to_owned(),
@@ -193,9 +198,17 @@ impl Demo {
                 };
                 return Err(DemoError::Proxy(reason));
             }
+            if !starting || Instant::now() > deadline {
+                return Err(DemoError::Proxy(describe(&error)));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    async fn first_statement(&self) -> Result<(), tokio_postgres::Error> {
+        let client = load::connect(&self.client_conninfo()).await?;
+        client.batch_execute("select 1").await
     }
 
     /// Compares all queries and prints the table; true when all rows were the same.
