@@ -1,5 +1,6 @@
 //! From a statement and the catalog to a plan: pure, the same answer every time. What it cannot prove exact it refuses.
 
+mod aggregate;
 mod analyse;
 mod blocks;
 mod condition;
@@ -222,6 +223,9 @@ impl FanOut<'_, '_> {
     fn plan(&self) -> Result<Plan, Stop> {
         if pushdown::is_distributive(self.block) {
             return self.push_down();
+        }
+        if let Some(plan) = self.aggregate()? {
+            return Ok(plan);
         }
         match &self.block.unlimited {
             Dist::Global(why) | Dist::Once(why) => Err(why.clone().into()),

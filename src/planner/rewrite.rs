@@ -34,6 +34,31 @@ impl Rewrite<'_, '_> {
         new
     }
 
+    /// Makes the edit that goes by shape alone, now(), in a copy.
+    pub(super) fn edit_copy(&self, copy: &mut ast::Node) {
+        if let Some(type_name) = now_type(copy) {
+            self.used_now.set(true);
+            *copy = self.now(type_name);
+            return;
+        }
+        for part in children_mut(copy).unwrap_or_default() {
+            match part {
+                ChildMut::Node(n) => self.edit_copy(n),
+                ChildMut::Select(s) => self.edit_copy_select(s),
+            }
+        }
+    }
+
+    /// As [`Rewrite::edit_copy`].
+    pub(super) fn edit_copy_select(&self, copy: &mut ast::SelectStmt) {
+        for part in select_children_mut(copy) {
+            match part {
+                ChildMut::Node(n) => self.edit_copy(n),
+                ChildMut::Select(s) => self.edit_copy_select(s),
+            }
+        }
+    }
+
     fn select(&self, original: &ast::SelectStmt, new: &mut ast::SelectStmt) {
         self.zip(select_children(original), select_children_mut(new));
         if self.empty_arms && self.analysis.first_arms.contains(&node_id(original)) {
@@ -120,6 +145,34 @@ pub(super) fn cast(arg: ast::Node, name: &str, precision: i32) -> ast::Node {
             }),
             location: -1,
         }))),
+    }
+}
+
+/// An integer constant.
+pub(super) fn integer(value: i32) -> ast::Node {
+    ast::Node {
+        node: Some(Node::AConst(ast::AConst {
+            isnull: false,
+            location: -1,
+            val: Some(ast::a_const::Val::Ival(ast::Integer { ival: value })),
+        })),
+    }
+}
+
+/// A FROM item that stands for a stage.
+pub(super) fn stage_relation(name: &str, alias: &str) -> ast::Node {
+    ast::Node {
+        node: Some(Node::RangeVar(ast::RangeVar {
+            relname: name.into(),
+            inh: true,
+            relpersistence: "p".into(),
+            alias: Some(ast::Alias {
+                aliasname: alias.into(),
+                colnames: Vec::new(),
+            }),
+            location: -1,
+            ..Default::default()
+        })),
     }
 }
 
