@@ -8,12 +8,14 @@ use super::functions::{bare_name, find};
 use super::outputs::{column_name, targets};
 use super::pushdown::{FanOut, Stop, extras, gather, print, target, unprintable};
 use super::scope::{Resolved, Ty};
-use super::types::{base_type, collation, collation_named, is_collatable, is_comparable, is_orderable};
+use super::types::{
+    base_type, collation, collation_named, is_collatable, is_comparable, is_orderable,
+};
 use super::{ProbedColumn, analyse::Dist};
 use crate::catalog::Catalog;
-use crate::plan::{Collation, Final, FinalFunction, OutputColumn, Plan, SqlPart};
+use crate::plan::{Collation, Final, FinalFunction, OutputColumn, Plan, Remote};
 use crate::sql::ast::{self, node::Node};
-use crate::sql::{ChildMut, any_node, children_mut, expression_text};
+use crate::sql::{ChildMut, children_mut, expression_text};
 use crate::types::oid;
 
 /// What a type is by, before or after asking.
@@ -47,6 +49,16 @@ pub(super) struct Part<'a> {
     split: Split,
     /// Type of its argument; of no meaning for counts.
     arg: Option<Known>,
+}
+
+/// A grouped query split in two.
+pub(super) struct Halves {
+    /// What the shards compute.
+    pub(super) remote: Remote,
+    /// Its columns.
+    pub(super) names: Vec<String>,
+    /// What is left over their rows, its FROM still to be set to a relation called `s`.
+    pub(super) select: ast::SelectStmt,
 }
 
 /// The pieces of a grouped statement.
@@ -92,7 +104,9 @@ impl<'a> FanOut<'_, 'a> {
         if !self.block.grouped || self.block.open || !matches!(self.block.from, Dist::Sharded(_)) {
             return Ok(None);
         }
-        let Some(pieces) = self.pieces()? else { return Ok(None) };
+        let Some(pieces) = self.pieces()? else {
+            return Ok(None);
+        };
         if let Some(plan) = self.in_proxy(&pieces)? {
             return Ok(Some(plan));
         }
@@ -102,7 +116,9 @@ impl<'a> FanOut<'_, 'a> {
     /// Groups and aggregates of the statement; `None` when it cannot be split.
     fn pieces(&self) -> Result<Option<Pieces<'a>>, Stop> {
         let s = self.select;
-        let Some(outputs) = self.outputs() else { return Ok(None) };
+        let Some(outputs) = self.outputs() else {
+            return Ok(None);
+        };
         let mut pieces = Pieces::default();
         for item in &s.group_clause {
             if matches!(item.node, Some(Node::GroupingSet(_))) {
@@ -159,8 +175,7 @@ impl<'a> FanOut<'_, 'a> {
             }
             _ => {}
         }
-        let is_expression = !matches!(&node.node, Some(Node::SortBy(_) | Node::WindowDef(_) | Node::List(_)));
-        if is_expression && !pieces.groups.is_empty() {
+        if is_expression(node) && !pieces.groups.is_empty() {
             let canonical = self.canonical(node)?;
             if pieces.groups.iter().any(|(c, _)| *c == canonical) {
                 return Ok(true);
@@ -182,11 +197,19 @@ impl<'a> FanOut<'_, 'a> {
             || call.agg_within_group
             || call.agg_filter.is_some()
             || !call.agg_order.is_empty()
-            || find(self.analysis.catalog, self.request.search_path, call).is_none_or(|c| c.aggregate)
+            || find(self.analysis.catalog, self.request.search_path, call)
+                .is_none_or(|c| c.aggregate)
     }
 
-    fn add_part(&self, node: &'a ast::Node, call: &'a ast::FuncCall, pieces: &mut Pieces<'a>) -> Result<bool, Stop> {
-        let Some(split) = self.split(call) else { return Ok(false) };
+    fn add_part(
+        &self,
+        node: &'a ast::Node,
+        call: &'a ast::FuncCall,
+        pieces: &mut Pieces<'a>,
+    ) -> Result<bool, Stop> {
+        let Some(split) = self.split(call) else {
+            return Ok(false);
+        };
         let canonical = self.canonical(node)?;
         if !pieces.parts.iter().any(|p| p.canonical == canonical) {
             pieces.parts.push(Part {
@@ -208,7 +231,9 @@ impl<'a> FanOut<'_, 'a> {
         let name = bare_name(call)?;
         let keyed = || {
             let attr = call.args.first().and_then(|a| self.analysis.plain_attr(a));
-            let Dist::Sharded(d) = &self.block.from else { return false };
+            let Dist::Sharded(d) = &self.block.from else {
+                return false;
+            };
             call.args.len() == 1 && d.keys.iter().any(|(k, _)| Some(*k) == attr)
         };
         let distinct = call.agg_distinct;
@@ -229,13 +254,26 @@ impl<'a> FanOut<'_, 'a> {
     /// Finds the types of all arguments, asking for those that are not plain to see. False when one cannot be split.
     fn type_parts(&self, pieces: &mut Pieces<'a>) -> Result<bool, Stop> {
         let typed = |p: &Part<'_>| !matches!(p.split, Split::Count);
-        let args: Vec<&ast::Node> = pieces.parts.iter().filter(|p| typed(p)).filter_map(|p| p.call.args.first()).collect();
+        let args: Vec<&ast::Node> = pieces
+            .parts
+            .iter()
+            .filter(|p| typed(p))
+            .filter_map(|p| p.call.args.first())
+            .collect();
         let mut types = self.types_of(&args)?.into_iter();
         for part in pieces.parts.iter_mut().filter(|p| typed(p)) {
-            let Some(known) = types.next() else { return Ok(false) };
+            let Some(known) = types.next() else {
+                return Ok(false);
+            };
             let number = matches!(
                 known.oid,
-                oid::INT2 | oid::INT4 | oid::INT8 | oid::NUMERIC | oid::FLOAT4 | oid::FLOAT8 | oid::INTERVAL
+                oid::INT2
+                    | oid::INT4
+                    | oid::INT8
+                    | oid::NUMERIC
+                    | oid::FLOAT4
+                    | oid::FLOAT8
+                    | oid::INTERVAL
             );
             let fits = match part.split {
                 Split::Sum => number || known.oid == oid::MONEY,
@@ -255,7 +293,11 @@ impl<'a> FanOut<'_, 'a> {
         let catalog = self.analysis.catalog;
         let known: Vec<Option<Known>> = nodes
             .iter()
-            .map(|n| self.analysis.static_type(n).and_then(|t| of_type(catalog, &t)))
+            .map(|n| {
+                self.analysis
+                    .static_type(n)
+                    .and_then(|t| of_type(catalog, &t))
+            })
             .collect();
         if let Some(all) = known.iter().cloned().collect::<Option<Vec<Known>>>() {
             return Ok(all);
@@ -277,7 +319,9 @@ impl<'a> FanOut<'_, 'a> {
         select.locking_clause.clear();
         let probed = self.probe_columns(&print(&select)?)?;
         if probed.len() != nodes.len() {
-            return Err(super::refusal("the statement's types are not known", "Try again.", -1).into());
+            return Err(
+                super::refusal("the statement's types are not known", "Try again.", -1).into(),
+            );
         }
         Ok(probed.iter().map(|p| of_probe(catalog, p)).collect())
     }
@@ -297,7 +341,9 @@ impl<'a> FanOut<'_, 'a> {
         }
         let mut output = Vec::new();
         for t in targets(s) {
-            let Some(value) = t.val.as_deref() else { return Ok(None) };
+            let Some(value) = t.val.as_deref() else {
+                return Ok(None);
+            };
             let canonical = self.canonical(value)?;
             let group = pieces.groups.iter().position(|(c, _)| *c == canonical);
             let part = pieces.parts.iter().position(|p| p.canonical == canonical);
@@ -309,7 +355,11 @@ impl<'a> FanOut<'_, 'a> {
         }
         let group_nodes: Vec<&ast::Node> = pieces.groups.iter().map(|(_, n)| *n).collect();
         let groups = self.types_of(&group_nodes)?;
-        let by_bytes = |k: &Known| self.analysis.is_bytewise(k.oid) && !k.doubtful && k.collation.as_ref().is_none_or(|c| c.deterministic);
+        let by_bytes = |k: &Known| {
+            self.analysis.is_bytewise(k.oid)
+                && !k.doubtful
+                && k.collation.as_ref().is_none_or(|c| c.deterministic)
+        };
         if !groups.iter().all(by_bytes) || !pieces.parts.iter().all(|p| self.finishes_here(p)) {
             return Ok(None);
         }
@@ -317,23 +367,37 @@ impl<'a> FanOut<'_, 'a> {
     }
 
     fn finishes_here(&self, part: &Part<'_>) -> bool {
-        let Some(arg) = &part.arg else { return part.split == Split::Count };
+        let Some(arg) = &part.arg else {
+            return part.split == Split::Count;
+        };
         match part.split {
             Split::Count | Split::BoolAnd | Split::BoolOr => true,
             Split::Sum | Split::Average => !matches!(arg.oid, oid::INTERVAL | oid::MONEY),
             Split::Min | Split::Max => {
-                is_comparable(self.analysis.catalog, arg.oid) && !arg.doubtful && arg.collation.as_ref().is_none_or(is_orderable)
+                is_comparable(self.analysis.catalog, arg.oid)
+                    && !arg.doubtful
+                    && arg.collation.as_ref().is_none_or(is_orderable)
             }
             Split::Same => false,
         }
     }
 
     /// Groups and the values of min/max are visible, in the client's formats; all that is computed with trails, in binary.
-    fn final_aggregate(&self, pieces: &Pieces<'a>, output: Vec<OutputColumn>) -> Result<Plan, Stop> {
+    fn final_aggregate(
+        &self,
+        pieces: &Pieces<'a>,
+        output: Vec<OutputColumn>,
+    ) -> Result<Plan, Stop> {
         let groups = pieces.groups.len();
         let mut visible: Vec<ast::Node> = pieces.groups.iter().map(|(_, n)| (*n).clone()).collect();
         let is_extreme = |p: &&Part<'_>| matches!(p.split, Split::Min | Split::Max);
-        visible.extend(pieces.parts.iter().filter(is_extreme).map(|p| p.node.clone()));
+        visible.extend(
+            pieces
+                .parts
+                .iter()
+                .filter(is_extreme)
+                .map(|p| p.node.clone()),
+        );
         let width = visible.len();
         let mut hidden: Vec<ast::Node> = Vec::new();
         let mut value = groups;
@@ -345,21 +409,37 @@ impl<'a> FanOut<'_, 'a> {
             };
             let collation = || part.arg.as_ref().and_then(|a| a.collation.clone());
             let function = match part.split {
-                Split::Count => FinalFunction::Count { column: next(part.node.clone()) },
-                Split::Sum => FinalFunction::Sum { column: next(part.node.clone()) },
+                Split::Count => FinalFunction::Count {
+                    column: next(part.node.clone()),
+                },
+                Split::Sum => FinalFunction::Sum {
+                    column: next(part.node.clone()),
+                },
                 Split::Average => FinalFunction::Average {
                     sum: next(self.average_sum(part)),
                     count: next(renamed(part.call, "count")),
                 },
-                Split::BoolAnd | Split::Same => FinalFunction::BoolAnd { column: next(part.node.clone()) },
-                Split::BoolOr => FinalFunction::BoolOr { column: next(part.node.clone()) },
+                Split::BoolAnd | Split::Same => FinalFunction::BoolAnd {
+                    column: next(part.node.clone()),
+                },
+                Split::BoolOr => FinalFunction::BoolOr {
+                    column: next(part.node.clone()),
+                },
                 Split::Min | Split::Max => {
                     let key = next(part.node.clone());
                     value += 1;
                     let (value, collation) = (value - 1, collation());
                     match part.split {
-                        Split::Min => FinalFunction::Min { value, key, collation },
-                        _ => FinalFunction::Max { value, key, collation },
+                        Split::Min => FinalFunction::Min {
+                            value,
+                            key,
+                            collation,
+                        },
+                        _ => FinalFunction::Max {
+                            value,
+                            key,
+                            collation,
+                        },
                     }
                 }
             };
@@ -393,7 +473,11 @@ impl<'a> FanOut<'_, 'a> {
     }
 
     /// `SELECT columns FROM … WHERE … GROUP BY 1, …, groups`, for every shard and for the first.
-    fn partial_texts(&self, columns: &[ast::Node], groups: usize) -> Result<(String, Option<String>, bool), Stop> {
+    fn partial_texts(
+        &self,
+        columns: &[ast::Node],
+        groups: usize,
+    ) -> Result<(String, Option<String>, bool), Stop> {
         let text = |empty_arms| -> Result<(String, bool), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut select = rewrite.copy(self.select);
@@ -408,7 +492,9 @@ impl<'a> FanOut<'_, 'a> {
                 .enumerate()
                 .map(|(i, n)| target(now(n), &format!("c{}", i + 1)))
                 .collect();
-            select.group_clause = (1..=groups).map(|i| super::rewrite::integer(i as i32)).collect();
+            select.group_clause = (1..=groups)
+                .map(|i| super::rewrite::integer(i as i32))
+                .collect();
             select.having_clause = None;
             select.window_clause.clear();
             select.distinct_clause.clear();
@@ -427,13 +513,44 @@ impl<'a> FanOut<'_, 'a> {
     }
 
     /// Partial rows in a stage, and the statement over them.
-    fn combined(&self, mut pieces: Pieces<'a>) -> Result<Plan, Stop> {
+    fn combined(&self, pieces: Pieces<'a>) -> Result<Plan, Stop> {
+        let Halves {
+            mut remote,
+            names,
+            mut select,
+        } = self.halves(pieces)?;
+        let stage = self.probed_stage(1, &mut remote, &names)?;
+        let rewrite = self.rewrite(false);
+        select.from_clause = vec![super::rewrite::stage_relation("pgbraid_stage_1", "s")];
+        rewrite.edit_copy_select(&mut select);
+        let text = print(&select)?;
+        Ok(Plan::Combine {
+            sql: super::stages::split(&text, 1)?,
+            stages: vec![crate::plan::Stage {
+                plan: gather(remote),
+                ..stage
+            }],
+            extra: extras(rewrite.used_now.get()),
+        })
+    }
+
+    /// A grouped query split in two, `None` when it cannot be.
+    pub(super) fn split_aggregates(&self) -> Result<Option<Halves>, Stop> {
+        if !self.block.grouped || self.block.open || !matches!(self.block.from, Dist::Sharded(_)) {
+            return Ok(None);
+        }
+        match self.pieces()? {
+            Some(pieces) => self.halves(pieces).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn halves(&self, pieces: Pieces<'a>) -> Result<Halves, Stop> {
         let mut columns: Vec<ast::Node> = pieces.groups.iter().map(|(_, n)| (*n).clone()).collect();
         let groups = columns.len();
         let mut finals = Vec::new();
-        for part in &mut pieces.parts {
-            let at = columns.len() + 1;
-            finals.push(final_text(part, at));
+        for part in &pieces.parts {
+            finals.push(final_text(part, columns.len() + 1));
             match part.split {
                 Split::Average => {
                     columns.push(self.average_sum(part));
@@ -448,23 +565,83 @@ impl<'a> FanOut<'_, 'a> {
         }
         let (sql, first_sql, now) = self.partial_texts(&columns, groups)?;
         let names: Vec<String> = (1..=columns.len()).map(|i| format!("c{i}")).collect();
-        let mut remote = self.remote(sql, first_sql, extras(now), names.len(), 0);
-        let stage = self.probed_stage(1, &mut remote, &names)?;
-        let (text, now) = self.final_select(&pieces, &finals)?;
-        let sql = split_at_stage(&text, "pgbraid_stage_1")?;
-        Ok(Plan::Combine {
-            sql,
-            stages: vec![crate::plan::Stage {
-                plan: gather(remote),
-                ..stage
-            }],
-            extra: extras(now),
+        Ok(Halves {
+            remote: self.remote(sql, first_sql, extras(now), names.len(), 0),
+            select: self.final_select(&pieces, &finals)?,
+            names,
         })
     }
 
+    /// Columns outside of aggregates that GROUP BY does not name: they depend on a primary key that it names.
+    pub(super) fn ungrouped_columns(&self) -> Result<Vec<&'a ast::Node>, Stop> {
+        let s = self.select;
+        let Some(outputs) = self.outputs() else {
+            return Ok(Vec::new());
+        };
+        let mut grouped = Vec::new();
+        for item in &s.group_clause {
+            let node = match self.analysis.output_of(s, item, &outputs) {
+                Some(output) => output.expression,
+                None => Some(item),
+            };
+            if let Some(node) = node {
+                grouped.push(self.canonical(node)?);
+            }
+        }
+        let mut found = Vec::new();
+        let nodes = targets(s).filter_map(|t| t.val.as_deref());
+        for node in nodes
+            .chain(s.having_clause.as_deref())
+            .chain(&s.sort_clause)
+        {
+            self.ungrouped_in(node, &mut grouped, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn ungrouped_in(
+        &self,
+        node: &'a ast::Node,
+        grouped: &mut Vec<String>,
+        found: &mut Vec<&'a ast::Node>,
+    ) -> Result<(), Stop> {
+        match &node.node {
+            Some(Node::FuncCall(call)) if call.over.is_none() && self.is_aggregate(call) => {
+                return Ok(());
+            }
+            Some(Node::SubLink(_)) => return Ok(()),
+            _ => {}
+        }
+        if is_expression(node) {
+            let canonical = self.canonical(node)?;
+            if grouped.contains(&canonical) {
+                return Ok(());
+            }
+            if let Some(Node::ColumnRef(c)) = &node.node {
+                if matches!(
+                    self.analysis.colrefs.get(&node_id(c)),
+                    Some(Resolved::Column { levels: 0, .. })
+                ) {
+                    grouped.push(canonical);
+                    found.push(node);
+                }
+                return Ok(());
+            }
+        }
+        for child in crate::sql::children(node).unwrap_or_default() {
+            if let crate::sql::Child::Node(n) = child {
+                self.ungrouped_in(n, grouped, found)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The statement with groups and aggregates replaced by the stage's columns.
-    fn final_select(&self, pieces: &Pieces<'a>, finals: &[String]) -> Result<(String, bool), Stop> {
-        let rewrite = self.rewrite(false);
+    fn final_select(
+        &self,
+        pieces: &Pieces<'a>,
+        finals: &[String],
+    ) -> Result<ast::SelectStmt, Stop> {
         let mut select = self.select.clone();
         let over = Over {
             fan_out: self,
@@ -491,17 +668,20 @@ impl<'a> FanOut<'_, 'a> {
                 over.node(o, n)?;
             }
         }
-        if let (Some(o), Some(n)) = (self.select.having_clause.as_deref(), select.having_clause.as_deref_mut()) {
+        if let (Some(o), Some(n)) = (
+            self.select.having_clause.as_deref(),
+            select.having_clause.as_deref_mut(),
+        ) {
             over.node(o, n)?;
         }
         select.with_clause = None;
         select.where_clause = None;
         select.locking_clause.clear();
-        select.from_clause = vec![super::rewrite::stage_relation("pgbraid_stage_1", "s")];
         let group = |i: usize| parsed(&format!("s.c{}", i + 1));
-        select.group_clause = (0..pieces.groups.len()).map(group).collect::<Result<_, _>>()?;
-        rewrite.edit_copy_select(&mut select);
-        Ok((print(&select)?, rewrite.used_now.get()))
+        select.group_clause = (0..pieces.groups.len())
+            .map(group)
+            .collect::<Result<_, _>>()?;
+        Ok(select)
     }
 }
 
@@ -521,14 +701,18 @@ impl Over<'_, '_, '_> {
         if is_output_name {
             return Ok(());
         }
-        let wrapper = matches!(&original.node, Some(Node::SortBy(_) | Node::WindowDef(_) | Node::List(_) | Node::AConst(_)));
-        if !wrapper {
+        if is_expression(original) && !matches!(original.node, Some(Node::AConst(_))) {
             let canonical = self.fan_out.canonical(original)?;
             if let Some(n) = self.pieces.groups.iter().position(|(c, _)| *c == canonical) {
                 *new = parsed(&format!("s.c{}", n + 1))?;
                 return Ok(());
             }
-            if let Some(n) = self.pieces.parts.iter().position(|p| p.canonical == canonical) {
+            if let Some(n) = self
+                .pieces
+                .parts
+                .iter()
+                .position(|p| p.canonical == canonical)
+            {
                 *new = parsed(&self.finals[n])?;
                 return Ok(());
             }
@@ -542,6 +726,25 @@ impl Over<'_, '_, '_> {
         }
         Ok(())
     }
+}
+
+/// False for nodes that are parts of expressions but none themselves.
+fn is_expression(node: &ast::Node) -> bool {
+    !matches!(
+        &node.node,
+        None | Some(
+            Node::SortBy(_)
+                | Node::WindowDef(_)
+                | Node::List(_)
+                | Node::AIndices(_)
+                | Node::CaseWhen(_)
+                | Node::NamedArgExpr(_)
+                | Node::ResTarget(_)
+                | Node::String(_)
+                | Node::AStar(_)
+                | Node::GroupingSet(_)
+        )
+    )
 }
 
 /// The same call of another function; what DISTINCT and FILTER say stays.
@@ -564,11 +767,15 @@ fn final_text(part: &Part<'_>, at: usize) -> String {
     let name = bare_name(part.call).unwrap_or("");
     match part.split {
         Split::Count => format!("coalesce(pg_catalog.sum({column}), 0)::pg_catalog.int8"),
-        Split::Sum if matches!(arg, oid::INT2 | oid::INT4) => format!("pg_catalog.sum({column})::pg_catalog.int8"),
+        Split::Sum if matches!(arg, oid::INT2 | oid::INT4) => {
+            format!("pg_catalog.sum({column})::pg_catalog.int8")
+        }
         Split::Average => {
             let count = format!("nullif(pg_catalog.sum(s.c{}), 0)", at + 1);
             match arg {
-                oid::FLOAT4 | oid::FLOAT8 | oid::INTERVAL => format!("(pg_catalog.sum({column}) / {count}::pg_catalog.float8)"),
+                oid::FLOAT4 | oid::FLOAT8 | oid::INTERVAL => {
+                    format!("(pg_catalog.sum({column}) / {count}::pg_catalog.float8)")
+                }
                 _ => format!("(pg_catalog.sum({column}) / {count})"),
             }
         }
@@ -578,7 +785,8 @@ fn final_text(part: &Part<'_>, at: usize) -> String {
 
 /// An expression from its text.
 pub(super) fn parsed(text: &str) -> Result<ast::Node, Stop> {
-    let mut all = crate::sql::parse(&format!("SELECT {text}")).map_err(|e| unprintable(e.message))?;
+    let mut all =
+        crate::sql::parse(&format!("SELECT {text}")).map_err(|e| unprintable(e.message))?;
     if let Some(Node::SelectStmt(s)) = all.pop().map(|s| s.node)
         && let Some(Node::ResTarget(t)) = s.target_list.into_iter().next().and_then(|t| t.node)
         && let Some(value) = t.val
@@ -588,25 +796,16 @@ pub(super) fn parsed(text: &str) -> Result<ast::Node, Stop> {
     Err(unprintable(text.to_owned()))
 }
 
-/// Cuts a text at the name that stands for a stage.
-pub(super) fn split_at_stage(text: &str, name: &str) -> Result<Vec<SqlPart>, Stop> {
-    let mut pieces = text.split(name);
-    let (Some(before), Some(after), None) = (pieces.next(), pieces.next(), pieces.next()) else {
-        return Err(unprintable("a name of pgbraid's own appears in it".into()));
-    };
-    Ok(vec![
-        SqlPart::Text(before.to_owned()),
-        SqlPart::Stage(0),
-        SqlPart::Text(after.to_owned()),
-    ])
-}
-
 fn of_type(catalog: &Catalog, ty: &Ty) -> Option<Known> {
     let collatable = is_collatable(catalog, base_type(catalog, ty.oid));
     if collatable && ty.collation == 0 {
         return None;
     }
-    let found = if collatable { collation(catalog, ty.collation) } else { None };
+    let found = if collatable {
+        collation(catalog, ty.collation)
+    } else {
+        None
+    };
     Some(Known {
         oid: base_type(catalog, ty.oid),
         doubtful: collatable && found.is_none(),
@@ -617,15 +816,13 @@ fn of_type(catalog: &Catalog, ty: &Ty) -> Option<Known> {
 fn of_probe(catalog: &Catalog, probed: &ProbedColumn) -> Known {
     let base = base_type(catalog, probed.type_oid);
     let collatable = is_collatable(catalog, base);
-    let found = probed.collation.as_deref().and_then(|c| collation_named(catalog, c));
+    let found = probed
+        .collation
+        .as_deref()
+        .and_then(|c| collation_named(catalog, c));
     Known {
         oid: base,
         doubtful: collatable && found.is_none(),
         collation: found.filter(|_| collatable),
     }
-}
-
-/// True when an expression contains a subquery.
-pub(super) fn has_sublink(node: &ast::Node) -> bool {
-    any_node(node, &mut |n| matches!(n, Node::SubLink(_)))
 }

@@ -47,6 +47,8 @@ pub(super) struct Rel {
     pub(super) open: bool,
     /// Shards that may hold sharded rows that matter to it.
     pub(super) cond: KeyCondition,
+    /// The table it is, where it is nothing else.
+    pub(super) table: Option<usize>,
 }
 
 /// What was found out about one SELECT.
@@ -343,6 +345,7 @@ impl<'a> Analysis<'a> {
             cols,
             open: base.open,
             cond: super::condition::or(base.cond, rest.cond),
+            table: None,
         })
     }
 
@@ -407,6 +410,7 @@ impl<'a> Analysis<'a> {
                     cols,
                     open: false,
                     cond: KeyCondition::Never,
+                    table: None,
                 },
                 None => self.cte_rel(&list.cte)?,
             };
@@ -513,6 +517,7 @@ impl<'a> Analysis<'a> {
             cols: cols.clone(),
             open: table.kind == TableKind::System && table.columns.is_empty(),
             cond,
+            table: Some(id),
         };
         let item = Item {
             name,
@@ -619,6 +624,7 @@ impl<'a> Analysis<'a> {
             cols: cols.clone(),
             open,
             cond: KeyCondition::Never,
+            table: None,
         };
         Ok(Part::leaf(
             rel,
@@ -832,6 +838,7 @@ fn rename(cols: &mut [(String, AttrId)], names: &[ast::Node]) {
 }
 
 fn derived_part<'a>(rel: &mut Rel, name: String, alias: Option<&ast::Alias>) -> Part<'a> {
+    rel.table = None;
     rename(&mut rel.cols, alias_columns(alias));
     let item = Item {
         name,

@@ -29,6 +29,7 @@ impl<'a> Analysis<'a> {
             cols: block.cols.clone(),
             open: block.open,
             cond: block.cond.clone(),
+            table: None,
         };
         self.blocks.insert(node_id(s), block);
         Ok(rel)

@@ -108,23 +108,14 @@ impl<'a> Analysis<'a> {
             cols,
             open,
             cond,
+            table: None,
         }
     }
 
     /// Remembers what restricts a table's own rows, for when it is read by itself.
     fn note_table_condition(&mut self, leaf: &Rel) {
-        for (_, attr) in leaf.cols.first().into_iter() {
-            if let Some((table, _)) = self.attrs[*attr].base
-                && let Some(used) = self.tables.get_mut(&table)
-                && used.columns.len() == leaf.cols.len()
-                && used
-                    .columns
-                    .iter()
-                    .map(|c| c.1)
-                    .eq(leaf.cols.iter().map(|c| c.1))
-            {
-                used.cond = and(used.cond.clone(), leaf.cond.clone());
-            }
+        if let Some(used) = leaf.table.and_then(|t| self.tables.get_mut(&t)) {
+            used.cond = leaf.cond.clone();
         }
     }
 
@@ -377,6 +368,7 @@ impl<'a> Analysis<'a> {
             cols,
             open,
             cond,
+            table: None,
         };
         if kind == ast::JoinType::JoinFull {
             let cond = or(left.cond.clone(), right.cond.clone());

@@ -11,6 +11,7 @@ mod pushdown;
 mod relations;
 mod rewrite;
 mod scope;
+mod stages;
 mod types;
 
 use std::collections::HashMap;
@@ -227,15 +228,10 @@ impl FanOut<'_, '_> {
         if let Some(plan) = self.aggregate()? {
             return Ok(plan);
         }
-        match &self.block.unlimited {
-            Dist::Global(why) | Dist::Once(why) => Err(why.clone().into()),
-            _ => Err(refusal(
-                "this statement is not supported over several shards",
-                "Restrict it to one shard.",
-                -1,
-            )
-            .into()),
+        if let Some(plan) = self.distinct()? {
+            return Ok(plan);
         }
+        self.gather_all()
     }
 }
 

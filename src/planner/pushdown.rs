@@ -106,6 +106,86 @@ impl<'p, 'a> FanOut<'p, 'a> {
         self.ordered(count, offset)
     }
 
+    /// DISTINCT over distributive rows: each shard's distinct rows, made distinct together.
+    pub(super) fn distinct(&self) -> Result<Option<Plan>, Stop> {
+        let s = self.select;
+        let plain = matches!(self.block.plain, Dist::Sharded(_))
+            && !s.distinct_clause.is_empty()
+            && s.distinct_clause.iter().all(|n| n.node.is_none())
+            && s.larg.is_none();
+        if !plain {
+            return Ok(None);
+        }
+        let width = self.width()?;
+        let rewrite = |empty_arms| -> Result<(String, bool), Stop> {
+            let rewrite = self.rewrite(empty_arms);
+            let mut select = rewrite.copy(s);
+            select.sort_clause.clear();
+            select.limit_count = None;
+            select.limit_offset = None;
+            select.limit_option = ast::LimitOption::Default as i32;
+            Ok((print(&select)?, rewrite.used_now.get()))
+        };
+        let (sql, now) = rewrite(true)?;
+        let with_first = rewrite(false)?.0;
+        let first_sql = (with_first != sql).then_some(with_first);
+        let mut remote = self.remote(sql, first_sql, extras(now), width, 0);
+        if self.is_distinct_by_bytes() {
+            return Ok(Some(Plan::Distinct {
+                input: Box::new(gather(remote)),
+            }));
+        }
+        let keys = self.keys()?;
+        let columns: Vec<String> = (1..=width).map(|i| format!("c{i}")).collect();
+        let stage = self.probed_stage(1, &mut remote, &columns)?;
+        let visible: Vec<String> = columns.iter().map(|c| format!("s.{c}")).collect();
+        let mut order = Vec::new();
+        for key in &keys {
+            let Some(output) = key.output else {
+                return Err(refusal(
+                    "this ORDER BY cannot be followed over several shards",
+                    "Order by an output column.",
+                    key.item.location,
+                )
+                .into());
+            };
+            order.push(format!("s.c{}{}", output + 1, direction(key)));
+        }
+        let order = match order.is_empty() {
+            true => String::new(),
+            false => format!(" ORDER BY {}", order.join(", ")),
+        };
+        Ok(Some(Plan::Combine {
+            sql: vec![
+                SqlPart::Text(format!("SELECT DISTINCT {} FROM ", visible.join(", "))),
+                SqlPart::Stage(0),
+                SqlPart::Text(format!(" AS s{order}{}", self.original_limit(&keys)?)),
+            ],
+            stages: vec![stage],
+            extra: Vec::new(),
+        }))
+    }
+
+    /// True when rows are equal exactly when their bytes are, and no order or LIMIT follows.
+    fn is_distinct_by_bytes(&self) -> bool {
+        let s = self.select;
+        let catalog = self.analysis.catalog;
+        let bytewise = |ty: &super::scope::Ty| {
+            self.analysis.is_bytewise(ty.oid)
+                && (!is_collatable(catalog, ty.oid)
+                    || collation(catalog, ty.collation).is_some_and(|c| c.deterministic))
+        };
+        s.sort_clause.is_empty()
+            && s.limit_count.is_none()
+            && s.limit_offset.is_none()
+            && !self.block.open
+            && self
+                .block
+                .cols
+                .iter()
+                .all(|(_, a)| self.analysis.attrs[*a].ty.as_ref().is_some_and(bytewise))
+    }
+
     fn check_locking(&self, limited: bool) -> Result<(), Refusal> {
         let waits = |n: &ast::Node| matches!(&n.node, Some(Node::LockingClause(l)) if l.wait_policy == ast::LockWaitPolicy::LockWaitSkip as i32);
         let clauses = &self.select.locking_clause;

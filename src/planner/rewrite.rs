@@ -59,6 +59,25 @@ impl Rewrite<'_, '_> {
         }
     }
 
+    /// Puts the parameter in the place of now() or its like; a column that loses its name by that gets it as an alias.
+    pub(super) fn replace_now(&self, original: &ast::Node, new: &mut ast::Node) -> bool {
+        if let Some(type_name) = now_type(original) {
+            self.used_now.set(true);
+            *new = self.now(type_name);
+            return true;
+        }
+        if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) =
+            (&original.node, &mut new.node)
+            && o.name.is_empty()
+            && let Some(value) = o.val.as_deref()
+            && now_type(value).is_some()
+        {
+            // Queries around it may name the column.
+            n.name = column_name(value).1;
+        }
+        false
+    }
+
     fn select(&self, original: &ast::SelectStmt, new: &mut ast::SelectStmt) {
         self.zip(select_children(original), select_children_mut(new));
         if self.empty_arms && self.analysis.first_arms.contains(&node_id(original)) {
@@ -77,19 +96,8 @@ impl Rewrite<'_, '_> {
     }
 
     fn node(&self, original: &ast::Node, new: &mut ast::Node) {
-        if let Some(type_name) = now_type(original) {
-            self.used_now.set(true);
-            *new = self.now(type_name);
+        if self.replace_now(original, new) {
             return;
-        }
-        if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) =
-            (&original.node, &mut new.node)
-            && o.name.is_empty()
-            && let Some(value) = o.val.as_deref()
-            && now_type(value).is_some()
-        {
-            // Queries around it may name the column.
-            n.name = column_name(value).1;
         }
         if let (Some(Node::SelectStmt(o)), Some(Node::SelectStmt(n))) =
             (&original.node, &mut new.node)
