@@ -9,7 +9,9 @@ use crate::harness::client::{
     Message, bind, cstr, describe_or_close, execute, flush, frame, parse, query, startup, sync,
     untagged,
 };
-use crate::harness::{Client, Config, Pgbraid, cluster, target, target_is_postgres};
+use crate::harness::{
+    Client, Config, Pgbraid, assert_target_sound, cluster, target, target_is_postgres,
+};
 
 #[test]
 fn transcripts_hold_on_postgresql() {
@@ -19,6 +21,7 @@ fn transcripts_hold_on_postgresql() {
 #[test]
 fn transcripts_hold_on_pgbraid() {
     run_all(target());
+    assert_target_sound();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::client::{bind, describe_or_close, execute, parse, sync};
-use crate::harness::{Client, Reply, cluster, target, target_is_postgres};
+use crate::harness::{Client, Reply, assert_target_sound, cluster, target, target_is_postgres};
 use case::{Case, Expect};
 use compare::{TypeNames, difference};
 
@@ -87,6 +87,7 @@ fn run(mode: Mode) {
     eprintln!(
         "{mode:?}: of the cases that may be refused {answered} are answered, {refused} refused"
     );
+    assert_target_sound();
     let failures = tally.failures.into_inner().expect("no panic while held");
     let total = cases.len();
     assert!(

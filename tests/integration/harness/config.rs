@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Cluster;
 
 /// Sharded tables and their keys; the other tables are reference tables.
-const SHARDED: [(&str, &str); 15] = [
+const SHARDED: [(&str, &str); 17] = [
     ("public.users", "id"),
     ("public.events", "user_id"),
     ("public.visits", "user_id"),
@@ -21,6 +21,8 @@ const SHARDED: [(&str, &str); 15] = [
     ("public.by_text", "k"),
     ("public.by_uuid", "k"),
     ("public.by_date", "k"),
+    ("public.alltypes", "id"),
+    ("public.drift", "id"),
 ];
 const REFERENCE: [&str; 4] = [
     "public.tags",
@@ -101,7 +103,7 @@ impl Config {
             )
             .expect("a String takes all");
         }
-        for (table, key) in SHARDED.iter().chain(&[("public.alltypes", "id")]) {
+        for (table, key) in SHARDED {
             writeln!(out, "[[table]]\nname = \"{table}\"\nkey = \"{key}\"\n")
                 .expect("a String takes all");
         }

@@ -54,13 +54,22 @@ pub fn target_is_postgres() -> bool {
 
 /// The port of the pgbraid that tests share which change nothing of it (three shards, trust).
 pub fn target() -> u16 {
-    static SHARED: OnceLock<Pgbraid> = OnceLock::new();
-    if target_is_postgres() {
-        return cluster().oracle;
+    match target_is_postgres() {
+        true => cluster().oracle,
+        false => shared().port,
     }
-    SHARED
-        .get_or_init(|| Pgbraid::start(Config::new(cluster())))
-        .port
+}
+
+fn shared() -> &'static Pgbraid {
+    static SHARED: OnceLock<Pgbraid> = OnceLock::new();
+    SHARED.get_or_init(|| Pgbraid::start(Config::new(cluster())))
+}
+
+/// Panics if the shared pgbraid has panicked: a task may end without its process.
+pub fn assert_target_sound() {
+    if !target_is_postgres() {
+        shared().assert_no_panic();
+    }
 }
 
 /// Tries until `attempt` gives something; panics with `what` at the deadline.

@@ -66,6 +66,12 @@ impl Pgbraid {
         }
     }
 
+    /// Panics if any of its tasks has: the process survives that.
+    pub fn assert_no_panic(&self) {
+        let log = self.log();
+        assert!(!log.contains("panicked at"), "pgbraid panicked:\n{log}");
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -91,6 +97,8 @@ impl Drop for Pgbraid {
         run().tie.release(self.child.id());
         if std::thread::panicking() {
             eprintln!("log of pgbraid:\n{}", self.log());
+        } else {
+            self.assert_no_panic();
         }
     }
 }

@@ -1,0 +1,186 @@
+//! Clients that leave, do not read, or cancel.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{has_no_proxy, long_query, running};
+use crate::harness::client::query;
+use crate::harness::{Client, Config, Pgbraid, Reply, cluster, eventually};
+
+#[test]
+fn a_client_that_leaves_ends_its_shards_queries() {
+    if has_no_proxy() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let mut client = pgbraid.client();
+    client.send(&query(&long_query("711001"))).expect("sent");
+    all_run("711001");
+    drop(client);
+    none_run("711001");
+    assert_eq!(
+        pgbraid.client().query("select count(*) from users").value(),
+        "300"
+    );
+}
+
+#[test]
+fn a_client_that_leaves_while_rows_flow_ends_its_shards_queries() {
+    if has_no_proxy() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let mut client = pgbraid.client();
+    let sql = "select id, repeat(pad, 300) from big where id <> 711002";
+    client.send(&query(sql)).expect("sent");
+    client.receive().expect("a row description");
+    client.receive().expect("a row");
+    all_run("711002");
+    drop(client);
+    none_run("711002");
+}
+
+#[test]
+fn a_cancel_reaches_every_shard_and_nobody_else() {
+    if has_no_proxy() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let (mut one, mut other) = (pgbraid.client(), pgbraid.client());
+    one.send(&query(&long_query("711003"))).expect("sent");
+    other.send(&query(&long_query("711004"))).expect("sent");
+    all_run("711003");
+    all_run("711004");
+    // A key that nobody has: nothing happens.
+    let mut wrong = one.key.clone();
+    *wrong.last_mut().expect("a key") ^= 1;
+    Client::cancel(pgbraid.port, &wrong).expect("sent");
+    assert_eq!(running("711003"), [1, 1, 1]);
+
+    Client::cancel(pgbraid.port, &one.key).expect("sent");
+    let reply = Reply::of(&one.until_ready().expect("session lost"));
+    assert_eq!(
+        reply.sqlstate().as_deref(),
+        Some("57014"),
+        "{}",
+        reply.complaint()
+    );
+    none_run("711003");
+    assert_eq!(running("711004"), [1, 1, 1], "another client's query");
+    one.assert_in_step("a cancel");
+    assert_eq!(one.query("select count(*) from users").value(), "300");
+
+    Client::cancel(pgbraid.port, &other.key).expect("sent");
+    let reply = Reply::of(&other.until_ready().expect("session lost"));
+    assert_eq!(reply.sqlstate().as_deref(), Some("57014"));
+    // A cancel that comes too late hits nothing.
+    for _ in 0..20 {
+        Client::cancel(pgbraid.port, &one.key).expect("sent");
+        assert_eq!(one.query("select count(*) from users").value(), "300");
+    }
+}
+
+#[test]
+fn a_late_cancel_never_hits_a_later_statement_of_another_client() {
+    if has_no_proxy() {
+        return;
+    }
+    // Two connections to each shard: they change hands all the time.
+    let pgbraid = Pgbraid::start(Config::new(cluster()).pool_size(2));
+    let mut canceled = pgbraid.client();
+    let key = canceled.key.clone();
+    let port = pgbraid.port;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..150 {
+                Client::cancel(port, &key).expect("sent");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        scope.spawn(|| {
+            let mut other = pgbraid.client();
+            while !done.load(Ordering::Relaxed) {
+                let reply = other.query("select count(*) from users");
+                assert_eq!(reply.value(), "300");
+            }
+        });
+        while !done.load(Ordering::Relaxed) {
+            let reply = canceled.query("select count(*), sum(x) from big");
+            let state = reply.sqlstate();
+            assert!(
+                matches!(state.as_deref(), None | Some("57014")),
+                "{}",
+                reply.complaint()
+            );
+        }
+    });
+    canceled.assert_in_step("cancels");
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_no_memory() {
+    does_not_read(
+        "select id, repeat(pad, 100) from big where id <> 711005",
+        "711005",
+    );
+}
+
+#[test]
+fn a_client_that_does_not_read_merged_rows_costs_no_memory() {
+    let sql = "select id, repeat(pad, 100) from big where id <> 711006 order by id";
+    does_not_read(sql, "711006");
+}
+
+/// About 96 MB are to come; nothing is read until everything has filled up.
+fn does_not_read(sql: &str, marker: &str) {
+    if has_no_proxy() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let mut client = pgbraid.client();
+    client.query("select count(*) from big");
+    let before = pgbraid.resident_bytes();
+    client.send(&query(sql)).expect("sent");
+    all_run(marker);
+    let until = Instant::now() + Duration::from_secs(2);
+    let mut most = before;
+    while Instant::now() < until {
+        most = most.max(pgbraid.resident_bytes());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(
+        running(marker),
+        [1, 1, 1],
+        "the shards have to wait for the client"
+    );
+    let mut rows = 0;
+    loop {
+        let message = client.receive().expect("session lost");
+        match message.tag {
+            b'D' => rows += 1,
+            b'E' => panic!("{:?}", message.field(b'M')),
+            b'Z' => break,
+            _ => {}
+        }
+        if rows % 1000 == 0 {
+            most = most.max(pgbraid.resident_bytes());
+        }
+    }
+    assert_eq!(rows, 30_000);
+    let grown = (most - before) / 1024;
+    assert!(grown < 24 * 1024, "{grown} KiB more");
+}
+
+fn all_run(marker: &str) {
+    eventually("the statement runs on every shard", || {
+        (running(marker) == [1, 1, 1]).then_some(())
+    });
+}
+
+fn none_run(marker: &str) {
+    eventually("the statement has ended on every shard", || {
+        (running(marker) == [0, 0, 0]).then_some(())
+    });
+}
