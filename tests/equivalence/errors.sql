@@ -146,11 +146,6 @@ select id::no_such_type from users
 -- only: extended
 select 1; select 2
 
--- name: cursor without transaction
--- expect: 25P01
--- only: simple
-declare c cursor for select 1
-
 -- name: insert is refused
 -- expect: refused
 insert into lonely values (1000, 'x', 1, 1)

@@ -24,6 +24,7 @@ select id, name from users
 select count(*) from users
 
 -- name: current setting per row
+-- expect: same-or-refused
 -- before: set my.value to 'seen'
 -- after: reset my.value
 select distinct current_setting('my.value') from users
@@ -90,12 +91,6 @@ select id, $1::text || name from users where id < 10
 -- name: NULL parameters everywhere
 -- params: [["int8", null], ["text", null]]
 select id, $1::int8, $2::text from users where $1::int8 is null and id < 5
-
--- name: explain is no row of the table
--- compare: shape
--- expect: same-or-refused
--- only: simple
-explain (costs off) select 1
 
 -- name: large text
 select length(repeat('x', 100000)), repeat('ab', 50000) from lonely

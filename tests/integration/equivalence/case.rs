@@ -29,6 +29,8 @@ pub struct Case {
     pub subset_of: Option<String>,
     /// Values differ from run to run: only their shape is compared.
     pub volatile: bool,
+    /// An error's message and position are not determined.
+    pub any_message: bool,
     pub only_simple: bool,
     pub only_extended: bool,
     pub before: Vec<String>,
@@ -69,6 +71,7 @@ fn parse(file: &str, block: &str) -> Case {
         parameters: Vec::new(),
         subset_of: None,
         volatile: false,
+        any_message: false,
         only_simple: false,
         only_extended: false,
         before: Vec::new(),
@@ -104,6 +107,7 @@ impl Case {
             }
             ("subset-of", sql) => self.subset_of = Some(sql.into()),
             ("compare", "shape") => self.volatile = true,
+            ("compare", "sqlstate") => self.any_message = true,
             ("only", "simple") => self.only_simple = true,
             ("only", "extended") => self.only_extended = true,
             ("before", sql) => self.before.push(sql.into()),
