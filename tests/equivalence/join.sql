@@ -175,6 +175,7 @@ select u.id, e.user_id, e.id as event from users u full join events e on e.user_
 select u.id, v.user_id, v.page from users u full join visits v on v.user_id = u.id
 
 -- name: full join using merges the key
+-- expect: same-or-refused
 select id, name, n from users full join (select k::int8 as id, n from small_keys) s using (id)
 
 -- name: full join on a false condition
@@ -271,3 +272,6 @@ select u.id, j.key, j.value from users u, jsonb_each(u.profile) j where u.id < 4
 -- name: implicit join with a misplaced condition
 -- expect: same-or-refused
 select count(*) from users u, events e, lonely l where u.id = e.user_id and l.id < 5
+
+-- name: full join of plain keys using
+select id, name, n from users full join (select user_id as id, n from visits) s using (id)

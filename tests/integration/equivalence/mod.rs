@@ -15,7 +15,7 @@ use case::{Case, Expect};
 use compare::{TypeNames, difference};
 
 /// Cases marked `same-or-refused` that are answered: this may only rise.
-const ANSWERED_MIN: usize = 0;
+const ANSWERED_MIN: usize = 25;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -275,7 +275,9 @@ fn prepared(client: &mut Client, case: &Case) -> Result<Reply, String> {
     let (mut a, mut b) = (first.rows.clone(), second.rows.clone());
     a.sort();
     b.sort();
-    if case.subset_of.is_none() && !case.volatile && (a != b || first.tag != second.tag) {
+    // Which rows come before an error is not determined.
+    let whole = first.error.is_none() && second.error.is_none();
+    if whole && case.subset_of.is_none() && !case.volatile && (a != b || first.tag != second.tag) {
         return Err("the second run of the prepared statement differs from the first".into());
     }
     if first.sqlstate() != second.sqlstate() {

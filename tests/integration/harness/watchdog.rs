@@ -90,6 +90,10 @@ fn root() -> PathBuf {
 }
 
 /// Starts a watchdog and returns a connection to it. A socket that is there belongs to one that was killed.
+#[allow(
+    clippy::zombie_processes,
+    reason = "the watchdog outlives whoever started it"
+)]
 fn start(root: &Path) -> UnixStream {
     let socket = root.join("socket");
     fs::remove_file(&socket).ok();
