@@ -15,6 +15,7 @@ use crate::plan::ShardId;
 /// needed, which would cost a connection.
 const DRAIN_WITHOUT_CANCEL: Duration = Duration::from_millis(5);
 
+/// At most one lease a shard, and one of a merge session.
 #[derive(Debug, Default)]
 pub struct Connections {
     shards: Vec<Option<Lease>>,
@@ -22,6 +23,7 @@ pub struct Connections {
 }
 
 impl Connections {
+    /// Holds nothing yet.
     pub fn new(shards: usize) -> Self {
         Self {
             shards: (0..shards).map(|_| None).collect(),
@@ -29,20 +31,24 @@ impl Connections {
         }
     }
 
+    /// True when the session has a connection to this shard.
     pub fn holds(&self, shard: ShardId) -> bool {
         self.shards
             .get(shard.0 as usize)
             .is_some_and(Option::is_some)
     }
 
+    /// Keeps a connection; one held before goes back.
     pub fn put(&mut self, shard: ShardId, lease: Lease) {
         self.shards[shard.0 as usize] = Some(lease);
     }
 
+    /// Keeps the merge session.
     pub fn put_merge(&mut self, lease: Lease) {
         self.merge = Some(lease);
     }
 
+    /// Gives the merge session out of hand.
     pub fn take_merge(&mut self) -> Option<Lease> {
         self.merge.take()
     }
@@ -52,6 +58,7 @@ impl Connections {
         self.shards.get_mut(shard.0 as usize)?.as_deref_mut()
     }
 
+    /// The merge session, where there is one.
     pub fn merge(&mut self) -> Option<&mut RawConn> {
         self.merge.as_deref_mut()
     }

@@ -20,7 +20,9 @@ use crate::plan::ShardId;
 /// Opens connections to one shard.
 #[derive(Debug)]
 pub struct Connector {
+    /// Its place in the configuration.
     pub id: ShardId,
+    /// Its name there.
     pub name: Arc<str>,
     settings: Shard,
     /// `None`: in the clear. `Err`: why the certificates cannot be used; said at the first connection.

@@ -29,12 +29,14 @@ type Manager = PostgresConnectionManager<MakeRustlsConnect>;
 /// Control connections to every shard, opened when they are needed.
 #[derive(Debug)]
 pub struct ControlPlane {
+    /// In the order of the configuration.
     pub shards: Vec<ControlShard>,
 }
 
 /// Control connections to one shard.
 #[derive(Debug)]
 pub struct ControlShard {
+    /// Its address and login.
     pub connector: Arc<Connector>,
     pool: Option<bb8::Pool<Manager>>,
     failures: Failures,

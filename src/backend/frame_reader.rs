@@ -18,6 +18,8 @@ pub(super) const CHUNK_BYTES_MAX: usize = 256 << 10;
 pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;
 /// Tag, length and column count.
 const ROW_HEADER_BYTES: usize = 7;
+/// The length of a row without columns: it counts itself and the column count.
+const ROW_LENGTH_MIN: u32 = 6;
 
 /// What the buffer's first bytes are.
 #[derive(Debug, PartialEq, Eq)]
@@ -181,23 +183,26 @@ impl FrameReader {
 
 /// End and number of the whole DataRow frames at the head of `buffer` that have `columns` columns.
 ///
-/// One load holds tag, length and column count; a negative or too large length exceeds the bytes at hand, so the slow path judges it.
+/// Tag and column count are compared in one load, in whatever byte order. A length that is too small wraps around, and one that is
+/// negative or too large exceeds the bytes at hand: in both cases the slow path judges it.
 #[inline]
 fn scan_rows(buffer: &[u8], columns: Option<u16>) -> (usize, u32) {
-    let tag = u64::from(b'D') << 56;
-    let (mask, expected) = match columns {
-        Some(n) => (0xff00_0000_00ff_ff00, tag | u64::from(n) << 8),
-        None => (0xff00_0000_0000_0000, tag),
-    };
+    let [high, low] = columns.unwrap_or(0).to_be_bytes();
+    let checked = if columns.is_some() { 0xff } else { 0 };
+    let mask = u64::from_ne_bytes([0xff, 0, 0, 0, 0, checked, checked, 0]);
+    let expected = u64::from_ne_bytes([b'D', 0, 0, 0, 0, high, low, 0]);
     let mut rest = buffer;
     let mut rows = 0u32;
     while let Some(header) = rest.first_chunk::<8>() {
-        let header = u64::from_be_bytes(*header);
-        let total = (header >> 24) as u32 as usize + 1;
-        if header & mask != expected || total > rest.len() || total < ROW_HEADER_BYTES {
+        if u64::from_ne_bytes(*header) & mask != expected {
             break;
         }
-        rest = &rest[total..];
+        let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+        let behind_header = length.wrapping_sub(ROW_LENGTH_MIN) as usize;
+        let Some(next) = rest[ROW_HEADER_BYTES..].get(behind_header..) else {
+            break;
+        };
+        rest = next;
         rows += 1;
     }
     (buffer.len() - rest.len(), rows)
@@ -348,7 +353,7 @@ mod tests {
     fn rows_without_a_column_count_are_refused() {
         for length in [4i32, 5] {
             let mut reader = FrameReader::new();
-            reader.feed(&[b'D']);
+            reader.feed(b"D");
             reader.feed(&length.to_be_bytes());
             reader.feed(&[0; 16]);
             assert_eq!(reader.next(None), Err(FrameFault::TruncatedRow));

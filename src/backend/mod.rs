@@ -21,18 +21,25 @@ use crate::protocol::error::ServerError;
 
 /// What can go wrong between pgbraid and a shard.
 #[derive(Debug, Clone, thiserror::Error)]
+// `shard` and `reason` are what the messages make of them.
+#[allow(missing_docs)]
 pub enum BackendError {
     /// The shard said so itself; every field is kept.
     #[error("{error}")]
     Server { shard: String, error: ServerError },
+    /// No connection, or no login without the shard saying why itself.
     #[error("shard {shard} cannot be reached: {reason}")]
     Unreachable { shard: String, reason: String },
+    /// A connection that was good ended.
     #[error("connection to shard {shard} was lost: {reason}")]
     Lost { shard: String, reason: String },
+    /// Bytes that no PostgreSQL sends.
     #[error("shard {shard} broke the protocol: {reason}")]
     Protocol { shard: String, reason: String },
+    /// A deadline passed.
     #[error("shard {shard} did not answer in time")]
     TimedOut { shard: String },
+    /// Everybody else kept their connections for too long.
     #[error("no connection to shard {shard} became free in time")]
     PoolExhausted { shard: String },
 }
@@ -54,6 +61,8 @@ impl BackendError {
 /// A shard and its name, for messages.
 #[derive(Debug, Clone)]
 pub struct ShardName {
+    /// Its place in the configuration.
     pub id: ShardId,
+    /// Its name there.
     pub name: std::sync::Arc<str>,
 }

@@ -30,7 +30,9 @@ pub struct Pools {
 pub struct Usage {
     /// The most connections there may be.
     pub size: usize,
+    /// Lent at the moment, or being opened for somebody.
     pub in_use: usize,
+    /// Open and lent to nobody.
     pub idle: usize,
     /// Statements waiting for a connection.
     pub waiting: usize,
@@ -124,6 +126,7 @@ impl Pools {
         pool.connector.send_cancel(handle).await
     }
 
+    /// A shard's name in the configuration.
     pub fn shard_name(&self, shard: ShardId) -> &Arc<str> {
         &self.shards[shard.0 as usize].connector.name
     }
@@ -133,6 +136,7 @@ impl Pools {
         self.shards.iter().map(ShardPool::usage).collect()
     }
 
+    /// The same for the merge sessions.
     pub fn merge_usage(&self) -> Vec<Usage> {
         self.merge.iter().map(ShardPool::usage).collect()
     }

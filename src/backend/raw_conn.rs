@@ -28,17 +28,22 @@ const PARAMETERS_MAX: usize = 100;
 /// Whole DataRow frames, one behind the other, as they lay in a read buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
+    /// Tag, length and body of each, nothing between them.
     pub frames: Bytes,
+    /// How many there are.
     pub rows: u32,
 }
 
 /// What a shard sends.
 #[derive(Debug)]
 pub enum Event {
+    /// All the rows that had arrived.
     Rows(Run),
     /// Any other message, as a whole frame. ReadyForQuery and ParameterStatus have already been noted by the connection.
     Message {
+        /// Its first byte.
         tag: u8,
+        /// All of it, tag and length included.
         frame: Bytes,
     },
 }
@@ -47,6 +52,7 @@ pub enum Event {
 /// does nothing, so a late cancel cannot hit the next holder.
 #[derive(Debug, Clone)]
 pub struct CancelHandle {
+    /// Where the connection leads.
     pub shard: ShardId,
     pub(super) process_id: i32,
     pub(super) secret: Bytes,
@@ -72,6 +78,7 @@ const CANCELLED: u64 = 1;
 
 /// A logged-in session on a shard.
 pub struct RawConn {
+    /// Where it leads.
     pub shard: ShardId,
     name: Arc<str>,
     socket: Socket,
@@ -377,6 +384,7 @@ impl RawConn {
         self.settings_mark
     }
 
+    /// Tells what has been set here, see [`RawConn::settings_mark`].
     pub fn set_settings_mark(&mut self, mark: u64) {
         self.settings_mark = mark;
     }
@@ -386,6 +394,7 @@ impl RawConn {
         self.poisoned = true;
     }
 
+    /// True when it failed, or its holder said so.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
     }

@@ -15,8 +15,11 @@ pub struct ShardId(pub u16);
 /// One consistent picture of the shards' catalogs. Replaced whole; `version` grows with each replacement.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
+    /// 1 for the first.
     pub version: u64,
+    /// How many there are.
     pub shards: usize,
+    /// Whose OIDs these are.
     pub catalog_shard: Option<ShardId>,
     /// By (schema, name).
     pub tables: HashMap<(String, String), Arc<Table>>,
@@ -24,6 +27,7 @@ pub struct Catalog {
     pub functions: HashMap<String, Vec<Arc<Function>>>,
     /// By OID on the catalog shard.
     pub types: HashMap<u32, Arc<Type>>,
+    /// By OID on the catalog shard.
     pub collations: HashMap<u32, Arc<Collation>>,
     /// OID of the collation that `COLLATE "default"` stands for is 100; this is what it means in this database.
     pub default_collation: Option<Collation>,
@@ -40,11 +44,17 @@ pub struct Catalog {
 /// A relation that a FROM may name: table, partition, view, materialized view, foreign table.
 #[derive(Debug, Clone)]
 pub struct Table {
+    /// Not quoted, as is the name.
     pub schema: String,
+    /// Within its schema.
     pub name: String,
+    /// On the catalog shard; 0 when it is not there.
     pub oid: u32,
+    /// From `relkind`.
     pub kind: TableKind,
+    /// Where its rows are.
     pub distribution: Distribution,
+    /// In their order, dropped ones left out.
     pub columns: Vec<Column>,
     /// Column positions (0-based) of the primary key; empty without one.
     pub primary_key: Vec<usize>,
@@ -54,15 +64,22 @@ pub struct Table {
     pub guarded: bool,
     /// Estimated rows over all shards, and bytes a row; 0 when unknown.
     pub rows: f64,
+    /// See `rows`.
     pub row_bytes: f64,
 }
 
+/// What kind of relation a table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableKind {
+    /// With rows of its own; a partition is one, too.
     Table,
+    /// Its rows are its partitions'.
     Partitioned,
+    /// A query by name.
     View,
+    /// A query's rows, kept on each shard as they were when it was refreshed there.
     MaterializedView,
+    /// Rows that the shard fetches from elsewhere.
     Foreign,
     /// pg_catalog and information_schema relations.
     System,
@@ -73,7 +90,9 @@ pub enum TableKind {
 pub enum Distribution {
     /// Spread by a key; `key` is the column position, `None` when the key is unknown.
     Sharded {
+        /// Its position in the columns.
         key: Option<usize>,
+        /// Where a key's rows are; `None` without a key.
         sharding: Option<Arc<Sharding>>,
     },
     /// A full copy everywhere.
@@ -84,27 +103,39 @@ pub enum Distribution {
     System,
     /// Statements over it are refused: nobody declared it and the configuration says refuse, or (with a reason) it is not the
     /// same on all shards, or its key cannot be what the configuration says.
-    Undeclared { reason: Option<String> },
+    Undeclared {
+        /// A sentence about the table, without its name.
+        reason: Option<String>,
+    },
     /// A view: what its query's tables make of it.
     View,
 }
 
+/// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
+    /// Not quoted.
     pub name: String,
+    /// On the catalog shard.
     pub type_oid: u32,
+    /// `atttypmod`; -1 without one.
     pub type_modifier: i32,
     /// As `format_type` prints it, with type modifier.
     pub type_name: String,
+    /// On every shard.
     pub not_null: bool,
     /// OID of its collation, 0 without one; 100 is the database's default.
     pub collation: u32,
 }
 
+/// A data type of the catalog shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Type {
+    /// There.
     pub oid: u32,
+    /// Not quoted, as is the name.
     pub schema: String,
+    /// `typname`: `int4`, `_text`.
     pub name: String,
     /// `typtype`: b base, c composite, d domain, e enum, r range, m multirange, p pseudo.
     pub kind: u8,
@@ -120,36 +151,57 @@ pub struct Type {
     pub labels: Vec<String>,
     /// Field types of a composite.
     pub fields: Vec<u32>,
+    /// Its values have a collation.
     pub collatable: bool,
 }
 
+/// One overload of a function, of the catalog shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
+    /// Not quoted, as is the name.
     pub schema: String,
+    /// `proname`
     pub name: String,
+    /// From `prokind`.
     pub kind: FunctionKind,
+    /// What its author says; always volatile where it is not the same on all shards.
     pub volatility: Volatility,
+    /// NULL whenever an argument is.
     pub strict: bool,
+    /// Types of the arguments of a call; the last one is the array's where it is variadic.
     pub arguments: Vec<u32>,
+    /// Type of its value, or of a row of it.
     pub result: u32,
+    /// It returns rows.
     pub returns_set: bool,
     /// sql, plpgsql, c, internal …: functions not in C may read tables.
     pub language: String,
+    /// Its last argument stands for any number of them.
     pub variadic: bool,
+    /// How many of the last arguments may be left out.
     pub default_arguments: usize,
 }
 
+/// How a function is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FunctionKind {
+    /// Anywhere in an expression.
     Function,
+    /// By CALL.
     Procedure,
+    /// Over the rows of a group, ordered-set and hypothetical-set ones included.
     Aggregate,
+    /// Only with OVER.
     Window,
 }
 
+/// What a function's value depends on (PostgreSQL's manual, 38.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Volatility {
+    /// Its arguments alone.
     Immutable,
+    /// Also the database and the session's settings, but not the moment within a statement.
     Stable,
+    /// Anything.
     Volatile,
 }

@@ -22,9 +22,11 @@ pub use watch::CatalogWatch;
 /// How the shards' catalogs differ, or miss what the configuration names; one line each, for the log and `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
+    /// Name of the shard that differs.
     pub shard: String,
     /// `table public.orders`
     pub object: String,
+    /// In which way.
     pub message: String,
     /// Statements over this object cannot be exact: the planner must refuse it.
     pub fatal: bool,
@@ -41,6 +43,7 @@ impl std::fmt::Display for Difference {
 pub struct Loaded {
     /// Plans hold on to it.
     pub catalog: Arc<Catalog>,
+    /// Everything that is not as it should be.
     pub differences: Vec<Difference>,
     /// ParameterStatus values of the catalog shard for a new session (server_version, DateStyle, …).
     pub parameters: Vec<(String, String)>,
