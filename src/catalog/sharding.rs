@@ -6,12 +6,15 @@ use crate::types::hash;
 /// How the keys of a colocation group are spread. Two tables are colocated when their `Sharding`s are equal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sharding {
+    /// How a key becomes a shard.
     pub function: ShardingFunction,
+    /// The types its keys may have.
     pub class: KeyClass,
     /// Number of shards the function spreads over (the modulus).
     pub shards: usize,
 }
 
+/// How a key becomes a shard.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ShardingFunction {
     /// `satisfies_hash_partition(parent, shards, i, key)`.
@@ -35,16 +38,22 @@ pub enum KeyClass {
     HiveBigint,
     /// text, varchar under a deterministic collation.
     Text,
+    /// uuid.
     Uuid,
+    /// date.
     Date,
 }
 
 /// A key's value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyDatum {
+    /// NULL.
     Null,
+    /// Any integer type.
     Integer(i64),
+    /// A string.
     Text(String),
+    /// A uuid, in the order it is written.
     Uuid([u8; 16]),
     /// Days since 2000-01-01.
     Date(i32),

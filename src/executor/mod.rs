@@ -27,6 +27,7 @@ mod remote;
 mod row;
 mod stage;
 pub mod target;
+mod translate;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub struct Parameters {
     pub types: Vec<u32>,
     /// 0 text, 1 binary, one a parameter.
     pub formats: Vec<i16>,
+    /// Their bytes; `None` is NULL.
     pub values: Vec<Option<Bytes>>,
 }
 
@@ -71,6 +73,7 @@ pub struct Bound {
     pub shard_names: Arc<[Arc<str>]>,
     /// Limits of operators that hold rows.
     pub memory_max: usize,
+    /// Bytes that all stages of a Combine may bring to the merge session.
     pub max_staged_bytes: u64,
     /// Type OIDs of the shards, enum labels and the catalog shard. Without it (a statement that runs before it is loaded),
     /// enums are not comparable and shard 0 is the catalog shard.
@@ -82,6 +85,7 @@ pub struct Bound {
 /// What comes out of an execution, in order.
 #[derive(Debug)]
 pub enum Item {
+    /// Rows in the client's columns and formats.
     Rows(Run),
     /// NOTICE, NOTIFY, ParameterStatus or COPY OUT frames in their place, for the client as they are; also the RowDescription of a
     /// [`Execution::passthrough`].
@@ -92,6 +96,7 @@ pub enum Item {
     Suspended,
     /// All shards have said CommandComplete. `tag` is the shard's own for one remote step, else `None`: the session counts rows.
     Complete {
+        /// Without its NUL.
         tag: Option<Bytes>,
     },
     /// EmptyQueryResponse.
@@ -101,11 +106,17 @@ pub enum Item {
 /// What one shard did for an execution, for EXPLAIN ANALYZE. Kept a run of rows, not a row.
 #[derive(Debug, Clone)]
 pub struct ShardStatistics {
+    /// The shard.
     pub shard: ShardId,
+    /// Rows it sent.
     pub rows: u64,
+    /// Bytes of their frames.
     pub bytes: u64,
+    /// When its part was sent to it.
     pub started: Option<Instant>,
+    /// When its first row was read.
     pub first_row: Option<Instant>,
+    /// When its last row so far was read.
     pub last_row: Option<Instant>,
 }
 

@@ -35,6 +35,7 @@ pub(super) struct Pipeline {
 }
 
 /// Where a pipeline's rows come from.
+#[allow(clippy::large_enum_variant)] // Most are remote, and a point select should not pay for one allocation more.
 enum Foot {
     Remote(RemoteStep),
     Combine(Box<Combine>),

@@ -18,15 +18,18 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::bind::{self, Added, ResultFormats};
-use super::operator::Source;
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::{Event, RawConn, Run};
 use crate::plan::{Extra, ShardId};
 use crate::protocol::error::ServerError;
-use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::messages::{self, ColumnDescription};
 use crate::types::oid;
+
+mod replies;
+mod source;
+
+pub(super) use source::RemoteSource;
 
 /// Where a stream runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,118 +345,13 @@ impl RemoteStep {
             Ok(Event::Rows(_)) if stream.preceding > 0 => Poll::Ready(Ok(None)),
             Ok(Event::Rows(run)) => {
                 stream.count(&run);
-                Poll::Ready(Ok(Some(run)))
+                Poll::Ready(self.translated(index, run, bound).map(Some))
             }
             Ok(Event::Message { tag, frame }) => {
                 let handled = self.on_message(index, tag, &frame, bound, forwards);
                 Poll::Ready(handled.map(|()| None))
             }
         }
-    }
-
-    fn on_message(
-        &mut self,
-        index: usize,
-        tag: u8,
-        frame: &Bytes,
-        bound: &Bound,
-        forwards: &mut VecDeque<Item>,
-    ) -> Result<(), ServerError> {
-        let alone = self.streams.len() == 1;
-        let stream = &mut self.streams[index];
-        match tag {
-            b'E' => return self.on_error(index, frame, bound),
-            b'Z' => return stream.on_ready_for_query(),
-            b'N' | b'A' => forwards.push_back(Item::Forward(frame.clone())),
-            b'S' if alone => forwards.push_back(Item::Forward(frame.clone())),
-            // CloseComplete answers the Close of a statement that made room for a new one.
-            b'S' | b'2' | b'3' => {}
-            _ if stream.preceding > 0 => {}
-            b'1' => stream.unparsed = false,
-            b'T' if self.statement.form == Form::Simple => {
-                forwards.push_back(Item::Forward(frame.clone()));
-            }
-            b'T' => return self.on_description(index, frame, bound),
-            b'n' => {}
-            b'C' => {
-                self.tag = Some(frame.slice(HEADER_BYTES..frame.len().max(6) - 1));
-                stream.complete(self.statement.form, bound);
-            }
-            b's' => stream.state = State::Suspended,
-            b'I' => {
-                self.empty_query = true;
-                stream.complete(self.statement.form, bound);
-            }
-            b'G' if alone => forwards.push_back(Item::CopyIn(frame.clone())),
-            b'H' | b'd' | b'c' if alone => forwards.push_back(Item::Forward(frame.clone())),
-            _ => {
-                let name = shard_name(bound, stream);
-                return Err(error::unexpected_message(&name, tag));
-            }
-        }
-        Ok(())
-    }
-
-    /// With Sync the shard's ReadyForQuery follows at once: reading up to it leaves the connection usable.
-    fn on_error(&mut self, index: usize, frame: &Bytes, bound: &Bound) -> Result<(), ServerError> {
-        let own_text = self.statement.own_text;
-        let stream = &mut self.streams[index];
-        let shard = shard_name(bound, stream);
-        let error = ServerError::parse(frame.get(HEADER_BYTES..).unwrap_or_default());
-        let fatal = error.is_fatal();
-        let error = if own_text { error } else { error.without(b'P') };
-        let error = error::from_shard(error, &shard);
-        let ready_follows =
-            bound.sync || self.statement.form == Form::Simple || stream.preceding > 0;
-        if fatal || !ready_follows {
-            stream.state = State::Done;
-            return Err(error);
-        }
-        stream.failed.get_or_insert(error);
-        if stream.preceding == 0 {
-            stream.state = State::Closing;
-        }
-        Ok(())
-    }
-
-    /// Compares a shard's columns with the client's, or with those of the first shard that answered.
-    fn on_description(
-        &mut self,
-        index: usize,
-        frame: &Bytes,
-        bound: &Bound,
-    ) -> Result<(), ServerError> {
-        let shard = shard_name(bound, &self.streams[index]);
-        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
-        let mut columns = messages::parse_row_description(body)
-            .ok_or_else(|| error::unexpected_message(&shard, b'T'))?;
-        let here = self.streams[index].statistics.shard;
-        for column in &mut columns {
-            column.type_oid = bound.type_of(here, column.type_oid);
-        }
-        if self
-            .statement
-            .columns
-            .is_some_and(|c| usize::from(c) != columns.len())
-        {
-            return Err(differs_from_client(&shard, self.statement.own_text));
-        }
-        let visible = self.statement.expected.as_deref();
-        if visible.is_some_and(|v| !begins_with(&columns, v)) {
-            return Err(differs_from_client(&shard, self.statement.own_text));
-        }
-        let other = self.streams.iter().find(|s| !s.columns.is_empty());
-        if let Some(other) = other {
-            let same = columns.len() == other.columns.len();
-            if !same || !begins_with(&columns, &other.columns) {
-                return Err(error::internal(format!(
-                    "shards {shard} and {} return different columns",
-                    shard_name(bound, other)
-                )));
-            }
-        }
-        self.streams[index].columns = columns;
-        Ok(())
     }
 
     /// Forgets the statements whose Parse no shard has confirmed: it may have failed unread, or may never run.
@@ -554,30 +452,6 @@ fn end_sequence(bound: &Bound, connection: &mut RawConn) {
     }
 }
 
-fn shard_name(bound: &Bound, stream: &Stream) -> Arc<str> {
-    let index = stream.statistics.shard.0 as usize;
-    let name = bound.shard_names.get(index).cloned();
-    name.unwrap_or_else(|| Arc::from(format!("{index}")))
-}
-
-/// True when the first columns of a shard have the types expected.
-fn begins_with(columns: &[ColumnDescription], expected: &[ColumnDescription]) -> bool {
-    let mut pairs = columns.iter().zip(expected);
-    columns.len() >= expected.len() && pairs.all(|(c, e)| c.type_oid == e.type_oid)
-}
-
-fn differs_from_client(shard: &str, own_text: bool) -> ServerError {
-    if own_text {
-        // What PostgreSQL says when a table changed under a prepared statement.
-        let message = "cached plan must not change result type";
-        return ServerError::new(crate::protocol::sqlstate::FEATURE_NOT_SUPPORTED, message)
-            .on_shard(shard);
-    }
-    error::internal(format!(
-        "shard {shard} returns other columns than the statement was described with"
-    ))
-}
-
 impl Bound {
     /// A type OID of a shard as the catalog shard numbers it.
     pub(super) fn type_of(&self, shard: ShardId, type_oid: u32) -> u32 {
@@ -588,59 +462,5 @@ impl Bound {
         let there = shards.and_then(|types| types.get(shard.0 as usize));
         let mapped = there.and_then(|types| types.get(&type_oid));
         mapped.copied().unwrap_or(type_oid)
-    }
-}
-
-/// The streams of a step as operators read them.
-pub(super) struct RemoteSource<'a> {
-    pub(super) step: &'a mut RemoteStep,
-    pub(super) bound: &'a Bound,
-    pub(super) connections: &'a mut Connections,
-    pub(super) forwards: &'a mut VecDeque<Item>,
-    names: Vec<Arc<str>>,
-}
-
-impl<'a> RemoteSource<'a> {
-    pub(super) fn new(
-        step: &'a mut RemoteStep,
-        bound: &'a Bound,
-        connections: &'a mut Connections,
-        forwards: &'a mut VecDeque<Item>,
-    ) -> Self {
-        Self {
-            step,
-            bound,
-            connections,
-            forwards,
-            names: Vec::new(),
-        }
-    }
-}
-
-impl Source for RemoteSource<'_> {
-    fn inputs(&self) -> usize {
-        self.step.inputs()
-    }
-
-    fn poll_run(
-        &mut self,
-        input: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Run>, ServerError>> {
-        let over = (self.bound, &mut *self.connections);
-        self.step.poll_stream(input, over, self.forwards, cx)
-    }
-
-    fn columns(&self, input: usize) -> &[ColumnDescription] {
-        &self.step.streams[input].columns
-    }
-
-    fn name(&self, input: usize) -> &str {
-        let shard = self.step.streams[input].statistics.shard.0 as usize;
-        self.bound.shard_names.get(shard).map_or("?", |n| n)
-    }
-
-    fn stop(&mut self) {
-        self.step.stopped = true;
     }
 }

@@ -10,7 +10,9 @@ use crate::types::parameter::{Encoded, element_type};
 /// The shards there are, and which to take where any would do.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice {
+    /// How many there are.
     pub shards: usize,
+    /// The one that answers catalog queries.
     pub catalog_shard: ShardId,
     /// A shard whose connection is already held.
     pub preferred: Option<ShardId>,

@@ -1,0 +1,272 @@
+//! Type OIDs inside binary values: arrays and composites name the types of their parts, and user-defined types have other
+//! OIDs on every shard. They are rewritten to those of the catalog shard, which the client knows. Lengths never change.
+//!
+//! Ranges and multiranges name no types; those of composites or arrays are passed on as they are.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+
+use super::row;
+use crate::backend::raw_conn::Run;
+use crate::catalog::Catalog;
+use crate::plan::ShardId;
+use crate::protocol::messages::ColumnDescription;
+use crate::types::oid;
+
+/// Composites may hold composites; deeper ones than this are taken for an attack.
+const DEPTH_MAX: usize = 64;
+
+/// Rewrites the OIDs that one shard uses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Translation<'a> {
+    catalog: &'a Catalog,
+    /// That shard's OIDs of user-defined types, and the catalog shard's.
+    types: &'a HashMap<u32, u32>,
+}
+
+/// How a value names types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Nothing,
+    /// Its element type, once.
+    Array,
+    /// The type of each field.
+    Fields,
+}
+
+impl<'a> Translation<'a> {
+    /// `None` when the shard numbers its types as the catalog shard does.
+    pub(super) fn of(catalog: Option<&'a Catalog>, shard: ShardId) -> Option<Self> {
+        let catalog = catalog?;
+        let types = catalog.type_oids.get(shard.0 as usize)?;
+        (!types.is_empty()).then_some(Self { catalog, types })
+    }
+
+    /// True when a column's values may name types of users.
+    pub(super) fn concerns(self, column: &ColumnDescription) -> bool {
+        column.format == 1 && self.names(column.type_oid) != Names::Nothing
+    }
+
+    fn names(self, type_oid: u32) -> Names {
+        match type_oid {
+            oid::RECORD => Names::Fields,
+            oid::RECORD_ARRAY => Names::Array,
+            _ if type_oid < oid::FIRST_NORMAL_OBJECT => Names::Nothing,
+            _ => match self.catalog.types.get(&type_oid) {
+                Some(t) if t.kind == b'c' => Names::Fields,
+                Some(t) if t.kind == b'd' => self.names(t.base),
+                Some(t) if t.element != 0 => Names::Array,
+                _ => Names::Nothing,
+            },
+        }
+    }
+
+    /// A run with the OIDs of `columns` rewritten; `None` when a value is malformed.
+    pub(super) fn run(self, run: Run, columns: &[ColumnDescription]) -> Option<Run> {
+        let mut frames = owned(run.frames);
+        let mut start = 0;
+        for _ in 0..run.rows {
+            let end = row::frame_end(&frames, start)?;
+            let mut at = start + row::ROW_HEADER_BYTES;
+            for column in columns {
+                let behind = row::column_end(&frames[..end], at)?;
+                let null = frames[at] & 0x80 != 0;
+                if !null && self.concerns(column) {
+                    self.value(&mut frames[at + 4..behind], column.type_oid, 0)?;
+                }
+                at = behind;
+            }
+            start = end;
+        }
+        Some(Run {
+            frames: frames.freeze(),
+            rows: run.rows,
+        })
+    }
+
+    /// Rewrites one value of a type, given as the catalog shard numbers it.
+    fn value(self, value: &mut [u8], type_oid: u32, depth: usize) -> Option<()> {
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        match self.names(type_oid) {
+            Names::Nothing => Some(()),
+            Names::Array => self.array(value, depth),
+            Names::Fields => self.fields(value, depth),
+        }
+    }
+
+    fn array(self, array: &mut [u8], depth: usize) -> Option<()> {
+        let dimensions = usize::try_from(word(array, 0)?).ok()?;
+        let element = self.rewrite(array, 8)?;
+        let mut at = 12 + dimensions.checked_mul(8)?;
+        if self.names(element) == Names::Nothing {
+            return Some(());
+        }
+        while at < array.len() {
+            at = self.part(array, at, element, depth)?;
+        }
+        Some(())
+    }
+
+    fn fields(self, composite: &mut [u8], depth: usize) -> Option<()> {
+        let mut at = 4;
+        for _ in 0..word(composite, 0)? {
+            let field = self.rewrite(composite, at)?;
+            at = self.part(composite, at + 4, field, depth)?;
+        }
+        (at == composite.len()).then_some(())
+    }
+
+    /// Rewrites the value whose length stands at `at`; returns the place behind it.
+    fn part(self, whole: &mut [u8], at: usize, type_oid: u32, depth: usize) -> Option<usize> {
+        let behind = row::column_end(whole, at)?;
+        if behind > at + 4 {
+            self.value(&mut whole[at + 4..behind], type_oid, depth + 1)?;
+        }
+        Some(behind)
+    }
+
+    /// Rewrites the OID at `at` and returns what it is now.
+    fn rewrite(self, bytes: &mut [u8], at: usize) -> Option<u32> {
+        let here = word(bytes, at)? as u32;
+        let there = *self.types.get(&here).unwrap_or(&here);
+        bytes[at..at + 4].copy_from_slice(&there.to_be_bytes());
+        Some(there)
+    }
+}
+
+/// The bytes to write into: the very ones where nobody else holds them, else a copy.
+fn owned(frames: Bytes) -> BytesMut {
+    frames
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::row::testing::{rows, run};
+    use super::*;
+    use crate::catalog::Type;
+
+    fn user_type(type_oid: u32, kind: u8, element: u32) -> (u32, Arc<Type>) {
+        let made = Type {
+            oid: type_oid,
+            schema: "public".into(),
+            name: "t".into(),
+            kind,
+            element,
+            array: 0,
+            base: 0,
+            subtype: 0,
+            labels: vec![],
+            fields: vec![],
+            collatable: false,
+        };
+        (type_oid, Arc::new(made))
+    }
+
+    /// On the catalog shard: 20001 an enum, 20002 its array, 20003 a composite, 20004 its array. On shard 1: 1000 more each.
+    fn catalog() -> Catalog {
+        Catalog {
+            types: [
+                user_type(20_001, b'e', 0),
+                user_type(20_002, b'b', 20_001),
+                user_type(20_003, b'c', 0),
+                user_type(20_004, b'b', 20_003),
+            ]
+            .into(),
+            type_oids: vec![
+                HashMap::new(),
+                (20_001..=20_004).map(|oid| (oid + 1000, oid)).collect(),
+            ],
+            ..Catalog::default()
+        }
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|w| w.to_be_bytes()).collect()
+    }
+
+    /// A composite of an int4 and an array of two enum values, one of them NULL.
+    fn composite(enum_array: u32, element: u32) -> Vec<u8> {
+        let array = [
+            &words(&[1, 1, element, 2, 1, 2])[..],
+            b"ok",
+            &words(&[u32::MAX]),
+        ]
+        .concat();
+        let head = words(&[2, oid::INT4, 4, 7, enum_array, array.len() as u32]);
+        [head, array].concat()
+    }
+
+    fn column(type_oid: u32, format: i16) -> ColumnDescription {
+        ColumnDescription {
+            name: Bytes::new(),
+            table_oid: 0,
+            attribute: 0,
+            type_oid,
+            type_length: -1,
+            type_modifier: -1,
+            format,
+        }
+    }
+
+    fn translated(value: &[u8], type_oid: u32) -> Option<Vec<u8>> {
+        let catalog = catalog();
+        let translation = Translation::of(Some(&catalog), ShardId(1)).unwrap();
+        let columns = [column(oid::TEXT, 1), column(type_oid, 1)];
+        let run = run(&[&[None, Some(value)], &[Some(b"x"), None]]);
+        let run = translation.run(run, &columns)?;
+        rows(&run)[0][1].clone()
+    }
+
+    #[test]
+    fn nested_parts_are_rewritten() {
+        let expected = composite(20_002, 20_001);
+        assert_eq!(
+            translated(&composite(21_002, 21_001), 20_003),
+            Some(expected.clone())
+        );
+        assert_eq!(
+            translated(&composite(21_002, 21_001), oid::RECORD),
+            Some(expected.clone())
+        );
+        let array = |element, value: &[u8]| {
+            let head = words(&[1, 0, element, 1, 1, value.len() as u32]);
+            [&head[..], value].concat()
+        };
+        assert_eq!(
+            translated(&array(21_003, &composite(21_002, 21_001)), 20_004),
+            Some(array(20_003, &expected))
+        );
+    }
+
+    #[test]
+    fn what_names_no_types_is_left_alone() {
+        let catalog = catalog();
+        let translation = Translation::of(Some(&catalog), ShardId(1)).unwrap();
+        assert!(!translation.concerns(&column(oid::INT8_ARRAY, 1)));
+        assert!(!translation.concerns(&column(20_001, 1)));
+        assert!(!translation.concerns(&column(20_002, 0)));
+        assert!(translation.concerns(&column(20_002, 1)));
+        assert!(Translation::of(Some(&catalog), ShardId(0)).is_none());
+        let text = 21_001_u32.to_be_bytes();
+        assert_eq!(translated(&text, oid::TEXT).as_deref(), Some(&text[..]));
+    }
+
+    #[test]
+    fn malformed_values_are_refused() {
+        let whole = composite(21_002, 21_001);
+        for length in 0..whole.len() {
+            assert_eq!(translated(&whole[..length], 20_003), None, "{length}");
+        }
+    }
+}
