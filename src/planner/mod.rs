@@ -126,7 +126,7 @@ impl Planner<'_> {
             return Ok(planned(Targets::All, Err(why)));
         }
         if let Some(targets) = found.one_place(effects.catalog || of_views.catalog) {
-            return Ok(planned(targets.clone(), self.one_step(select, targets)));
+            return Ok(planned(targets.clone(), self.one_step(targets)));
         }
         if let (true, Some(why)) = (found.system, found.mixed) {
             return Ok(planned(Targets::All, Err(why)));
@@ -176,6 +176,12 @@ impl Planner<'_> {
         ) {
             return Ok(planned(route, Err(why)));
         }
+        // Constants only: a parameter that cannot be read as a key still goes to every shard.
+        if let Targets::Keyed(condition) = &route
+            && condition.constant_shards().is_some_and(|s| s.len() <= 1)
+        {
+            return Ok(planned(route.clone(), self.one_step(route)));
+        }
         let fan_out = FanOut {
             request: self.request,
             analysis: &analysis,
@@ -207,8 +213,7 @@ impl Planner<'_> {
     }
 
     /// The plan of a statement that one shard answers.
-    fn one_step(&self, select: &ast::SelectStmt, targets: Targets) -> Result<Plan, Refusal> {
-        let _ = select;
+    fn one_step(&self, targets: Targets) -> Result<Plan, Refusal> {
         Ok(Plan::Remote(Remote {
             targets,
             sql: self.request.sql.to_owned(),
@@ -223,7 +228,14 @@ impl Planner<'_> {
 impl FanOut<'_, '_> {
     fn plan(&self) -> Result<Plan, Stop> {
         if pushdown::is_distributive(self.block) {
-            return self.push_down();
+            return match self.push_down() {
+                // An order or LIMIT that cannot be followed there: the merge session can.
+                Err(Stop::Refuse(why)) => self.gather_all().map_err(|stop| match stop {
+                    Stop::Refuse(_) => Stop::Refuse(why),
+                    ask @ Stop::Ask(_) => ask,
+                }),
+                done => done,
+            };
         }
         if let Some(plan) = self.aggregate()? {
             return Ok(plan);

@@ -13,7 +13,7 @@ use crate::plan::{
     Collation, Count, Extra, KeyCondition, Plan, Refusal, Remote, SortKey, SqlPart, Stage, Targets,
 };
 use crate::sql::ast::{self, a_const::Val, node::Node};
-use crate::sql::{any_node, expression_text, select_text};
+use crate::sql::{any_node, expression_text, verified_select_text};
 
 /// Why planning stops before there is a plan.
 #[derive(Debug)]
@@ -686,8 +686,13 @@ impl<'p, 'a> FanOut<'p, 'a> {
             if c.isnull {
                 return Ok(Bound::None);
             }
-            if let Some(Val::Ival(i)) = &c.val {
-                return Ok(u64::try_from(i.ival).map_or(Bound::Negative, Bound::Rows));
+            let constant = match &c.val {
+                Some(Val::Ival(i)) => Some(i64::from(i.ival)),
+                Some(Val::Fval(f)) => f.fval.parse().ok(),
+                _ => None,
+            };
+            if let Some(n) = constant {
+                return Ok(u64::try_from(n).map_or(Bound::Negative, Bound::Rows));
             }
         }
         if let Some(Node::ParamRef(p)) = &node.node {
@@ -749,7 +754,7 @@ pub(super) fn unprintable(reason: String) -> Stop {
 }
 
 pub(super) fn print(select: &ast::SelectStmt) -> Result<String, Stop> {
-    select_text(select).map_err(unprintable)
+    verified_select_text(select).map_err(unprintable)
 }
 
 pub(super) fn gather(remote: Remote) -> Plan {

@@ -211,7 +211,10 @@ impl<'a> Stager<'_, '_, 'a> {
             hidden: 0,
             extra: extras(now),
         };
-        let relation = self.probed(remote, &names)?;
+        let relation = match self.typed_columns(block) {
+            Some(columns) => self.typed(remote, columns, &names)?,
+            None => self.probed(remote, &names)?,
+        };
         *new = star_of(relation);
         Ok(())
     }
@@ -243,6 +246,31 @@ impl<'a> Stager<'_, '_, 'a> {
         select.from_clause = vec![renamed_relation(relation, "s")];
         *new = select;
         Ok(true)
+    }
+
+    /// The columns of a subquery, when all their types are plain to see.
+    fn typed_columns(&self, block: &Block) -> Option<Vec<StageColumn>> {
+        let analysis = self.fan_out.analysis;
+        let column = |(i, (_, attr)): (usize, &(String, super::scope::AttrId))| {
+            let ty = analysis.attrs[*attr].ty.as_ref()?;
+            static_stage_column(analysis.catalog, format!("c{}", i + 1), ty)
+        };
+        block.cols.iter().enumerate().map(column).collect()
+    }
+
+    fn typed(
+        &self,
+        remote: Remote,
+        columns: Vec<StageColumn>,
+        names: &[String],
+    ) -> Result<ast::Node, Stop> {
+        let number = self.next_number()?;
+        self.stages.borrow_mut().push(Stage {
+            name: format!("stage_{number}"),
+            columns,
+            plan: gather(remote),
+        });
+        Ok(aliased(number, "s", names))
     }
 
     /// Makes a stage whose columns' types are asked for; its FROM item has the alias `s` and the given column names.

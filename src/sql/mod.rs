@@ -10,7 +10,10 @@ pub use classify::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions, classify,
 };
 pub use pg_query::protobuf as ast;
-pub use print::{expression_text, quote_identifier, quote_literal, select_text, statement_text};
+pub use print::{
+    expression_text, quote_identifier, quote_literal, select_text, statement_text,
+    verified_select_text,
+};
 pub use session::{SetConfig, execute_arguments, prepare_types, reads_catalog, set_config_calls};
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,

@@ -30,6 +30,60 @@ pub fn select_text(select: &ast::SelectStmt) -> Result<String, String> {
     deparse(Node::SelectStmt(Box::new(select.clone())))
 }
 
+/// The text of a SELECT, read back and compared with the tree: the deparser is the one part between a tree and a shard
+/// whose mistakes would change rows without a sound.
+///
+/// # Errors
+/// As [`statement_text`], and for a text that does not mean the tree.
+pub fn verified_select_text(select: &ast::SelectStmt) -> Result<String, String> {
+    let text = select_text(select)?;
+    let read = super::parse(&text).map_err(|e| e.message)?;
+    let again = match read.as_slice() {
+        [
+            super::Statement {
+                node: Node::SelectStmt(again),
+                ..
+            },
+        ] => again,
+        _ => return Err("its text is no single SELECT".into()),
+    };
+    match meaning(select)? == meaning(again)? {
+        true => Ok(text),
+        false => Err("its text does not read back as the same statement".into()),
+    }
+}
+
+/// A tree without what only says where or how something was written.
+fn meaning(select: &ast::SelectStmt) -> Result<serde_json::Value, String> {
+    let mut value = serde_json::to_value(select).map_err(|e| e.to_string())?;
+    strip(&mut value);
+    Ok(value)
+}
+
+/// Keys of a node that carry no meaning: places, and whether a call or row was written with its keyword.
+const FORM: [&str; 9] = [
+    "location",
+    "rexpr_list_start",
+    "rexpr_list_end",
+    "list_start",
+    "list_end",
+    "stmt_location",
+    "stmt_len",
+    "funcformat",
+    "row_format",
+];
+
+fn strip(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.retain(|key, _| !FORM.contains(&key.as_str()));
+            map.values_mut().for_each(strip);
+        }
+        serde_json::Value::Array(list) => list.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
 /// The text of an expression.
 ///
 /// # Errors
