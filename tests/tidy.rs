@@ -185,9 +185,33 @@ fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 /// Files of `src`, those of tests only left out.
 fn sources() -> Vec<Source> {
     let mut sources = read("src");
-    sources.retain(|s| !s.path.ends_with("tests.rs") && !s.path.contains("/tests/"));
+    let test_only: Vec<String> = sources.iter().flat_map(modules_of_tests).collect();
+    sources.retain(|s| {
+        let of = |module: &String| {
+            let rest = s.path.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        };
+        !test_only.iter().any(of)
+    });
     assert!(sources.len() > 20, "the sources are not where they were");
     sources
+}
+
+/// Paths, without `.rs`, of the modules that this one declares for tests only.
+fn modules_of_tests(source: &Source) -> Vec<String> {
+    let stem = source.path.strip_suffix(".rs").expect("a source file");
+    let folder = match stem.rsplit_once('/') {
+        Some((folder, "mod")) => format!("{folder}/"),
+        None if ["lib", "main"].contains(&stem) => String::new(),
+        _ => format!("{stem}/"),
+    };
+    let lines: Vec<&str> = source.code.lines().map(str::trim).collect();
+    let pairs = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]");
+    let declared = pairs.filter_map(|pair| {
+        let (_, name) = pair[1].strip_suffix(';')?.rsplit_once("mod ")?;
+        Some(format!("{folder}{name}"))
+    });
+    declared.collect()
 }
 
 fn read(folder: &str) -> Vec<Source> {

@@ -337,6 +337,7 @@ select id from users order by id limit $1
 select id from users order by id limit $1
 
 -- name: limit by an expression with a parameter
+-- expect: same-or-refused
 -- params: [["int8", "4"]]
 select id from users order by id limit $1 * 2
 

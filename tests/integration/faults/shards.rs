@@ -286,7 +286,10 @@ fn tables_that_differ_between_shards_are_an_error_before_the_first_row() {
     if has_no_proxy() {
         return;
     }
-    let mut client = Client::connect(crate::harness::target(), "app", "app").expect("login");
+    let mut config = Config::new(cluster());
+    config.more = "[[table]]\nname = \"public.drift\"\nkey = \"id\"\n".into();
+    let pgbraid = Pgbraid::start(config);
+    let mut client = pgbraid.client();
     for sql in [
         "select * from drift",
         "select v from drift order by v",

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Cluster;
 
 /// Sharded tables and their keys; the other tables are reference tables.
-const SHARDED: [(&str, &str); 17] = [
+const SHARDED: [(&str, &str); 16] = [
     ("public.users", "id"),
     ("public.events", "user_id"),
     ("public.visits", "user_id"),
@@ -22,7 +22,6 @@ const SHARDED: [(&str, &str); 17] = [
     ("public.by_uuid", "k"),
     ("public.by_date", "k"),
     ("public.alltypes", "id"),
-    ("public.drift", "id"),
 ];
 const REFERENCE: [&str; 4] = [
     "public.tags",
@@ -39,6 +38,8 @@ pub struct Config {
     pub shard_password: String,
     /// Lines for the section `[server]`.
     pub server: String,
+    /// Sections behind the others.
+    pub more: String,
     /// The section `[pool]`.
     pub pool: String,
 }
@@ -52,6 +53,7 @@ impl Config {
             shard_user: "app",
             shard_password: "app".into(),
             server: String::new(),
+            more: String::new(),
             pool: "[pool]\nsize = 8\n".into(),
         }
     }
@@ -111,6 +113,7 @@ impl Config {
             writeln!(out, "[[table]]\nname = \"{table}\"\nreference = true\n")
                 .expect("a String takes all");
         }
-        out + "[[user]]\nname = \"app\"\npassword = \"app\"\n\n[[user]]\nname = \"guarded\"\npassword = \"secret\"\n"
+        out + &self.more
+            + "\n[[user]]\nname = \"app\"\npassword = \"app\"\n\n[[user]]\nname = \"guarded\"\npassword = \"secret\"\n"
     }
 }
