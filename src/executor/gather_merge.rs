@@ -34,11 +34,18 @@ pub(super) struct GatherMerge {
     orders: Vec<KeyOrder>,
     inputs: Vec<Input>,
     /// Inputs that have a row, as a heap: the one whose row comes first is on top.
-    heap: Vec<usize>,
+    heap: Vec<Head>,
     /// Inputs whose next run must come before anything else can go out.
     missing: Vec<usize>,
     out: BytesMut,
     rows: u32,
+}
+
+/// A heap's entry: the rank of the first key decides most comparisons without a look at the input.
+#[derive(Clone, Copy)]
+struct Head {
+    rank: Rank,
+    input: usize,
 }
 
 /// One shard's rows.
@@ -47,8 +54,8 @@ struct Input {
     frames: Bytes,
     /// Rows of the run behind the current one.
     left: u32,
-    /// Current row: from its first column to behind its last visible one.
-    columns: std::ops::Range<usize>,
+    /// Current row: from its tag to behind its last visible column.
+    row: std::ops::Range<usize>,
     /// Where the next row begins.
     next: usize,
     keys: Vec<Key>,
@@ -58,8 +65,9 @@ struct Input {
 #[derive(Clone, Default)]
 struct Key {
     rank: Rank,
-    /// Its bytes in the run; `None` for NULL.
-    value: Option<std::ops::Range<usize>>,
+    null: bool,
+    /// Where its bytes are in the run.
+    value: (usize, usize),
 }
 
 impl GatherMerge {
@@ -103,9 +111,10 @@ impl GatherMerge {
                     self.inputs[input].frames = run.frames;
                     self.inputs[input].left = run.rows;
                     self.inputs[input].next = 0;
-                    self.advance(input)
+                    let head = self
+                        .advance(input)
                         .ok_or_else(|| error::malformed_row(source.name(input)))?;
-                    self.heap.push(input);
+                    self.heap.push(head);
                     self.sift_up();
                 }
             }
@@ -116,50 +125,61 @@ impl GatherMerge {
 
     /// Moves an input to its next row and reads the keys there; `None` when the row is malformed.
     #[inline]
-    fn advance(&mut self, input: usize) -> Option<()> {
-        let input = &mut self.inputs[input];
+    fn advance(&mut self, input: usize) -> Option<Head> {
+        let index = input;
+        let input = &mut self.inputs[index];
         let start = input.next;
         let end = row::frame_end(&input.frames, start)?;
         let frame = &input.frames[..end];
-        let from = start + row::ROW_HEADER_BYTES;
-        let to = row::skip_columns(frame, from, self.visible)?;
+        let to = row::skip_columns(frame, start + row::ROW_HEADER_BYTES, self.visible)?;
         let mut at = row::skip_columns(frame, to, self.between)?;
         for (key, order) in input.keys.iter_mut().zip(&self.orders) {
             let (value, behind) = row::column(frame, at)?;
             key.rank = order.rank(value)?;
-            key.value = value.map(|_| at + 4..behind);
+            key.null = value.is_none();
+            key.value = (at + 4, behind);
             at = behind;
         }
-        input.columns = from..to;
+        input.row = start..to;
         input.next = end;
         input.left = input.left.saturating_sub(1);
-        (at == end).then_some(())
+        let rank = input.keys.first()?.rank;
+        (at == end).then_some(Head { rank, input: index })
     }
 
-    /// Appends the top's row to the output.
+    /// Appends the top's row to the output: its visible columns under a header of their own.
     #[inline]
     fn emit(&mut self, input: usize) {
         let input = &self.inputs[input];
-        let columns = &input.frames[input.columns.clone()];
-        row::put(columns, self.visible as u16, &mut self.out);
+        let row = &input.frames[input.row.clone()];
+        let start = self.out.len();
+        self.out.extend_from_slice(row);
+        if let Some(header) = self.out[start..].first_chunk_mut::<{ row::ROW_HEADER_BYTES }>() {
+            *header = row::header(row.len(), self.visible as u16);
+        }
         self.rows += 1;
     }
 
-    /// True when the current row of `a` comes before that of `b`.
+    /// True when the row of `a` comes before that of `b`.
     #[inline]
-    fn before(&self, a: usize, b: usize) -> bool {
+    fn before(&self, a: Head, b: Head) -> bool {
+        if a.rank == b.rank {
+            self.before_by_all_keys(a.input, b.input)
+        } else {
+            a.rank < b.rank
+        }
+    }
+
+    fn before_by_all_keys(&self, a: usize, b: usize) -> bool {
         let (first, second) = (&self.inputs[a], &self.inputs[b]);
         for ((x, y), order) in first.keys.iter().zip(&second.keys).zip(&self.orders) {
-            match x.rank.cmp(&y.rank) {
-                Ordering::Equal if order.rank_decides() => {}
-                Ordering::Equal => {
-                    let (x, y) = (first.value(x), second.value(y));
-                    match order.compare(x, y) {
-                        Ordering::Equal => {}
-                        unequal => return unequal == Ordering::Less,
-                    }
-                }
-                unequal => return unequal == Ordering::Less,
+            let order = match x.rank.cmp(&y.rank) {
+                Ordering::Equal if order.rank_decides() => Ordering::Equal,
+                Ordering::Equal => order.compare(first.value(x), second.value(y)),
+                unequal => unequal,
+            };
+            if order != Ordering::Equal {
+                return order == Ordering::Less;
             }
         }
         a < b
@@ -201,7 +221,7 @@ impl GatherMerge {
 
     /// Merges until the output is full or an input has used up its run.
     fn merge(&mut self, source: &dyn Source) -> Result<(), ServerError> {
-        while let Some(&top) = self.heap.first() {
+        while let Some(&Head { input: top, .. }) = self.heap.first() {
             if self.out.len() >= RUN_BYTES {
                 return Ok(());
             }
@@ -212,7 +232,8 @@ impl GatherMerge {
                 self.sift_down();
                 return Ok(());
             }
-            self.advance(top)
+            self.heap[0] = self
+                .advance(top)
                 .ok_or_else(|| error::malformed_row(source.name(top)))?;
             self.sift_down();
         }
@@ -236,7 +257,7 @@ impl Input {
     }
 
     fn value(&self, key: &Key) -> Option<&[u8]> {
-        key.value.clone().map(|range| &self.frames[range])
+        (!key.null).then(|| &self.frames[key.value.0..key.value.1])
     }
 }
 

@@ -60,6 +60,7 @@ pub struct Parameters {
 /// What one execution of a plan is given.
 #[derive(Debug, Clone)]
 pub struct Bound {
+    /// The client's parameters.
     pub parameters: Arc<Parameters>,
     /// The client's result columns, in the formats it asked for.
     pub columns: Arc<[ColumnDescription]>,

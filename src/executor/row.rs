@@ -11,35 +11,46 @@ pub(super) const ROW_HEADER_BYTES: usize = 7;
 /// The end of the frame that begins at `start`; `None` when it is not wholly there.
 #[inline]
 pub(super) fn frame_end(frames: &[u8], start: usize) -> Option<usize> {
-    let header = frames.get(start..)?.first_chunk::<5>()?;
-    let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+    let length = *frames.get(start + 1..)?.first_chunk()?;
+    let length = u32::from_be_bytes(length) as usize;
     let end = start + 1 + length;
     (length >= 6 && end <= frames.len()).then_some(end)
+}
+
+/// The first column's value, and what follows it.
+#[inline]
+pub(super) fn take_column(columns: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (length, rest) = columns.split_first_chunk()?;
+    match i32::from_be_bytes(*length) {
+        -1 => Some((None, rest)),
+        length => {
+            let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            Some((Some(value), rest))
+        }
+    }
 }
 
 /// The place behind the column that begins at `at`.
 #[inline]
 pub(super) fn column_end(frames: &[u8], at: usize) -> Option<usize> {
-    let length = i32::from_be_bytes(*frames.get(at..)?.first_chunk::<4>()?);
-    let end = at + 4 + usize::try_from(length).unwrap_or(0);
-    (length >= -1 && end <= frames.len()).then_some(end)
+    skip_columns(frames, at, 1)
 }
 
 /// The value of the column that begins at `at`, and the place behind it.
 #[inline]
 pub(super) fn column(frames: &[u8], at: usize) -> Option<(Option<&[u8]>, usize)> {
-    let end = column_end(frames, at)?;
-    let null = frames[at] & 0x80 != 0;
-    Some(((!null).then(|| &frames[at + 4..end]), end))
+    let (value, rest) = take_column(frames.get(at..)?)?;
+    Some((value, frames.len() - rest.len()))
 }
 
 /// The place behind `count` columns that begin at `at`.
 #[inline]
-pub(super) fn skip_columns(frames: &[u8], mut at: usize, count: usize) -> Option<usize> {
+pub(super) fn skip_columns(frames: &[u8], at: usize, count: usize) -> Option<usize> {
+    let mut rest = frames.get(at..)?;
     for _ in 0..count {
-        at = column_end(frames, at)?;
+        (_, rest) = take_column(rest)?;
     }
-    Some(at)
+    Some(frames.len() - rest.len())
 }
 
 /// Cuts `run` behind its first `rows` rows; what follows is returned.
@@ -59,14 +70,19 @@ pub(super) fn split(run: &mut Run, rows: u32) -> Run {
     rest
 }
 
+/// The header of a frame of `frame_bytes`, itself included, with `count` columns.
+#[inline]
+pub(super) fn header(frame_bytes: usize, count: u16) -> [u8; ROW_HEADER_BYTES] {
+    let [a, b, c, d] = (frame_bytes as u32 - 1).to_be_bytes();
+    let [e, f] = count.to_be_bytes();
+    [b'D', a, b, c, d, e, f]
+}
+
 /// Appends the row whose columns are `columns` (lengths included), `count` of them.
 #[inline]
 pub(super) fn put(columns: &[u8], count: u16, out: &mut BytesMut) {
-    let mut header = [b'D', 0, 0, 0, 0, 0, 0];
-    header[1..5].copy_from_slice(&(columns.len() as u32 + 6).to_be_bytes());
-    header[5..7].copy_from_slice(&count.to_be_bytes());
     out.reserve(ROW_HEADER_BYTES + columns.len());
-    out.put_slice(&header);
+    out.put_slice(&header(ROW_HEADER_BYTES + columns.len(), count));
     out.put_slice(columns);
 }
 

@@ -273,7 +273,11 @@ impl KeyOrder {
         let Some(value) = value else {
             return Some(if self.nulls_first { 0 } else { 2 * VALUES });
         };
-        let prefix = self.comparator.prefix(value)?;
+        let prefix = match (&self.comparator, value.first_chunk()) {
+            // The usual key, without a call.
+            (Comparator::Int8, Some(int8)) if value.len() == 8 => signed(i64::from_be_bytes(*int8)),
+            _ => self.comparator.prefix(value)?,
+        };
         let prefix = if self.descending { !prefix } else { prefix };
         Some(VALUES | Rank::from(prefix))
     }

@@ -61,6 +61,10 @@ impl RemoteStep {
                 forwards.push_back(Item::Forward(frame.clone()));
             }
             b'T' => return self.on_description(index, frame, bound),
+            b'n' if self.statement.columns.unwrap_or(0) > 0 => {
+                let name = shard_name(bound, stream);
+                return Err(differs_from_client(&name, self.statement.own_text));
+            }
             b'n' => {}
             b'C' => {
                 self.tag = Some(frame.slice(HEADER_BYTES..frame.len().max(6) - 1));
