@@ -92,10 +92,18 @@ impl ControlShard {
             self.connector.connect().await?;
             return Err(self.connector.unreachable("TLS cannot be set up"));
         };
-        let convert = |e| self.connector.control_error(&e);
-        self.failures
-            .connection(pool, &self.connector.name, convert)
-            .await
+        // The idle ones may have died with the server they led to.
+        for _ in 0..=CONNECTIONS_MAX {
+            let convert = |e| self.connector.control_error(&e);
+            let name = &self.connector.name;
+            let client = self.failures.connection(pool, name, convert).await?;
+            if !client.is_closed() {
+                return Ok(client);
+            }
+        }
+        Err(self
+            .connector
+            .unreachable("the server closes connections as soon as they are open"))
     }
 
     /// Bounds a piece of work on this shard.

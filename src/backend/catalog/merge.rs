@@ -5,15 +5,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::compare::{self, Shards};
-use super::placement::{self, PARENTS_MAX, Rules};
-use super::snapshot::{Relation, ShardColumn, Snapshot};
+use super::snapshot::{Relation, Snapshot};
+use super::tables::{self, Key, Merging};
 use super::verify::HashCheck;
 use super::{Difference, Loaded};
-use crate::catalog::{Catalog, Column, Distribution, Function, Table, TableKind, Volatility};
-use crate::config::{Config, FunctionName, Placement, Undeclared};
+use crate::catalog::{Catalog, Function, Volatility};
+use crate::config::Config;
 use crate::plan::{Collation, ShardId};
 
-const PAGE_BYTES: f64 = 8192.0;
 /// OID of the collation that stands for the database's own.
 const DEFAULT_COLLATION: u32 = 100;
 
@@ -38,7 +37,7 @@ pub(super) fn merge(
     let mut merging = Merging {
         config,
         snapshots,
-        children: snapshots.iter().map(children).collect(),
+        children: snapshots.iter().map(tables::children).collect(),
         unusable,
         misplaced,
         unlike_types,
@@ -46,12 +45,11 @@ pub(super) fn merge(
         collations: collations(&shards),
         differences,
     };
-    let tables = merging.tables(&shards);
     let catalog = Catalog {
         version,
         shards: snapshots.len(),
         catalog_shard: Some(ShardId(0)),
-        tables,
+        tables: merging.tables(&shards),
         functions: functions(&first.functions, &unlike_functions),
         types: first
             .types
@@ -101,381 +99,6 @@ fn hash_check(
         fatal,
     });
     fatal.then_some(message)
-}
-
-struct Merging<'a> {
-    config: &'a Config,
-    snapshots: &'a [Snapshot],
-    children: Vec<HashMap<u32, Vec<&'a Relation>>>,
-    /// Why nothing that lies on several shards can be used.
-    unusable: Option<String>,
-    /// Why no key can be hashed.
-    misplaced: Option<String>,
-    unlike_types: HashMap<u32, String>,
-    type_oids: &'a [HashMap<u32, u32>],
-    collations: HashMap<u32, Arc<Collation>>,
-    differences: Vec<Difference>,
-}
-
-type Key = (String, String);
-
-impl<'a> Merging<'a> {
-    fn tables(&mut self, shards: &Shards<'a>) -> HashMap<Key, Arc<Table>> {
-        let rules: Vec<Rules<'a>> = shards
-            .contents
-            .iter()
-            .map(|c| Rules::new(self.config, &c.relations))
-            .collect();
-        let contradicted: Vec<_> = rules.iter().map(Rules::contradicted).collect();
-        let by_key: Vec<HashMap<Key, &'a Relation>> = shards
-            .contents
-            .iter()
-            .map(|c| c.relations.iter().map(|r| (r.key(), r)).collect())
-            .collect();
-        let keys: BTreeSet<&Key> = by_key.iter().flat_map(HashMap::keys).collect();
-
-        let mut tables = HashMap::with_capacity(keys.len());
-        for key in keys {
-            let copies: Vec<Option<&'a Relation>> =
-                by_key.iter().map(|shard| shard.get(key).copied()).collect();
-            let reason = copies.iter().zip(&contradicted);
-            let reason = reason
-                .filter_map(|(copy, contradicted)| contradicted.get(&(*copy)?.oid))
-                .next();
-            let Some(table) = self.table(&copies, &rules, reason) else {
-                continue;
-            };
-            tables.insert(key.clone(), Arc::new(table));
-        }
-        self.missing(&tables);
-        tables
-    }
-
-    /// Rules that name nothing.
-    fn missing(&mut self, tables: &HashMap<Key, Arc<Table>>) {
-        for rule in &self.config.tables {
-            let key = (rule.schema.clone(), rule.name.clone());
-            if !tables.contains_key(&key) {
-                self.differences.push(Difference {
-                    shard: self.config.shards[0].name.clone(),
-                    object: format!("table {}.{}", rule.schema, rule.name),
-                    message: "is declared but on no shard".into(),
-                    fatal: true,
-                });
-            }
-        }
-    }
-
-    /// One relation, from its copies on the shards.
-    fn table(
-        &mut self,
-        copies: &[Option<&'a Relation>],
-        rules: &[Rules<'a>],
-        contradicted: Option<&String>,
-    ) -> Option<Table> {
-        let (source, relation) = copies
-            .iter()
-            .enumerate()
-            .find_map(|(shard, copy)| Some((shard, (*copy)?)))?;
-        if relation.is_system() {
-            return Some(self.build(source, relation, Distribution::System));
-        }
-        let is_view = relation.kind == b'v';
-        let placed = rules[source].placement(relation);
-        let declared = rules[source].is_declared(relation);
-        let placed = match (is_view, placed) {
-            (true, _) => return Some(self.view(copies, source, relation)),
-            (false, Err(reason)) => Err(reason),
-            (false, Ok(placed)) => Ok(placed.cloned()),
-        };
-        let placement = match placed {
-            Err(reason) => return Some(self.refused(source, relation, 0, reason)),
-            Ok(None) => {
-                let nobody = Distribution::Undeclared { reason: None };
-                return Some(self.build(source, relation, nobody));
-            }
-            Ok(Some(placement)) => placement,
-        };
-        if let Some(reason) = contradicted {
-            return Some(self.refused(source, relation, 0, reason.clone()));
-        }
-        if let Placement::Home(home) = placement {
-            return self.single(copies, home, declared);
-        }
-        Some(self.everywhere(copies, source, relation, &placement))
-    }
-
-    /// A sharded or reference table: the same on all shards, or unusable.
-    fn everywhere(
-        &mut self,
-        copies: &[Option<&'a Relation>],
-        source: usize,
-        relation: &Relation,
-        placement: &Placement,
-    ) -> Table {
-        let names: Vec<&str> = self.config.shards.iter().map(|s| s.name.as_str()).collect();
-        if let Some((shard, reason)) = compare::relation(&names, copies) {
-            let reason = format!("on shard {} it {reason}", names[shard]);
-            return self.refused(source, relation, shard, reason);
-        }
-        let unlike = relation
-            .columns
-            .iter()
-            .find_map(|c| self.unlike_types.get(&c.type_oid));
-        let hashed = matches!(
-            placement,
-            Placement::Sharded {
-                key: Some(_),
-                function: FunctionName::Postgres,
-                ..
-            }
-        );
-        let misplaced = self.misplaced.as_ref().filter(|_| hashed);
-        let reason = unlike.or(self.unusable.as_ref()).or(misplaced);
-        if let Some(reason) = reason.cloned() {
-            // Said once, where the difference is.
-            let distribution = Distribution::Undeclared {
-                reason: Some(reason),
-            };
-            return self.build(source, relation, distribution);
-        }
-        let shards = self.snapshots.len();
-        let collations = &self.collations;
-        let deterministic = |c: &ShardColumn| {
-            collations
-                .get(&c.collation)
-                .is_some_and(|c| c.deterministic)
-        };
-        match placement::distribution(placement, relation, shards, deterministic) {
-            Err(reason) => self.refused(source, relation, source, reason),
-            Ok(distribution) => {
-                let mut table = self.build(source, relation, distribution);
-                agree(&mut table, copies);
-                table
-            }
-        }
-    }
-
-    /// A table on one shard; what other shards have under the same name is not looked at.
-    fn single(
-        &mut self,
-        copies: &[Option<&'a Relation>],
-        home: usize,
-        declared: bool,
-    ) -> Option<Table> {
-        let distribution = Distribution::Single(ShardId(home as u16));
-        if let Some(relation) = copies.get(home).copied().flatten() {
-            let mut table = self.build(home, relation, distribution);
-            // Clients know it by the catalog shard's OID where it has one.
-            table.oid = copies[0].map_or(0, |r| r.oid);
-            return Some(table);
-        }
-        let elsewhere = copies.iter().flatten().next()?;
-        self.differences.push(Difference {
-            shard: self.config.shards[home].name.clone(),
-            object: format!("table {}.{}", elsewhere.schema, elsewhere.name),
-            message: "is missing on its home shard but exists on another one".into(),
-            fatal: declared,
-        });
-        None
-    }
-
-    fn view(
-        &mut self,
-        copies: &[Option<&'a Relation>],
-        source: usize,
-        relation: &Relation,
-    ) -> Table {
-        // Views over single tables may exist with their tables only; a statement that is sent elsewhere fails there by name.
-        let at_home = match self.config.database.undeclared {
-            Undeclared::Home(home) => copies.get(home).copied().flatten().map(|r| (home, r)),
-            _ => None,
-        };
-        if let Some((home, relation)) = at_home
-            && copies.iter().any(Option::is_none)
-        {
-            return self.build(home, relation, Distribution::View);
-        }
-        let names: Vec<&str> = self.config.shards.iter().map(|s| s.name.as_str()).collect();
-        match compare::relation(&names, copies) {
-            None => {
-                let mut table = self.build(source, relation, Distribution::View);
-                agree(&mut table, copies);
-                table
-            }
-            Some((shard, reason)) => {
-                let reason = format!("on shard {} it {reason}", names[shard]);
-                self.refused(source, relation, shard, reason)
-            }
-        }
-    }
-
-    fn refused(
-        &mut self,
-        source: usize,
-        relation: &Relation,
-        shard: usize,
-        reason: String,
-    ) -> Table {
-        let kind = if relation.kind == b'v' {
-            "view"
-        } else {
-            "table"
-        };
-        self.differences.push(Difference {
-            shard: self.config.shards[shard].name.clone(),
-            object: format!("{kind} {}.{}", relation.schema, relation.name),
-            message: reason.clone(),
-            fatal: true,
-        });
-        let distribution = Distribution::Undeclared {
-            reason: Some(reason),
-        };
-        self.build(source, relation, distribution)
-    }
-
-    /// The table as shard `source` has it, in the catalog shard's OIDs.
-    fn build(&self, source: usize, relation: &Relation, distribution: Distribution) -> Table {
-        let (rows, row_bytes) = self.estimates(relation, source, &distribution);
-        let place = |attribute: &i16| {
-            relation
-                .columns
-                .iter()
-                .position(|c| c.attribute == *attribute)
-        };
-        Table {
-            schema: relation.schema.clone(),
-            name: relation.name.clone(),
-            oid: if source == 0 { relation.oid } else { 0 },
-            kind: match relation.kind {
-                _ if relation.is_system() => TableKind::System,
-                b'p' => TableKind::Partitioned,
-                b'v' => TableKind::View,
-                b'm' => TableKind::MaterializedView,
-                b'f' => TableKind::Foreign,
-                _ => TableKind::Table,
-            },
-            distribution,
-            columns: relation
-                .columns
-                .iter()
-                .map(|c| self.column(source, c))
-                .collect(),
-            primary_key: relation.primary_key.iter().filter_map(place).collect(),
-            // A materialized view has rows of its own: what they were made of says nothing any more.
-            view_definition: relation
-                .view_definition
-                .as_ref()
-                .filter(|_| relation.kind == b'v')
-                .map(|d| d.trim_end_matches(';').trim().to_owned()),
-            guarded: relation.guarded,
-            rows,
-            row_bytes,
-        }
-    }
-
-    fn column(&self, source: usize, column: &ShardColumn) -> Column {
-        let mapped = self.type_oids[source].get(&column.type_oid);
-        Column {
-            name: column.name.clone(),
-            type_oid: mapped.copied().unwrap_or(column.type_oid),
-            type_modifier: column.type_modifier,
-            type_name: column.type_name.clone(),
-            not_null: column.not_null,
-            collation: self.collation_oid(source, column),
-        }
-    }
-
-    fn collation_oid(&self, source: usize, column: &ShardColumn) -> u32 {
-        if source == 0 || column.collation == 0 {
-            return column.collation;
-        }
-        let known = &self.snapshots[0].contents.collations;
-        let known = known.iter().find(|(_, schema, collation)| {
-            column.collation_name == format!("{schema}.{}", collation.name)
-        });
-        // One that the catalog shard has not: nothing is known of it, so nothing is proved by it.
-        known.map_or(u32::MAX, |(oid, ..)| *oid)
-    }
-
-    /// Rows over all shards that have some, and bytes a row.
-    fn estimates(
-        &self,
-        relation: &Relation,
-        source: usize,
-        distribution: &Distribution,
-    ) -> (f64, f64) {
-        let (mut rows, mut pages) = (0.0, 0.0);
-        for (shard, snapshot) in self.snapshots.iter().enumerate() {
-            let counts = match distribution {
-                Distribution::Sharded { .. } => true,
-                _ => shard == source,
-            };
-            let relations = &snapshot.contents.relations;
-            let copy = relations.binary_search_by(|r| {
-                (&r.schema, &r.name).cmp(&(&relation.schema, &relation.name))
-            });
-            if let (true, Ok(copy)) = (counts, copy) {
-                let (r, p) = self.with_children(shard, &relations[copy], 0);
-                rows += r;
-                pages += p;
-            }
-        }
-        let row_bytes = if rows > 0.0 {
-            pages * PAGE_BYTES / rows
-        } else {
-            0.0
-        };
-        (rows, row_bytes)
-    }
-
-    /// Rows and pages of a relation and of the partitions and children below it. Not yet analysed counts as nothing.
-    fn with_children(&self, shard: usize, relation: &Relation, depth: usize) -> (f64, f64) {
-        let (mut rows, mut pages) = (0.0, 0.0);
-        if let Some((r, p)) = self.snapshots[shard].estimates.get(&relation.oid)
-            && relation.kind != b'p'
-        {
-            rows += r.max(0.0);
-            pages += p.max(0.0);
-        }
-        let children = self.children[shard].get(&relation.oid);
-        for child in children
-            .into_iter()
-            .flatten()
-            .filter(|_| depth < PARENTS_MAX)
-        {
-            let (r, p) = self.with_children(shard, child, depth + 1);
-            rows += r;
-            pages += p;
-        }
-        (rows, pages)
-    }
-}
-
-/// What only holds when it holds on every shard, and what holds as soon as it holds on one.
-fn agree(table: &mut Table, copies: &[Option<&Relation>]) {
-    for copy in copies.iter().flatten() {
-        table.guarded |= copy.guarded;
-        for (column, other) in table.columns.iter_mut().zip(&copy.columns) {
-            column.not_null &= other.not_null;
-        }
-        let place = |attribute: &i16| copy.columns.iter().position(|c| c.attribute == *attribute);
-        let key: Vec<usize> = copy.primary_key.iter().filter_map(place).collect();
-        if table.primary_key != key {
-            table.primary_key.clear();
-        }
-    }
-}
-
-/// Each shard's partitions and children, by their parent's OID.
-fn children(snapshot: &Snapshot) -> HashMap<u32, Vec<&Relation>> {
-    let mut children: HashMap<u32, Vec<&Relation>> = HashMap::new();
-    for relation in &snapshot.contents.relations {
-        for parent in &relation.parents {
-            children.entry(*parent).or_default().push(relation);
-        }
-    }
-    children
 }
 
 fn functions(all: &[Function], unlike: &HashSet<&str>) -> HashMap<String, Vec<Arc<Function>>> {
@@ -568,4 +191,253 @@ fn relation_oids(shards: &Shards<'_>) -> Vec<HashMap<u32, u32>> {
         .iter()
         .map(|c| of_shard(&c.relations))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot::{Contents, ShardColumn, ShardType};
+    use super::*;
+    use crate::backend::mock;
+    use crate::catalog::{Distribution, Table, Type};
+    use crate::config::{FunctionName, Placement, TableRule};
+    use crate::plan::CollationProvider;
+    use crate::types::oid;
+
+    fn column(name: &str, attribute: i16, type_oid: u32, type_name: &str) -> ShardColumn {
+        ShardColumn {
+            attribute,
+            name: name.into(),
+            type_oid,
+            type_modifier: -1,
+            type_name: type_name.into(),
+            not_null: true,
+            collation: 0,
+            collation_name: String::new(),
+        }
+    }
+
+    fn table(oid: u32, name: &str, columns: Vec<ShardColumn>) -> Relation {
+        Relation {
+            oid,
+            schema: "public".into(),
+            name: name.into(),
+            kind: b'r',
+            parents: vec![],
+            view_definition: None,
+            guarded: false,
+            primary_key: vec![1],
+            columns,
+        }
+    }
+
+    fn orders(oid: u32) -> Relation {
+        let id = column("id", 1, oid::INT8, "bigint");
+        table(
+            oid,
+            "orders",
+            vec![id, column("mood", 2, oid + 1000, "public.mood")],
+        )
+    }
+
+    fn mood(oid: u32, labels: &str) -> ShardType {
+        ShardType {
+            definition: Type {
+                oid,
+                schema: "public".into(),
+                name: "mood".into(),
+                kind: b'e',
+                element: 0,
+                array: oid + 1,
+                base: 0,
+                subtype: 0,
+                labels: vec![labels.into()],
+                fields: vec![],
+                collatable: false,
+            },
+            signature: format!("enum {labels}"),
+        }
+    }
+
+    /// A shard whose own OIDs start at `base`.
+    fn shard(base: u32, version: &str) -> Snapshot {
+        let contents = Contents {
+            server_version: "15.2".into(),
+            major_version: 15,
+            search_path: vec!["public".into()],
+            settings: vec![("TimeZone".into(), "UTC".into())],
+            default_collation: Collation {
+                name: "default".into(),
+                provider: CollationProvider::Libc,
+                locale: "en_US.UTF-8".into(),
+                deterministic: true,
+                version: Some(version.into()),
+            },
+            types: vec![mood(base + 1000, "ok")],
+            collations: vec![],
+            relations: vec![orders(base)],
+            functions: vec![],
+            bodies: vec![],
+            operators: vec![],
+        };
+        Snapshot {
+            contents,
+            estimates: HashMap::from([(base, (100.0, 2.0))]),
+            parameters: vec![],
+        }
+    }
+
+    fn merged(shards: &[Snapshot], rules: Vec<(&str, Placement)>) -> Loaded {
+        let ports: Vec<u16> = (1..=shards.len() as u16).collect();
+        let mut config = (*mock::config(&ports, 1)).clone();
+        let rule = |(name, placement): (&str, Placement)| TableRule {
+            schema: "public".into(),
+            name: name.into(),
+            placement,
+        };
+        config.tables = rules.into_iter().map(rule).collect();
+        merge(&config, shards, &HashCheck::Passed, 1)
+    }
+
+    fn by_id() -> Placement {
+        Placement::Sharded {
+            key: Some("id".into()),
+            function: FunctionName::Postgres,
+            bounds: vec![],
+        }
+    }
+
+    fn find<'a>(loaded: &'a Loaded, name: &str) -> &'a Table {
+        &loaded.catalog.tables[&("public".to_owned(), name.to_owned())]
+    }
+
+    fn is_refused(loaded: &Loaded, name: &str) -> bool {
+        let refused = matches!(
+            find(loaded, name).distribution,
+            Distribution::Undeclared { reason: Some(_) }
+        );
+        assert_eq!(refused, loaded.differences.iter().any(|d| d.fatal));
+        refused
+    }
+
+    #[test]
+    fn tables_are_known_by_the_catalog_shards_oids() {
+        let loaded = merged(
+            &[shard(100, "2"), shard(200, "2")],
+            vec![("orders", by_id())],
+        );
+        assert!(loaded.differences.is_empty());
+        let orders = find(&loaded, "orders");
+        assert!(matches!(
+            orders.distribution,
+            Distribution::Sharded { key: Some(0), .. }
+        ));
+        assert_eq!((orders.oid, orders.rows), (100, 200.0));
+        assert_eq!(loaded.catalog.type_oids[1], HashMap::from([(1200, 1100)]));
+        assert_eq!(loaded.catalog.relation_oids[1], HashMap::from([(200, 100)]));
+    }
+
+    #[test]
+    fn a_table_that_differs_or_is_missing_is_refused() {
+        let mut other = shard(200, "2");
+        other.contents.relations[0].columns[0].type_name = "integer".into();
+        let loaded = merged(&[shard(100, "2"), other.clone()], vec![("orders", by_id())]);
+        assert!(is_refused(&loaded, "orders"));
+        other.contents.relations.clear();
+        let loaded = merged(
+            &[shard(100, "2"), other],
+            vec![("orders", Placement::Reference)],
+        );
+        assert!(is_refused(&loaded, "orders"));
+    }
+
+    #[test]
+    fn a_type_that_differs_takes_its_tables_with_it() {
+        let mut other = shard(200, "2");
+        other.contents.types = vec![mood(1200, "sad")];
+        let loaded = merged(&[shard(100, "2"), other], vec![("orders", by_id())]);
+        assert!(is_refused(&loaded, "orders"));
+    }
+
+    #[test]
+    fn settings_that_differ_leave_only_single_tables() {
+        let mut other = shard(200, "2");
+        other.contents.settings[0].1 = "Asia/Tokyo".into();
+        let shards = [shard(100, "2"), other];
+        assert!(is_refused(
+            &merged(&shards, vec![("orders", by_id())]),
+            "orders"
+        ));
+        let single = merged(&shards, vec![("orders", Placement::Home(1))]);
+        assert!(matches!(
+            find(&single, "orders").distribution,
+            Distribution::Single(ShardId(1))
+        ));
+        // From its home shard, but in the catalog shard's words.
+        assert_eq!(find(&single, "orders").columns[1].type_oid, 1100);
+    }
+
+    #[test]
+    fn constraints_hold_only_where_they_hold_everywhere() {
+        let mut other = shard(200, "2");
+        other.contents.relations[0].columns[0].not_null = false;
+        other.contents.relations[0].primary_key.clear();
+        let loaded = merged(&[shard(100, "2"), other], vec![("orders", by_id())]);
+        let orders = find(&loaded, "orders");
+        assert!(!orders.columns[0].not_null && orders.columns[1].not_null);
+        assert!(orders.primary_key.is_empty());
+    }
+
+    #[test]
+    fn partitions_inherit_and_count() {
+        let with_partition = |base: u32| {
+            let mut shard = shard(base, "2");
+            let mut child = table(
+                base + 1,
+                "orders_1",
+                vec![
+                    column("note", 1, oid::TEXT, "text"),
+                    column("id", 2, oid::INT8, "bigint"),
+                ],
+            );
+            child.parents = vec![base];
+            shard.contents.relations[0].kind = b'p';
+            shard.contents.relations.push(child);
+            shard.estimates = HashMap::from([(base, (-1.0, 0.0)), (base + 1, (50.0, 1.0))]);
+            shard
+        };
+        let shards = [with_partition(100), with_partition(200)];
+        let loaded = merged(&shards, vec![("orders", by_id())]);
+        let child = find(&loaded, "orders_1");
+        assert!(matches!(
+            child.distribution,
+            Distribution::Sharded { key: Some(1), .. }
+        ));
+        assert_eq!(find(&loaded, "orders").rows, 100.0);
+        // The parent would read rows that lie elsewhere.
+        let rules = vec![("orders", by_id()), ("orders_1", Placement::Reference)];
+        assert!(is_refused(&merged(&shards, rules), "orders"));
+    }
+
+    #[test]
+    fn collation_versions_that_differ_prove_nothing() {
+        let version = |a, b| {
+            let loaded = merged(&[shard(100, a), shard(200, b)], vec![]);
+            loaded.catalog.default_collation.clone().unwrap().version
+        };
+        assert_eq!(version("2.36", "2.36").as_deref(), Some("2.36"));
+        assert_eq!(version("2.36", "2.31"), None);
+    }
+
+    #[test]
+    fn a_hash_that_is_not_the_servers_routes_nothing() {
+        let mut config = (*mock::config(&[1, 2], 1)).clone();
+        config.tables = vec![TableRule {
+            schema: "public".into(),
+            name: "orders".into(),
+            placement: by_id(),
+        }];
+        let check = HashCheck::Differs("7 lies elsewhere".into());
+        let loaded = merge(&config, &[shard(100, "2"), shard(200, "2")], &check, 1);
+        assert!(is_refused(&loaded, "orders"));
+    }
 }

@@ -5,6 +5,7 @@ mod merge;
 mod placement;
 mod queries;
 mod snapshot;
+mod tables;
 mod verify;
 mod watch;
 

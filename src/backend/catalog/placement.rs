@@ -79,13 +79,11 @@ impl<'a> Rules<'a> {
     pub(super) fn contradicted(&self) -> HashMap<u32, String> {
         let mut contradicted = HashMap::new();
         for child in self.by_oid.values() {
-            let Ok(placed) = self.placement(child) else {
-                continue;
-            };
+            let placed = self.placement(child);
             for parent in child.parents.iter().filter_map(|p| self.by_oid.get(p)) {
-                let agrees = match (self.placement(parent), placed) {
-                    (Ok(Some(a)), Some(b)) => same(a, b),
-                    (Ok(None), None) => true,
+                let agrees = match (self.placement(parent), &placed) {
+                    (Ok(Some(a)), Ok(Some(b))) => same(a, b),
+                    (Ok(None), Ok(None)) => true,
                     _ => false,
                 };
                 if !agrees {

@@ -15,11 +15,11 @@ use crate::backend::BackendError;
 use crate::backend::control::ControlPlane;
 use crate::config::Config;
 
-/// Between two loads when a shard was not there and nothing is loaded yet.
+/// Between two loads when a shard was not there.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// A load may take this part of the time: users' typing errors are signs of change, too, and there may be many of them.
-const LOAD_SHARE: u32 = 20;
-const LOAD_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Loads take at most one part in so many of the time: users' typing errors are signs of change, too, and there may be many.
+const LOAD_SHARE: u32 = 4;
+const LOAD_PAUSE_MIN: Duration = Duration::from_millis(250);
 
 /// The catalog in force.
 #[derive(Debug)]
@@ -77,9 +77,9 @@ impl CatalogWatch {
             let _ = self.refresh().await;
             let duration = self.state.lock().await.last_duration;
             tokio::time::sleep((duration * LOAD_SHARE).max(LOAD_PAUSE_MIN)).await;
-            let interval = match self.loaded.load().is_some() {
-                false => RETRY_INTERVAL,
-                true => self.config.database.catalog_refresh,
+            let interval = match self.last_error() {
+                Some(_) => RETRY_INTERVAL,
+                None => self.config.database.catalog_refresh,
             };
             tokio::select! {
                 () = self.wanted.notified() => {}
