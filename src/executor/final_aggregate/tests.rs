@@ -1,3 +1,5 @@
+//! Partials of several shards in, the client's rows out.
+
 use super::super::operator::testing::{Row, Script, Step, collect};
 use super::super::row::testing::run;
 use super::super::testing::bound;
