@@ -69,7 +69,12 @@ impl Session {
             .as_ref()
             .map_err(|r| refused(r, &inner.sql))?;
         let mut execution = Execution::new(plan, bound, count)?;
-        let mut lines: Vec<String> = plan.display(count).to_string().lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> = plan
+            .display(count)
+            .to_string()
+            .lines()
+            .map(str::to_owned)
+            .collect();
         let mut remotes = Vec::new();
         collect_remotes(plan, &mut remotes);
         for remote in remotes {

@@ -192,8 +192,11 @@ impl Session {
                 portal.done = true;
                 portal.running = None;
                 match tag {
-                    Some(tag) => messages::command_complete_bytes(&tag, self.client.out()),
-                    None => select_tag(rows, self.client.out()),
+                    // Of a portal read in batches the shard counts its last batch, the client its last Execute.
+                    Some(tag) if max_rows == 0 || !tag.starts_with(b"SELECT") => {
+                        messages::command_complete_bytes(&tag, self.client.out());
+                    }
+                    _ => select_tag(rows, self.client.out()),
                 }
                 self.after_statement(prepared).await?;
             }

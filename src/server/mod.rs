@@ -13,6 +13,7 @@ pub mod probe;
 mod run;
 mod session;
 mod settings;
+mod silence;
 mod simple;
 mod statements;
 mod stream;

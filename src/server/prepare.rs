@@ -36,8 +36,10 @@ pub struct Prepared {
     pub set_config: Vec<sql::SetConfig>,
     /// Argument expressions of an EXECUTE, parameter types of a PREPARE, as SQL.
     pub arguments: Vec<String>,
-    /// Position of a column that shows an object's OID, which no two servers share: binary output of it is refused.
+    /// Position of a column whose binary form carries OIDs that no two servers share: binary output of it is refused.
     pub oid_column: Option<usize>,
+    /// The first parameter in the text, as (number, 1-based character position).
+    pub first_parameter: Option<(i32, usize)>,
     /// It leaves something on its connection that no replay brings back (an advisory lock).
     pub pins: bool,
     pub catalog_version: u64,
@@ -125,6 +127,7 @@ impl Session {
             set_config: Vec::new(),
             arguments: Vec::new(),
             oid_column: None,
+            first_parameter: None,
             pins: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -182,7 +185,8 @@ impl Session {
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
         prepared.parameter_types = described.parameter_types;
         prepared.columns = described.columns.map(Arc::from);
-        prepared.oid_column = oid_column(statement, prepared.columns.as_deref());
+        prepared.oid_column = oid_column(statement, prepared.columns.as_deref(), &loaded.catalog);
+        prepared.first_parameter = sql::first_parameter(statement);
         let set_config = sql::set_config_calls(statement);
         let functions = sql::functions_called(&statement.node);
         prepared.pins = functions
@@ -309,9 +313,9 @@ impl Session {
                 .oid_column
                 .is_some_and(|i| columns.get(i).is_some_and(|c| c.format == 1))
         {
-            let hint = "Cast it to text.";
+            let hint = "Ask for the column in text form, or cast it to text.";
             return Err(unsupported(
-                "binary output of an object's OID is not supported over several shards",
+                "binary output that carries OIDs is not supported over several shards",
                 hint,
             ));
         }
@@ -445,11 +449,19 @@ const OID_TYPES: [u32; 11] = [
     24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
 ];
 
-/// A result column of such a type, unless the statement reads the catalog, whose OIDs are the catalog shard's throughout.
-fn oid_column(statement: &Statement, columns: Option<&[ColumnDescription]>) -> Option<usize> {
-    let at = columns?
-        .iter()
-        .position(|c| OID_TYPES.contains(&c.type_oid))?;
+/// A result column of such a type, or of arrays of a composite, unless the statement reads the catalog, whose OIDs are the
+/// catalog shard's throughout.
+fn oid_column(
+    statement: &Statement,
+    columns: Option<&[ColumnDescription]>,
+    catalog: &Catalog,
+) -> Option<usize> {
+    let composites = |oid: u32| {
+        let element = catalog.types.get(&oid).map_or(0, |t| t.element);
+        catalog.types.get(&element).is_some_and(|t| t.kind == b'c')
+    };
+    let carries = |c: &ColumnDescription| OID_TYPES.contains(&c.type_oid) || composites(c.type_oid);
+    let at = columns?.iter().position(carries)?;
     (!sql::reads_catalog(statement)).then_some(at)
 }
 

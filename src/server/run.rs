@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::session::{Ended, Session};
+use super::silence::Silence;
 use super::statements::MARK_UNKNOWN;
 use super::stream::Client;
 use super::transaction::Block;
+use crate::backend::BackendError;
 use crate::executor::{Execution, Item, backend_error};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
@@ -252,12 +254,18 @@ impl Session {
         let mut cancelled = pin!(entry.cancel.notified());
         let mut listening = true;
         let mut rows = 0;
+        let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
         let result = poll_fn(|cx| {
             if listening && cancelled.as_mut().poll(cx).is_ready() {
                 listening = false;
                 self.cancel_shards();
             }
-            self.poll_stream(execution, &mut rows, cx)
+            match self.poll_stream(execution, &mut rows, &mut silence, cx) {
+                Poll::Pending if silence.is_over(|| heard(execution), cx) => {
+                    Poll::Ready(Err(self.silent(execution)))
+                }
+                polled => polled,
+            }
         })
         .await;
         match result {
@@ -277,6 +285,7 @@ impl Session {
         &mut self,
         execution: &mut Execution,
         rows: &mut u64,
+        silence: &mut Silence,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Outcome, Ended>> {
         loop {
@@ -284,6 +293,8 @@ impl Session {
                 match self.client.poll_flush(cx) {
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Session)),
                     Poll::Pending if self.client.pending_bytes() >= STOP_BYTES => {
+                        // It is the client that keeps us waiting.
+                        silence.end();
                         return self.watch_client(cx);
                     }
                     _ => {}
@@ -294,6 +305,7 @@ impl Session {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Statement(error))),
                 Poll::Pending => return self.pause(cx),
             };
+            silence.end();
             match item {
                 Item::Rows(run) => {
                     *rows += u64::from(run.rows);
@@ -311,6 +323,16 @@ impl Session {
                 Item::Empty => return Poll::Ready(Ok(Outcome::Empty)),
             }
         }
+    }
+
+    /// The error for shards that have said nothing for too long.
+    fn silent(&self, execution: &Execution) -> Ended {
+        let name = |shard: &ShardId| self.shared.shard_names[shard.0 as usize].to_string();
+        let shard = match execution.unfinished()[..] {
+            [] => "of the merge session".to_owned(),
+            ref shards => shards.iter().map(name).collect::<Vec<_>>().join(", "),
+        };
+        Ended::Statement(backend_error(BackendError::TimedOut { shard }))
     }
 
     /// Nothing to do but wait for a shard, the client or a cancel.
@@ -375,6 +397,11 @@ impl Session {
         let pools = self.shared.pools.clone();
         self.connections.recover(&pools, deadline).await;
     }
+}
+
+/// Bytes all shards have sent for an execution.
+fn heard(execution: &Execution) -> u64 {
+    execution.statistics().iter().map(|s| s.bytes).sum()
 }
 
 /// Queues an error for the client.

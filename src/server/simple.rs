@@ -90,12 +90,10 @@ impl Session {
             }
             return Ok(());
         }
-        if !prepared.parameter_types.is_empty() && !matches!(prepared.kind, Kind::Execute { .. }) {
-            return Err(ServerError::new(
-                sqlstate::UNDEFINED_PARAMETER,
-                "there is no parameter $1",
-            )
-            .into());
+        if let Some((number, position)) = prepared.first_parameter {
+            let message = format!("there is no parameter ${number}");
+            let error = ServerError::new(sqlstate::UNDEFINED_PARAMETER, message);
+            return Err(error.with_position(position).into());
         }
         self.check_set_config(prepared)?;
         let (resolved, parameters) = self.resolve(prepared).await?;

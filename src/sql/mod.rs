@@ -14,7 +14,9 @@ pub use print::{
     expression_text, quote_identifier, quote_literal, select_text, statement_text,
     verified_select_text,
 };
-pub use session::{SetConfig, execute_arguments, prepare_types, reads_catalog, set_config_calls};
+pub use session::{
+    SetConfig, execute_arguments, first_parameter, prepare_types, reads_catalog, set_config_calls,
+};
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
     select_children_mut, statement_functions, walk,

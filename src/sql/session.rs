@@ -77,6 +77,27 @@ pub fn reads_catalog(statement: &Statement) -> bool {
     found
 }
 
+/// The parameter that stands first in the text: its number and 1-based character position.
+pub fn first_parameter(statement: &Statement) -> Option<(i32, usize)> {
+    let root = ast::Node {
+        node: Some(statement.node.clone()),
+    };
+    let mut first: Option<(i32, i32)> = None;
+    walk(Child::Node(&root), &mut |child| {
+        if let Child::Node(ast::Node {
+            node: Some(Node::ParamRef(p)),
+        }) = child
+            && first.is_none_or(|(_, at)| p.location < at)
+        {
+            first = Some((p.number, p.location));
+        }
+        true
+    });
+    let (number, at) = first?;
+    let before = statement.text.get(..usize::try_from(at).ok()?)?;
+    Some((number, before.chars().count() + 1))
+}
+
 /// Parameter types of `PREPARE name (types) AS …` as written; the rest are left to PostgreSQL.
 pub fn prepare_types(statement: &Statement) -> Vec<String> {
     let Node::PrepareStmt(prepare) = &statement.node else {
