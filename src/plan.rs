@@ -52,16 +52,23 @@ pub enum KeyCondition {
     Never,
     /// `key = value`; a NULL value matches nothing.
     Equal {
+        /// How the key is spread.
         sharding: Arc<Sharding>,
+        /// The value compared with, or the column whose own bytes go out.
         value: KeyValue,
     },
     /// `key = ANY ($n)`: every element of the array parameter.
     AnyOf {
+        /// How the key is spread.
         sharding: Arc<Sharding>,
+        /// 0-based index of the parameter.
         parameter: usize,
     },
     /// `key IS NULL`.
-    IsNull { sharding: Arc<Sharding> },
+    IsNull {
+        /// How the key is spread.
+        sharding: Arc<Sharding>,
+    },
     /// Shards that every part allows.
     And(Vec<KeyCondition>),
     /// Shards that some part allows.
@@ -71,6 +78,7 @@ pub enum KeyCondition {
 /// A value compared with a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KeyValue {
+    /// A constant of the text.
     Constant(KeyDatum),
     /// 0-based index of a parameter whose type the planner has found compatible with the key.
     Parameter(usize),
@@ -82,33 +90,52 @@ pub enum Plan {
     /// SQL run on shards. Several shards under `Gather`, `GatherMerge`, `FinalAggregate` or `Distinct` only.
     Remote(Remote),
     /// Rows of all shards, in any order, as they arrive.
-    Gather { input: Box<Plan> },
+    Gather {
+        /// What it reads from.
+        input: Box<Plan>,
+    },
     /// Rows of all shards, each sorted by `keys`, merged into that order. The keys are the trailing hidden columns of the
     /// remote, asked for in binary form and cut from the rows before they leave this step.
     GatherMerge {
+        /// What it reads from.
         input: Box<Plan>,
+        /// What decides the order, first key first.
         keys: Vec<SortKey>,
     },
     /// At most `count` rows after `offset` rows.
     Limit {
+        /// What it reads from.
         input: Box<Plan>,
+        /// How many rows go out, or the count's column.
         count: Option<Count>,
+        /// Rows that are left out first.
         offset: Option<Count>,
     },
-    /// Puts partial aggregates of the shards together, see [`Final`].
+    /// Puts partial aggregates of the shards together, see [`Final`]. The remote's visible columns are the group columns, then
+    /// the values of min and max, in the client's formats; all that is computed with trails hidden, in binary.
     FinalAggregate {
+        /// What it reads from.
         input: Box<Plan>,
+        /// Number of group columns, the first visible ones.
         groups: usize,
+        /// One for each partial that is put together.
         aggregates: Vec<Final>,
+        /// The columns that go out, in order.
         output: Vec<OutputColumn>,
     },
     /// Rows without repetition, equal when their bytes are equal.
-    Distinct { input: Box<Plan> },
+    Distinct {
+        /// What it reads from.
+        input: Box<Plan>,
+    },
     /// Runs `sql` on the merge session over rows that stages brought there. Its first parameters are the client's, then
     /// `extra`, then whatever the executor needs for the stages.
     Combine {
+        /// The statement.
         sql: Vec<SqlPart>,
+        /// The relations it reads.
         stages: Vec<Stage>,
+        /// Values behind the client's parameters.
         extra: Vec<Extra>,
     },
 }
@@ -116,7 +143,9 @@ pub enum Plan {
 /// SQL for shards. Its first parameters are the client's, unchanged; `extra` ones follow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Remote {
+    /// Where it runs.
     pub targets: Targets,
+    /// The statement.
     pub sql: String,
     /// The text for the first target only, where it differs: the shard that also gives the rows of replicated UNION ALL arms.
     pub first_sql: Option<String>,
@@ -124,6 +153,7 @@ pub struct Remote {
     pub visible: usize,
     /// Hidden trailing columns (sort keys, or binary companions of min/max), always asked for in binary form.
     pub hidden: usize,
+    /// Values behind the client's parameters.
     pub extra: Vec<Extra>,
 }
 
@@ -139,7 +169,9 @@ pub enum Extra {
 pub struct SortKey {
     /// As EXPLAIN shows it.
     pub text: String,
+    /// Largest first.
     pub descending: bool,
+    /// NULL before all values, else behind them.
     pub nulls_first: bool,
     /// Name of the collation the key is compared under, where its type has one.
     pub collation: Option<Collation>,
@@ -148,10 +180,13 @@ pub struct SortKey {
 /// A collation as `pg_collation` names it, with what the proxy must know to compare as it does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Collation {
+    /// As SQL names it.
     pub name: String,
+    /// Who compares.
     pub provider: CollationProvider,
     /// The C library's name of the locale (`en_US.UTF-8`, `C`).
     pub locale: String,
+    /// Equal only when the bytes are equal.
     pub deterministic: bool,
     /// The version the catalog recorded, compared with the proxy's own C library before it may sort by it.
     pub version: Option<String>,
@@ -175,17 +210,21 @@ impl Collation {
     }
 }
 
+/// Who compares text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CollationProvider {
     /// Byte order: C, POSIX, ucs_basic.
     Bytes,
+    /// The C library's locales.
     Libc,
+    /// ICU's.
     Icu,
 }
 
 /// A row count of LIMIT or OFFSET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
+    /// So many rows.
     Rows(u64),
     /// 0-based client parameter of type int8; NULL means no limit.
     Parameter(usize),
@@ -194,42 +233,59 @@ pub enum Count {
 /// One aggregate over the partial columns that shards send. Columns are 0-based positions in the remote's row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Final {
+    /// How partials are put together.
     pub function: FinalFunction,
     /// As EXPLAIN shows it: `sum(l_quantity)`.
     pub text: String,
 }
 
+/// How the partials of one aggregate become its value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FinalFunction {
     /// count: partial counts (int8, binary) are added; never NULL.
     Count {
+        /// The partial's column.
         column: usize,
     },
     /// sum: the partial's own type (int8, numeric, float4, float8; binary), NULL when all are NULL. An int8 overflow is 22003.
     /// int8 partials of sum(int2/int4) stay int8.
     Sum {
+        /// The partial's column.
         column: usize,
     },
     /// avg over integers or numeric: numeric `sum` and int8 `count` partials, divided with PostgreSQL's scale rule; over floats: a float8 sum.
     Average {
+        /// The sum's column.
         sum: usize,
+        /// How many rows go out, or the count's column.
         count: usize,
     },
     /// min/max: `key` is the binary companion that decides, `value` the column whose own bytes go out.
     Min {
+        /// The value compared with, or the column whose own bytes go out.
         value: usize,
+        /// The hidden column that decides.
         key: usize,
+        /// What text is compared under.
         collation: Option<Collation>,
     },
+    /// max.
     Max {
+        /// The value compared with, or the column whose own bytes go out.
         value: usize,
+        /// The hidden column that decides.
         key: usize,
+        /// What text is compared under.
         collation: Option<Collation>,
     },
+    /// bool_and and every.
     BoolAnd {
+        /// The partial's column.
         column: usize,
     },
+    /// bool_or.
     BoolOr {
+        /// The partial's column.
         column: usize,
     },
 }
@@ -246,6 +302,7 @@ pub enum OutputColumn {
 /// A piece of a Combine's statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SqlPart {
+    /// As it is.
     Text(String),
     /// The relation that the n-th stage became, a FROM item without its alias (the text that follows gives one).
     Stage(usize),
@@ -256,15 +313,20 @@ pub enum SqlPart {
 pub struct Stage {
     /// As EXPLAIN shows it: `stage_1`.
     pub name: String,
+    /// Its columns, in the order of the plan's.
     pub columns: Vec<StageColumn>,
+    /// What fills it.
     pub plan: Plan,
 }
 
+/// A column of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageColumn {
+    /// As SQL names it.
     pub name: String,
     /// The SQL name of its type, with type modifier, as `format_type` prints it.
     pub type_name: String,
+    /// The type's OID on the catalog shard.
     pub type_oid: u32,
     /// Quoted name of an explicit collation, where the column needs one other than its type's.
     pub collation: Option<String>,
@@ -274,7 +336,9 @@ pub struct StageColumn {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
+    /// What is not possible.
     pub message: String,
+    /// What the user may do instead.
     pub hint: String,
     /// 0-based byte offset in the client's text, where one place is to blame.
     pub location: Option<usize>,

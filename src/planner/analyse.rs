@@ -63,8 +63,6 @@ pub(super) struct Block {
     pub(super) open: bool,
     pub(super) grouped: bool,
     pub(super) windows: bool,
-    /// It has subqueries in places other than FROM.
-    pub(super) sublinks: bool,
     /// Names something of a query around it.
     pub(super) correlated: bool,
     pub(super) env: Option<Rc<Env>>,
@@ -80,7 +78,6 @@ pub(super) struct TableUse {
     pub(super) table: Arc<Table>,
     /// What restricts the shards of its rows here.
     pub(super) cond: KeyCondition,
-    pub(super) columns: Vec<(String, AttrId)>,
 }
 
 /// A WITH query in scope.
@@ -361,7 +358,7 @@ impl<'a> Analysis<'a> {
     }
 
     /// One item of FROM, with what stands left of it for LATERAL.
-    pub(super) fn from_item(
+    pub(super) fn table_expression(
         &mut self,
         node: &'a ast::Node,
         left: &Part<'a>,
@@ -447,7 +444,7 @@ impl<'a> Analysis<'a> {
                 v.location,
             ));
         }
-        let path = std::mem::replace(&mut self.search_path, &[]);
+        let path = std::mem::take(&mut self.search_path);
         let rel = self.select(body, None, &None);
         self.search_path = path;
         let mut rel = rel.map_err(|mut e| {
@@ -508,7 +505,6 @@ impl<'a> Analysis<'a> {
             TableUse {
                 table: table.clone(),
                 cond: cond.clone(),
-                columns: cols.clone(),
             },
         );
         rename(&mut cols, alias_columns(v.alias.as_ref()));

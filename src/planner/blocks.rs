@@ -57,7 +57,7 @@ impl<'a> Analysis<'a> {
         }
         let mut part = Part::default();
         for item in &s.from_clause {
-            let next = self.from_item(item, &part, env, &ctes)?;
+            let next = self.table_expression(item, &part, env, &ctes)?;
             part.append(next);
         }
         conjuncts(s.where_clause.as_deref(), &mut part.conjs);
@@ -293,7 +293,6 @@ impl<'a> Analysis<'a> {
             open: outputs.open,
             grouped,
             windows,
-            sublinks: !uses.sublinks.is_empty(),
             correlated: false,
             env: Some(env),
             unlimited,
@@ -638,7 +637,6 @@ impl<'a> Analysis<'a> {
             open,
             grouped: false,
             windows: false,
-            sublinks: false,
             correlated: false,
             env: None,
         }

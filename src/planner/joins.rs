@@ -200,10 +200,12 @@ impl<'a> Analysis<'a> {
                 -1,
             )
         };
-        let larg = self.from_item(j.larg.as_deref().ok_or_else(missing)?, left_of, env, ctes)?;
+        let larg =
+            self.table_expression(j.larg.as_deref().ok_or_else(missing)?, left_of, env, ctes)?;
         let mut seen = left_of.clone();
         seen.append(larg.clone());
-        let rarg = self.from_item(j.rarg.as_deref().ok_or_else(missing)?, &seen, env, ctes)?;
+        let rarg =
+            self.table_expression(j.rarg.as_deref().ok_or_else(missing)?, &seen, env, ctes)?;
         let mut on = Vec::new();
         conjuncts(j.quals.as_deref(), &mut on);
         let mut scope = larg.scope.clone();

@@ -30,6 +30,7 @@ pub struct Request<'a> {
     pub parameter_types: &'a [u32],
     /// Schemas searched for unqualified names, in order, pg_catalog included where the session has it elsewhere than first.
     pub search_path: &'a [String],
+    /// What earlier rounds asked for.
     pub facts: &'a Facts,
 }
 
@@ -37,25 +38,38 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Probe {
     /// Types and collations of the columns this SELECT would return (Parse and Describe; it is never run over rows). May name parameters.
-    Columns { sql: String },
+    Columns {
+        /// The statement.
+        sql: String,
+    },
     /// The text of the single value this SELECT returns, or NULL. No parameters.
-    Value { sql: String },
+    Value {
+        /// The statement.
+        sql: String,
+    },
 }
 
+/// PostgreSQL's answer to a `Probe`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
+    /// Types and collations of columns.
     Columns(Vec<ProbedColumn>),
+    /// One value as text, or NULL.
     Value(Option<String>),
 }
 
+/// A column as PostgreSQL describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProbedColumn {
+    /// The type's OID on the catalog shard.
     pub type_oid: u32,
+    /// The type's modifier, -1 for none.
     pub type_modifier: i32,
     /// As `pg_collation_for` prints it, without quotes or schema (`default`, `C`, `en_US`); `None` for types without one.
     pub collation: Option<String>,
 }
 
+/// Answers by question.
 pub type Facts = HashMap<Probe, Fact>;
 
 /// Plans one statement; `Err` asks for facts first.
@@ -115,12 +129,14 @@ impl Planner<'_> {
         let effects =
             functions::effects(self.catalog, self.request.search_path, [select].into_iter());
         let of_views = functions::effects(self.catalog, &[], found.views.values());
+        let in_views = of_views.volatile_row;
+        let now_in_views = of_views.uses_now;
         let read_only = !effects.writes && !of_views.writes;
         let planned = |route, fan_out| Planned {
             route,
             fan_out,
             read_only,
-            uses_now: effects.uses_now || of_views.uses_now,
+            uses_now: effects.uses_now || now_in_views,
         };
         if let Some(why) = found.undeclared {
             return Ok(planned(Targets::All, Err(why)));
@@ -141,38 +157,17 @@ impl Planner<'_> {
             Ok(rel) => rel,
             Err(why) => return Ok(planned(Targets::All, Err(why))),
         };
-        let route = match (&rel.dist, rel.cond) {
-            (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
-            (_, KeyCondition::Any) => Targets::All,
-            // A single table has no part in the condition.
-            _ if found.singles => Targets::All,
-            (_, cond) => Targets::Keyed(cond),
-        };
-        let forbidden = if read_only {
-            effects.forbidden.or(of_views.forbidden).or_else(|| {
-                of_views.uses_now.then(|| {
-                    refusal(
-                        "a view that uses now() is not supported over several shards",
-                        "Write the view's query into the statement.",
-                        -1,
-                    )
-                })
-            })
-        } else {
-            Some(refusal(
-                "writes are not supported over several shards",
-                "Restrict the statement to reading.",
-                -1,
-            ))
-        };
+        let route = route(&rel, found.singles);
+        let forbidden = forbidden(effects.forbidden, of_views, read_only);
         if let Some(why) = forbidden.or(analysis.system_columns.clone()) {
             return Ok(planned(route, Err(why)));
         }
         if let Some(why) = misplaced_volatile(
             self.catalog,
+            self.request.search_path,
             select,
             effects.volatile_row,
-            of_views.volatile_row,
+            in_views,
         ) {
             return Ok(planned(route, Err(why)));
         }
@@ -247,9 +242,44 @@ impl FanOut<'_, '_> {
     }
 }
 
+/// Where the whole statement may go.
+fn route(rel: &analyse::Rel, singles: bool) -> Targets {
+    match (&rel.dist, &rel.cond) {
+        (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
+        (_, KeyCondition::Any) => Targets::All,
+        // A single table has no part in the condition.
+        _ if singles => Targets::All,
+        (_, cond) => Targets::Keyed(cond.clone()),
+    }
+}
+
+/// Why functions keep the statement from several shards.
+fn forbidden(
+    here: Option<Refusal>,
+    of_views: functions::Effects,
+    read_only: bool,
+) -> Option<Refusal> {
+    if !read_only {
+        return Some(refusal(
+            "writes are not supported over several shards",
+            "Restrict the statement to reading.",
+            -1,
+        ));
+    }
+    let now_in_view = of_views.uses_now.then(|| {
+        refusal(
+            "a view that uses now() is not supported over several shards",
+            "Write the view's query into the statement.",
+            -1,
+        )
+    });
+    here.or(of_views.forbidden).or(now_in_view)
+}
+
 /// Volatile functions may run where the row is, in the outermost select list of a statement that only reads rows.
 fn misplaced_volatile(
     catalog: &Catalog,
+    search_path: &[String],
     select: &ast::SelectStmt,
     here: Option<usize>,
     in_views: Option<usize>,
@@ -266,7 +296,7 @@ fn misplaced_volatile(
     }
     here?;
     let is_volatile = |n: &Node| match n {
-        Node::FuncCall(f) => functions::find(catalog, &[], f)
+        Node::FuncCall(f) => functions::find(catalog, search_path, f)
             .is_some_and(|c| c.volatility == crate::catalog::Volatility::Volatile && !c.aggregate),
         _ => false,
     };
@@ -294,7 +324,7 @@ fn misplaced_volatile(
                 Node::SubLink(_) => true,
                 Node::FuncCall(f) => {
                     f.over.is_some()
-                        || functions::find(catalog, &[], f).is_some_and(|c| c.aggregate)
+                        || functions::find(catalog, search_path, f).is_some_and(|c| c.aggregate)
                 }
                 _ => false,
             });

@@ -879,11 +879,11 @@ fn descending(item: &ast::SortBy) -> Result<bool, Refusal> {
     match D::try_from(item.sortby_dir) {
         Ok(D::SortbyDesc) => Ok(true),
         Ok(D::SortbyUsing) => {
-            let name = item.use_op.iter().filter_map(|n| match &n.node {
+            let mut name = item.use_op.iter().rev().filter_map(|n| match &n.node {
                 Some(Node::String(s)) => Some(s.sval.as_str()),
                 _ => None,
             });
-            match name.last() {
+            match name.next() {
                 Some("<") => Ok(false),
                 Some(">") => Ok(true),
                 _ => Err(refusal(

@@ -134,19 +134,17 @@ fn string(text: &str) -> ast::Node {
 
 /// `arg::pg_catalog.name(precision)`.
 pub(super) fn cast(arg: ast::Node, name: &str, precision: i32) -> ast::Node {
-    let typmods = (precision >= 0).then(|| ast::Node {
-        node: Some(Node::AConst(ast::AConst {
-            isnull: false,
-            location: -1,
-            val: Some(ast::a_const::Val::Ival(ast::Integer { ival: precision })),
-        })),
-    });
+    let typmods = if precision >= 0 {
+        vec![integer(precision)]
+    } else {
+        Vec::new()
+    };
     ast::Node {
         node: Some(Node::TypeCast(Box::new(ast::TypeCast {
             arg: Some(Box::new(arg)),
             type_name: Some(ast::TypeName {
                 names: vec![string("pg_catalog"), string(name)],
-                typmods: typmods.into_iter().collect(),
+                typmods,
                 typemod: -1,
                 location: -1,
                 ..Default::default()

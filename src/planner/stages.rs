@@ -137,7 +137,7 @@ impl<'a> Stager<'_, '_, 'a> {
                         | Node::RangeSubselect(_)
                         | Node::RangeFunction(_),
                     ) => {
-                        self.from_item(o, n, &conditions)?;
+                        self.table_expression(o, n, &conditions)?;
                     }
                     _ => self.expression(o, n)?,
                 },
@@ -306,7 +306,7 @@ impl<'a> Stager<'_, '_, 'a> {
         }
     }
 
-    fn from_item(
+    fn table_expression(
         &self,
         original: &'a ast::Node,
         new: &mut ast::Node,
@@ -353,10 +353,10 @@ impl<'a> Stager<'_, '_, 'a> {
             None => (left, right),
         };
         if let (Some(o), Some(n)) = (o.larg.as_deref(), n.larg.as_deref_mut()) {
-            self.from_item(o, n, left)?;
+            self.table_expression(o, n, left)?;
         }
         if let (Some(o), Some(n)) = (o.rarg.as_deref(), n.rarg.as_deref_mut()) {
-            self.from_item(o, n, right)?;
+            self.table_expression(o, n, right)?;
         }
         if let (Some(o), Some(n)) = (o.quals.as_deref(), n.quals.as_deref_mut()) {
             self.expression(o, n)?;

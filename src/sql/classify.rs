@@ -16,142 +16,211 @@ pub enum Kind {
         /// FOR UPDATE and its like at any level.
         locks: bool,
     },
+    /// EXPLAIN.
     Explain {
+        /// What was asked for.
         options: ExplainOptions,
         /// The statement explained.
         inner: String,
     },
+    /// BEGIN, START TRANSACTION.
     Begin {
+        /// What was asked for.
         options: TransactionOptions,
     },
+    /// COMMIT, END.
     Commit {
+        /// AND CHAIN: another transaction follows at once.
         chain: bool,
     },
+    /// ROLLBACK, ABORT.
     Rollback {
+        /// AND CHAIN: another transaction follows at once.
         chain: bool,
     },
     /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
     TwoPhase,
+    /// SAVEPOINT.
     Savepoint {
+        /// As SQL names it.
         name: String,
     },
+    /// RELEASE SAVEPOINT.
     Release {
+        /// As SQL names it.
         name: String,
     },
+    /// ROLLBACK TO SAVEPOINT.
     RollbackTo {
+        /// As SQL names it.
         name: String,
     },
     /// SET name = …; `SET TIME ZONE` is `timezone`, `SET ROLE` `role`. `to_default` for `= DEFAULT`.
     Set {
+        /// As SQL names it.
         name: String,
+        /// Until the end of the transaction.
         local: bool,
+        /// To the value the session began with.
         to_default: bool,
     },
     /// RESET name, or ALL where `None`.
     Reset {
+        /// As SQL names it.
         name: Option<String>,
     },
+    /// SHOW.
     Show {
+        /// As SQL names it.
         name: String,
     },
+    /// SET TRANSACTION.
     SetTransaction {
+        /// What was asked for.
         options: TransactionOptions,
     },
     /// SET SESSION CHARACTERISTICS AS TRANSACTION.
     SetSessionCharacteristics {
+        /// What was asked for.
         options: TransactionOptions,
     },
+    /// SET CONSTRAINTS.
     SetConstraints,
     /// DISCARD ALL, PLANS, SEQUENCES, TEMP.
     Discard {
+        /// DISCARD ALL.
         all: bool,
     },
     /// DEALLOCATE name, or ALL where `None`.
     Deallocate {
+        /// As SQL names it.
         name: Option<String>,
     },
+    /// PREPARE name AS ….
     Prepare {
+        /// As SQL names it.
         name: String,
         /// Type names as written, joined as SQL.
         inner: String,
     },
+    /// EXECUTE name.
     Execute {
+        /// As SQL names it.
         name: String,
     },
+    /// DECLARE CURSOR.
     DeclareCursor {
+        /// As SQL names it.
         name: String,
+        /// Its properties.
         cursor: CursorKind,
         /// The cursor's query.
         inner: String,
     },
+    /// FETCH, MOVE.
     Fetch {
+        /// As SQL names it.
         name: String,
+        /// Which way.
         direction: FetchDirection,
         /// i64::MAX for ALL.
         count: i64,
+        /// MOVE: no rows are returned.
         is_move: bool,
     },
     /// CLOSE name, or ALL where `None`.
     CloseCursor {
+        /// As SQL names it.
         name: Option<String>,
     },
+    /// COPY TO.
     CopyOut {
         /// The query of COPY (query) TO.
         inner: Option<String>,
     },
+    /// COPY FROM.
     CopyIn,
+    /// LISTEN.
     Listen,
+    /// UNLISTEN.
     Unlisten,
+    /// NOTIFY.
     Notify,
+    /// LOCK TABLE.
     Lock,
+    /// INSERT.
     Insert,
+    /// UPDATE.
     Update,
+    /// DELETE.
     Delete,
+    /// MERGE.
     Merge,
     /// Anything that changes the catalog; also VACUUM, ANALYZE, REINDEX and their like.
     Ddl,
+    /// Anything else.
     Other,
 }
 
+/// How EXPLAIN prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExplainFormat {
+    /// As it is.
     #[default]
     Text,
+    /// Anything else.
     Other,
 }
 
+/// EXPLAIN's options.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExplainOptions {
+    /// Run it.
     pub analyze: bool,
+    /// VERBOSE.
     pub verbose: bool,
+    /// How it is printed.
     pub format: ExplainFormat,
     /// Name and value of every option, for passing on.
     pub all: Vec<(String, Option<String>)>,
 }
 
+/// Properties of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TransactionOptions {
     /// `serializable`, `repeatable read`, `read committed`, `read uncommitted`.
     pub isolation: Option<String>,
+    /// READ ONLY or READ WRITE, where said.
     pub read_only: Option<bool>,
+    /// DEFERRABLE or not, where said.
     pub deferrable: Option<bool>,
     /// SET TRANSACTION SNAPSHOT.
     pub snapshot: Option<String>,
 }
 
+/// Properties of a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CursorKind {
+    /// Rows in binary form.
     pub binary: bool,
+    /// SCROLL.
     pub scroll: bool,
+    /// NO SCROLL.
     pub no_scroll: bool,
+    /// WITH HOLD: outlives its transaction.
     pub hold: bool,
 }
 
+/// FETCH's direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FetchDirection {
+    /// NEXT, FORWARD, FIRST.
     Forward,
+    /// PRIOR, BACKWARD, LAST.
     Backward,
+    /// ABSOLUTE n.
     Absolute,
+    /// RELATIVE n.
     Relative,
 }
 

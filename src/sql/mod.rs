@@ -43,6 +43,7 @@ pub struct Statement {
     pub text: String,
     /// Byte offset of `text` in the message.
     pub offset: usize,
+    /// Its tree.
     pub node: ast::node::Node,
 }
 
@@ -50,7 +51,9 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
+    /// Appendix A of PostgreSQL's manual.
     pub sqlstate: &'static str,
+    /// What is not possible.
     pub message: String,
     /// 1-based character position, as PostgreSQL counts it.
     pub position: Option<usize>,
