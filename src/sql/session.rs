@@ -42,7 +42,7 @@ pub fn set_config_calls(statement: &Statement) -> Option<Vec<SetConfig>> {
     });
     let once = matches!(&statement.node, Node::SelectStmt(s)
         if s.from_clause.is_empty() && s.where_clause.is_none() && s.with_clause.is_none());
-    (calls.is_empty() || (readable && once)).then_some(calls)
+    (readable && (calls.is_empty() || once)).then_some(calls)
 }
 
 fn read_call(call: &ast::FuncCall) -> Option<SetConfig> {
