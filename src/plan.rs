@@ -52,21 +52,21 @@ pub enum KeyCondition {
     Never,
     /// `key = value`; a NULL value matches nothing.
     Equal {
-        /// How the key is spread.
+        /// How the key's table is spread.
         sharding: Arc<Sharding>,
-        /// The value compared with, or the column whose own bytes go out.
+        /// What the key equals.
         value: KeyValue,
     },
     /// `key = ANY ($n)`: every element of the array parameter.
     AnyOf {
-        /// How the key is spread.
+        /// How the key's table is spread.
         sharding: Arc<Sharding>,
-        /// 0-based index of the parameter.
+        /// 0-based, an array of a type the planner has found compatible with the key.
         parameter: usize,
     },
     /// `key IS NULL`.
     IsNull {
-        /// How the key is spread.
+        /// How the key's table is spread.
         sharding: Arc<Sharding>,
     },
     /// Shards that every part allows.
@@ -78,7 +78,7 @@ pub enum KeyCondition {
 /// A value compared with a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KeyValue {
-    /// A constant of the text.
+    /// Known when planning.
     Constant(KeyDatum),
     /// 0-based index of a parameter whose type the planner has found compatible with the key.
     Parameter(usize),
@@ -91,49 +91,49 @@ pub enum Plan {
     Remote(Remote),
     /// Rows of all shards, in any order, as they arrive.
     Gather {
-        /// What it reads from.
+        /// A `Remote`, on several shards as a rule.
         input: Box<Plan>,
     },
     /// Rows of all shards, each sorted by `keys`, merged into that order. The keys are the trailing hidden columns of the
     /// remote, asked for in binary form and cut from the rows before they leave this step.
     GatherMerge {
-        /// What it reads from.
+        /// A `Remote`, on several shards as a rule.
         input: Box<Plan>,
-        /// What decides the order, first key first.
+        /// The first decides, each further one between rows equal so far.
         keys: Vec<SortKey>,
     },
     /// At most `count` rows after `offset` rows.
     Limit {
-        /// What it reads from.
+        /// Whose rows are counted; it is stopped when they are enough.
         input: Box<Plan>,
-        /// How many rows go out, or the count's column.
+        /// `None`: no limit.
         count: Option<Count>,
-        /// Rows that are left out first.
+        /// `None`: from the first row.
         offset: Option<Count>,
     },
     /// Puts partial aggregates of the shards together, see [`Final`]. The remote's visible columns are the group columns, then
     /// the values of min and max, in the client's formats; all that is computed with trails hidden, in binary.
     FinalAggregate {
-        /// What it reads from.
+        /// A `Remote` that sends one row a group and shard.
         input: Box<Plan>,
-        /// Number of group columns, the first visible ones.
+        /// How many columns, the first ones, make the group; 0: one group, there even without rows.
         groups: usize,
-        /// One for each partial that is put together.
+        /// What is computed for each group.
         aggregates: Vec<Final>,
-        /// The columns that go out, in order.
+        /// What a row consists of, in the order of its columns.
         output: Vec<OutputColumn>,
     },
     /// Rows without repetition, equal when their bytes are equal.
     Distinct {
-        /// What it reads from.
+        /// Whose rows repeat.
         input: Box<Plan>,
     },
     /// Runs `sql` on the merge session over rows that stages brought there. Its first parameters are the client's, then
     /// `extra`, then whatever the executor needs for the stages.
     Combine {
-        /// The statement.
+        /// The statement, cut where it names a stage.
         sql: Vec<SqlPart>,
-        /// The relations it reads.
+        /// What it reads, filled before it starts.
         stages: Vec<Stage>,
         /// Values behind the client's parameters.
         extra: Vec<Extra>,
@@ -143,9 +143,9 @@ pub enum Plan {
 /// SQL for shards. Its first parameters are the client's, unchanged; `extra` ones follow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Remote {
-    /// Where it runs.
+    /// The shards that run it.
     pub targets: Targets,
-    /// The statement.
+    /// With the placeholders of the client's text and those of `extra`.
     pub sql: String,
     /// The text for the first target only, where it differs: the shard that also gives the rows of replicated UNION ALL arms.
     pub first_sql: Option<String>,
@@ -169,9 +169,9 @@ pub enum Extra {
 pub struct SortKey {
     /// As EXPLAIN shows it.
     pub text: String,
-    /// Largest first.
+    /// DESC.
     pub descending: bool,
-    /// NULL before all values, else behind them.
+    /// NULLS FIRST, which is also what DESC says without NULLS.
     pub nulls_first: bool,
     /// Name of the collation the key is compared under, where its type has one.
     pub collation: Option<Collation>,
@@ -180,13 +180,13 @@ pub struct SortKey {
 /// A collation as `pg_collation` names it, with what the proxy must know to compare as it does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Collation {
-    /// As SQL names it.
+    /// `collname`, without its schema.
     pub name: String,
-    /// Who compares.
+    /// Whose code compares.
     pub provider: CollationProvider,
     /// The C library's name of the locale (`en_US.UTF-8`, `C`).
     pub locale: String,
-    /// Equal only when the bytes are equal.
+    /// Strings are equal only when their bytes are (`collisdeterministic`).
     pub deterministic: bool,
     /// The version the catalog recorded, compared with the proxy's own C library before it may sort by it.
     pub version: Option<String>,
@@ -210,21 +210,21 @@ impl Collation {
     }
 }
 
-/// Who compares text.
+/// Whose code compares the strings of a collation (`collprovider`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CollationProvider {
     /// Byte order: C, POSIX, ucs_basic.
     Bytes,
-    /// The C library's locales.
+    /// The C library, by `strcoll_l`.
     Libc,
-    /// ICU's.
+    /// ICU, which the proxy does not have: it compares nothing under it.
     Icu,
 }
 
 /// A row count of LIMIT or OFFSET.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// So many rows.
+    /// Known when planning.
     Rows(u64),
     /// 0-based client parameter of type int8; NULL means no limit.
     Parameter(usize),
@@ -233,59 +233,59 @@ pub enum Count {
 /// One aggregate over the partial columns that shards send. Columns are 0-based positions in the remote's row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Final {
-    /// How partials are put together.
+    /// What is computed.
     pub function: FinalFunction,
     /// As EXPLAIN shows it: `sum(l_quantity)`.
     pub text: String,
 }
 
-/// How the partials of one aggregate become its value.
+/// How partial aggregates become one. Except where said, NULL partials are left out and no partial gives NULL.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FinalFunction {
     /// count: partial counts (int8, binary) are added; never NULL.
     Count {
-        /// The partial's column.
+        /// Of the partial counts.
         column: usize,
     },
     /// sum: the partial's own type (int8, numeric, float4, float8; binary), NULL when all are NULL. An int8 overflow is 22003.
     /// int8 partials of sum(int2/int4) stay int8.
     Sum {
-        /// The partial's column.
+        /// Of the partial sums.
         column: usize,
     },
     /// avg over integers or numeric: numeric `sum` and int8 `count` partials, divided with PostgreSQL's scale rule; over floats: a float8 sum.
     Average {
-        /// The sum's column.
+        /// Of the partial sums.
         sum: usize,
-        /// How many rows go out, or the count's column.
+        /// Of the partial counts.
         count: usize,
     },
     /// min/max: `key` is the binary companion that decides, `value` the column whose own bytes go out.
     Min {
-        /// The value compared with, or the column whose own bytes go out.
+        /// Of the partial minima, as the client gets them.
         value: usize,
-        /// The hidden column that decides.
+        /// Of the same values in binary form.
         key: usize,
-        /// What text is compared under.
+        /// Of strings.
         collation: Option<Collation>,
     },
-    /// max.
+    /// As `Min`, the greatest.
     Max {
-        /// The value compared with, or the column whose own bytes go out.
+        /// Of the partial maxima, as the client gets them.
         value: usize,
-        /// The hidden column that decides.
+        /// Of the same values in binary form.
         key: usize,
-        /// What text is compared under.
+        /// Of strings.
         collation: Option<Collation>,
     },
-    /// bool_and and every.
+    /// bool_and, every.
     BoolAnd {
-        /// The partial's column.
+        /// Of the partial answers, binary.
         column: usize,
     },
     /// bool_or.
     BoolOr {
-        /// The partial's column.
+        /// Of the partial answers, binary.
         column: usize,
     },
 }
@@ -302,7 +302,7 @@ pub enum OutputColumn {
 /// A piece of a Combine's statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SqlPart {
-    /// As it is.
+    /// SQL as it stands.
     Text(String),
     /// The relation that the n-th stage became, a FROM item without its alias (the text that follows gives one).
     Stage(usize),
@@ -313,20 +313,20 @@ pub enum SqlPart {
 pub struct Stage {
     /// As EXPLAIN shows it: `stage_1`.
     pub name: String,
-    /// Its columns, in the order of the plan's.
+    /// Of the relation, in the order of the plan's columns.
     pub columns: Vec<StageColumn>,
-    /// What fills it.
+    /// Whose rows it holds.
     pub plan: Plan,
 }
 
-/// A column of a stage.
+/// A column of the relation that a stage becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageColumn {
-    /// As SQL names it.
+    /// Not quoted.
     pub name: String,
     /// The SQL name of its type, with type modifier, as `format_type` prints it.
     pub type_name: String,
-    /// The type's OID on the catalog shard.
+    /// On the catalog shard.
     pub type_oid: u32,
     /// Quoted name of an explicit collation, where the column needs one other than its type's.
     pub collation: Option<String>,
@@ -336,9 +336,9 @@ pub struct StageColumn {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What is not possible.
+    /// What cannot be proved, as the client reads it.
     pub message: String,
-    /// What the user may do instead.
+    /// What to write instead.
     pub hint: String,
     /// 0-based byte offset in the client's text, where one place is to blame.
     pub location: Option<usize>,

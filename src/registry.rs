@@ -14,8 +14,11 @@ pub struct SessionEntry {
     /// The process id told to the client in BackendKeyData.
     pub pid: i32,
     secret: i32,
+    /// The role it logged in as.
     pub user: String,
+    /// The client's address, as the log shows it.
     pub peer: String,
+    /// When it had logged in.
     pub connected: Instant,
     /// Woken by a CancelRequest; a session that runs nothing ignores it.
     pub cancel: Notify,
@@ -44,6 +47,7 @@ impl Drop for Place {
 /// A session's entry, removed when dropped.
 pub struct Registration {
     registry: Arc<Registry>,
+    /// What the registry shows of it.
     pub entry: Arc<SessionEntry>,
 }
 

@@ -243,25 +243,24 @@ mod router {
                 Self::Other(v) => Some(k == *v),
                 Self::Less(v) => Some(id < *v),
                 Self::And(v) => {
-                    v.iter()
-                        .map(|c| c.holds(id, k))
-                        .fold(Some(true), |a, b| match (a, b) {
-                            (Some(false), _) | (_, Some(false)) => Some(false),
-                            (None, _) | (_, None) => None,
-                            _ => Some(true),
-                        })
+                    let parts: Vec<_> = v.iter().map(|c| c.holds(id, k)).collect();
+                    decided_by(Some(false), &parts)
                 }
                 Self::Or(v) => {
-                    v.iter()
-                        .map(|c| c.holds(id, k))
-                        .fold(Some(false), |a, b| match (a, b) {
-                            (Some(true), _) | (_, Some(true)) => Some(true),
-                            (None, _) | (_, None) => None,
-                            _ => Some(false),
-                        })
+                    let parts: Vec<_> = v.iter().map(|c| c.holds(id, k)).collect();
+                    decided_by(Some(true), &parts)
                 }
                 Self::Not(c) => c.holds(id, k).map(|h| !h),
             }
+        }
+    }
+
+    /// AND is false where a part is, OR true where a part is; else one that is unknown leaves it unknown.
+    fn decided_by(value: Option<bool>, parts: &[Option<bool>]) -> Option<bool> {
+        match parts.contains(&value) {
+            true => value,
+            false if parts.contains(&None) => None,
+            false => value.map(|v| !v),
         }
     }
 

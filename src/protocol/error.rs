@@ -56,10 +56,12 @@ impl ServerError {
             .map(|(_, v)| String::from_utf8_lossy(v))
     }
 
+    /// Field `C`; empty where a server sent none.
     pub fn sqlstate(&self) -> String {
         self.field(b'C').map(|s| s.into_owned()).unwrap_or_default()
     }
 
+    /// Field `M`; empty where a server sent none.
     pub fn message(&self) -> String {
         self.field(b'M').map(|s| s.into_owned()).unwrap_or_default()
     }
@@ -82,11 +84,13 @@ impl ServerError {
         self
     }
 
+    /// Sets DETAIL.
     #[must_use]
     pub fn with_detail(self, text: impl Into<String>) -> Self {
         self.with(b'D', text)
     }
 
+    /// Sets HINT.
     #[must_use]
     pub fn with_hint(self, text: impl Into<String>) -> Self {
         self.with(b'H', text)

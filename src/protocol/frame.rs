@@ -6,10 +6,17 @@ pub const HEADER_BYTES: usize = 5;
 /// A header no server or client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
+    /// The length counts its own four bytes.
     #[error("message length {0} is below 4")]
     TooShort(i32),
+    /// Longer than the reader takes.
     #[error("message of {length} bytes exceeds the limit of {limit}")]
-    TooLong { length: usize, limit: usize },
+    TooLong {
+        /// Bytes of the whole message, tag included.
+        length: usize,
+        /// Bytes it may have.
+        limit: usize,
+    },
 }
 
 /// Returns the whole length of the first frame in `buffer`, tag included, or `None` while its header is incomplete. The frame's

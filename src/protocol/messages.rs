@@ -7,10 +7,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub struct ColumnDescription {
     /// Bytes as the server sent them: names need not be UTF-8.
     pub name: Bytes,
+    /// 0 where the column is no table's.
     pub table_oid: u32,
+    /// `attnum` in that table, else 0.
     pub attribute: i16,
+    /// As the sender numbers types.
     pub type_oid: u32,
+    /// `typlen`; negative for a varying length.
     pub type_length: i16,
+    /// `atttypmod`; -1 without one.
     pub type_modifier: i32,
     /// 0 text, 1 binary.
     pub format: i16,
@@ -60,6 +65,7 @@ pub fn parse_parameter_description(body: &[u8]) -> Option<Vec<u32>> {
     r.0.is_empty().then_some(oids)
 }
 
+/// Appends a ParameterDescription.
 pub fn parameter_description(oids: &[u32], out: &mut BytesMut) {
     frame(b't', out, |out| {
         out.put_u16(oids.len() as u16);
@@ -67,6 +73,7 @@ pub fn parameter_description(oids: &[u32], out: &mut BytesMut) {
     });
 }
 
+/// Appends a CommandComplete with a tag such as `SELECT 5`.
 pub fn command_complete(tag: &str, out: &mut BytesMut) {
     command_complete_bytes(tag.as_bytes(), out);
 }
@@ -79,10 +86,12 @@ pub fn command_complete_bytes(tag: &[u8], out: &mut BytesMut) {
     });
 }
 
+/// Appends a ReadyForQuery: `I` idle, `T` in a transaction, `E` in a failed one.
 pub fn ready_for_query(status: u8, out: &mut BytesMut) {
     frame(b'Z', out, |out| out.put_u8(status));
 }
 
+/// Appends a ParameterStatus: a setting's value at present.
 pub fn parameter_status(name: &str, value: &str, out: &mut BytesMut) {
     frame(b'S', out, |out| {
         out.put_slice(name.as_bytes());
@@ -133,14 +142,17 @@ pub fn execute(portal: &str, max_rows: u32, out: &mut BytesMut) {
     });
 }
 
+/// Appends a Sync.
 pub fn sync(out: &mut BytesMut) {
     bare(b'S', out);
 }
 
+/// Appends a Flush.
 pub fn flush(out: &mut BytesMut) {
     bare(b'H', out);
 }
 
+/// Appends a Query; `sql` must be without NUL.
 pub fn query(sql: &str, out: &mut BytesMut) {
     frame(b'Q', out, |out| put_cstr(sql, out));
 }
@@ -155,25 +167,30 @@ fn put_cstr(text: &str, out: &mut BytesMut) {
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
+    /// The next `n` bytes; `None`, and nothing consumed, when there are fewer.
     pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(n)?;
         self.0 = tail;
         Some(head)
     }
 
+    /// The next byte.
     pub fn u8(&mut self) -> Option<u8> {
         self.take(1).map(|b| b[0])
     }
 
+    /// The next two bytes, big-endian.
     pub fn i16(&mut self) -> Option<i16> {
         self.take(2).map(|b| i16::from_be_bytes([b[0], b[1]]))
     }
 
+    /// The next four bytes, big-endian.
     pub fn i32(&mut self) -> Option<i32> {
         self.take(4)
             .map(|b| i32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 
+    /// The next four bytes, big-endian: OIDs.
     pub fn u32(&mut self) -> Option<u32> {
         self.i32().map(|v| v as u32)
     }

@@ -47,7 +47,7 @@ impl Session {
         if given != wanted {
             let message = format!("wrong number of parameters for prepared statement \"{name}\"");
             let detail = format!("Expected {wanted} parameters but got {given}.");
-            return Err(ServerError::new("42601", message).with_detail(detail));
+            return Err(ServerError::new(sqlstate::SYNTAX_ERROR, message).with_detail(detail));
         }
         if wanted == 0 {
             return Ok((inner, Arc::default()));

@@ -14,6 +14,7 @@ use crate::protocol::sqlstate;
 /// What Describe of a statement tells.
 #[derive(Debug, Clone)]
 pub struct Described {
+    /// In the order of the placeholders.
     pub parameter_types: Vec<u32>,
     /// `None` for statements that return no rows.
     pub columns: Option<Vec<ColumnDescription>>,

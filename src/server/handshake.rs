@@ -223,7 +223,7 @@ mod tests {
         let read = |bytes: &[u8]| read_parameters(&mut Reader(bytes));
         assert!(read(b"user\0app\0").is_none());
         assert!(read(b"user\0app\0\0x").is_none());
-        let (parameters, options) = read(b"user\0app\0_pq_.new\01\0\0").unwrap();
+        let (parameters, options) = read(b"user\0app\0_pq_.new\x001\0\0").unwrap();
         assert_eq!(parameters["user"], "app");
         assert_eq!(options, ["_pq_.new"]);
     }

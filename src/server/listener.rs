@@ -32,7 +32,12 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 pub enum ServeError {
     /// The address is taken, not ours, or not permitted.
     #[error("cannot listen on {address}: {reason}")]
-    Listen { address: String, reason: String },
+    Listen {
+        /// As configured.
+        address: String,
+        /// The operating system's.
+        reason: String,
+    },
     /// The certificate or its key cannot be used.
     #[error("{0}")]
     Tls(String),

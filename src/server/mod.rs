@@ -45,18 +45,28 @@ const PLAN_CACHE_BYTES: u64 = 64 << 20;
 const PLAN_CACHE_ENTRIES: usize = 10_000;
 
 /// What all sessions share.
-pub struct Shared {
+pub(crate) struct Shared {
+    /// As read at the start.
     pub config: Arc<Config>,
+    /// Connections to the shards.
     pub pools: Arc<Pools>,
+    /// Tables and types, as of the last load.
     pub catalog: Arc<CatalogWatch>,
+    /// Live sessions.
     pub registry: Arc<Registry>,
+    /// What is counted.
     pub metrics: &'static Metrics,
+    /// Statements planned before.
     pub plans: Cache<CacheKey, Arc<Prepared>, ByBytes>,
+    /// Who may log in.
     pub users: auth::Users,
+    /// For clients; `None` when disabled.
     pub tls: Option<tls::ServerTls>,
+    /// By `ShardId`, for errors and logs.
     pub shard_names: Arc<[Arc<str>]>,
     /// Short work that outlives a statement: cancel requests.
     pub tasks: TaskTracker,
+    /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
     next_merge: AtomicU16,
 }
@@ -107,7 +117,7 @@ impl Shared {
 
 /// Weighs cached plans by the bytes they hold.
 #[derive(Clone)]
-pub struct ByBytes;
+pub(crate) struct ByBytes;
 
 impl Weighter<CacheKey, Arc<Prepared>> for ByBytes {
     fn weight(&self, key: &CacheKey, prepared: &Arc<Prepared>) -> u64 {

@@ -385,7 +385,7 @@ impl Session {
     async fn discard_all(&mut self, sql: &str) -> Result<String, ServerError> {
         if self.transaction.block != Block::Idle {
             return Err(ServerError::new(
-                "25001",
+                sqlstate::ACTIVE_TRANSACTION,
                 "DISCARD ALL cannot run inside a transaction block",
             ));
         }

@@ -2,12 +2,16 @@
 
 mod classify;
 mod depth;
+mod kind;
 mod print;
 mod session;
 mod walk;
 
-pub use classify::{
-    CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions, classify,
+use crate::protocol::sqlstate;
+
+pub use classify::classify;
+pub use kind::{
+    CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
 };
 pub use pg_query::protobuf as ast;
 pub use print::{
@@ -51,9 +55,9 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
-    /// Appendix A of PostgreSQL's manual.
+    /// See [`parse`].
     pub sqlstate: &'static str,
-    /// What is not possible.
+    /// As PostgreSQL's parser words it.
     pub message: String,
     /// 1-based character position, as PostgreSQL counts it.
     pub position: Option<usize>,
@@ -62,7 +66,7 @@ pub struct ParseError {
 impl ParseError {
     fn too_complex() -> Self {
         Self {
-            sqlstate: "54001",
+            sqlstate: sqlstate::STATEMENT_TOO_COMPLEX,
             message: "statement is nested too deeply".into(),
             position: None,
         }
@@ -76,7 +80,7 @@ impl ParseError {
 pub fn parse(text: &str) -> Result<Vec<Statement>, ParseError> {
     if text.len() > STATEMENT_BYTES_MAX {
         return Err(ParseError {
-            sqlstate: "54000",
+            sqlstate: sqlstate::PROGRAM_LIMIT_EXCEEDED,
             message: format!("statement is longer than {STATEMENT_BYTES_MAX} bytes"),
             position: None,
         });
@@ -159,7 +163,7 @@ fn syntax_error(text: &str, error: &pg_query::Error) -> ParseError {
     };
     let offset = error_offset(text, &message);
     ParseError {
-        sqlstate: "42601",
+        sqlstate: sqlstate::SYNTAX_ERROR,
         position: offset
             .and_then(|o| text.get(..o))
             .map(|s| s.chars().count() + 1),

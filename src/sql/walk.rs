@@ -6,17 +6,17 @@ use pg_query::protobuf::{self as ast, node::Node};
 /// A node's direct part: an expression or FROM item, or a SELECT that is a set operation's arm.
 #[derive(Clone, Copy)]
 pub enum Child<'a> {
-    /// An expression, FROM item or clause.
+    /// Any other node.
     Node(&'a ast::Node),
-    /// An arm of a set operation.
+    /// A set operation's arm.
     Select(&'a ast::SelectStmt),
 }
 
 /// As [`Child`], to be changed.
 pub enum ChildMut<'a> {
-    /// An expression, FROM item or clause.
+    /// Any other node.
     Node(&'a mut ast::Node),
-    /// An arm of a set operation.
+    /// A set operation's arm.
     Select(&'a mut ast::SelectStmt),
 }
 
