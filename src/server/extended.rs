@@ -29,6 +29,8 @@ pub struct Portal {
     columns: Option<Arc<[ColumnDescription]>>,
     running: Option<Execution>,
     done: bool,
+    /// Its rows are read in batches.
+    batched: bool,
 }
 
 impl Portal {
@@ -85,6 +87,7 @@ impl Session {
             columns,
             running: None,
             done: false,
+            batched: false,
         };
         self.portals.insert(bind.portal, portal);
         messages::bare(b'2', self.client.out());
@@ -167,6 +170,7 @@ impl Session {
                 self.recover().await;
                 return Err(error.into());
             }
+            portal.batched = fetch > 0;
             portal.running = Some(execution);
         }
         self.continue_portal(portal, &prepared, max_rows).await
@@ -193,7 +197,7 @@ impl Session {
                 portal.running = None;
                 match tag {
                     // Of a portal read in batches the shard counts its last batch, the client its last Execute.
-                    Some(tag) if max_rows == 0 || !tag.starts_with(b"SELECT") => {
+                    Some(tag) if !portal.batched || !tag.starts_with(b"SELECT") => {
                         messages::command_complete_bytes(&tag, self.client.out());
                     }
                     _ => select_tag(rows, self.client.out()),

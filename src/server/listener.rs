@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -293,6 +293,7 @@ fn new_session(
         startup: settings.clone(),
         settings,
         reported: HashMap::new(),
+        reports: BytesMut::new(),
         transaction: Transaction::default(),
         connections: Connections::new(shared.config.shards.len()),
         pinned: false,
@@ -342,6 +343,7 @@ impl Session {
                 self.report(name, &value);
             }
         }
+        self.send_reports();
         let (pid, secret) = (self.registration.entry.pid, self.registration.secret());
         messages::frame(b'K', self.client.out(), |out| {
             out.put_i32(pid);

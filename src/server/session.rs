@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
+
 use super::Shared;
 use super::extended::Portal;
 use super::prepare::Prepared;
@@ -44,6 +46,8 @@ pub struct Session {
     pub settings: Settings,
     /// ParameterStatus values as the client knows them.
     pub reported: HashMap<String, String>,
+    /// ParameterStatus messages for the next ReadyForQuery.
+    pub reports: BytesMut,
     pub transaction: Transaction,
     pub connections: Connections,
     /// The session has state on its connections that cannot be replayed: it keeps them until it ends.
@@ -175,6 +179,7 @@ impl Session {
             .bytes_to_clients
             .inc_by(sent - self.counted_bytes);
         self.counted_bytes = sent;
+        self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());
         // Reading the next message flushes; a message that is already here is answered in the same write.
         Ok(())
@@ -203,12 +208,18 @@ impl Session {
         self.settle().await
     }
 
-    /// Tells the client a parameter's value if that is news.
+    /// Has the client told a parameter's value, if that is news, with the next ReadyForQuery: as PostgreSQL does since 14.
     pub fn report(&mut self, name: &str, value: &str) {
         if self.reported.get(name).is_none_or(|known| known != value) {
             self.reported.insert(name.to_owned(), value.to_owned());
-            messages::parameter_status(name, value, self.client.out());
+            messages::parameter_status(name, value, &mut self.reports);
         }
+    }
+
+    /// Queues the ParameterStatus messages that have come up.
+    pub fn send_reports(&mut self) {
+        let reports = self.reports.split();
+        self.client.out().extend_from_slice(&reports);
     }
 
     /// Sends a FATAL error; the caller ends the session.
