@@ -6,6 +6,7 @@ pub mod control;
 mod copy;
 mod explain;
 mod extended;
+mod guards;
 mod handshake;
 mod listener;
 mod prepare;

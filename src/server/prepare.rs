@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::guards::{oid_column, refuse_session_functions};
 use super::run::unsupported;
 use super::session::Session;
 use super::{Shared, control};
@@ -440,47 +441,6 @@ fn on_catalog_shard() -> Planned {
     Planned {
         route: Targets::Catalog,
         ..pass_through()
-    }
-}
-
-/// Types whose binary form is an OID: regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig,
-/// regdictionary, regnamespace, regrole, regcollation.
-const OID_TYPES: [u32; 11] = [
-    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
-];
-
-/// A result column of such a type, or of arrays of a composite, unless the statement reads the catalog, whose OIDs are the
-/// catalog shard's throughout.
-fn oid_column(
-    statement: &Statement,
-    columns: Option<&[ColumnDescription]>,
-    catalog: &Catalog,
-) -> Option<usize> {
-    let composites = |oid: u32| {
-        let element = catalog.types.get(&oid).map_or(0, |t| t.element);
-        catalog.types.get(&element).is_some_and(|t| t.kind == b'c')
-    };
-    let carries = |c: &ColumnDescription| OID_TYPES.contains(&c.type_oid) || composites(c.type_oid);
-    let at = columns?.iter().position(carries)?;
-    (!sql::reads_catalog(statement)).then_some(at)
-}
-
-/// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
-fn refuse_session_functions(functions: &[String], is_set_config: bool) -> Result<(), ServerError> {
-    let refused = functions.iter().find(|f| {
-        matches!(
-            f.as_str(),
-            "nextval" | "setval" | "currval" | "lastval" | "pg_notify" | "pg_export_snapshot"
-        ) || f.starts_with("lo_")
-            || f.starts_with("dblink")
-            || (f.as_str() == "set_config" && !is_set_config)
-    });
-    match refused {
-        None => Ok(()),
-        Some(name) => Err(unsupported(
-            format!("function {name} is not supported over several shards"),
-            "Call it on a shard directly; set_config works in a SELECT without FROM.",
-        )),
     }
 }
 

@@ -6,7 +6,7 @@ use super::prepare::{CacheKey, Prepared};
 use super::run::{Outcome, select_tag};
 use super::session::{Ended, Session};
 use super::transaction::Block;
-use crate::executor::{Execution, Parameters};
+use crate::executor::Execution;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::protocol::sqlstate;
