@@ -330,6 +330,8 @@ pub struct StageColumn {
     pub type_oid: u32,
     /// Quoted name of an explicit collation, where the column needs one other than its type's.
     pub collation: Option<String>,
+    /// A subquery compares it with a column from further out, row by row: worth an index where the stage is large.
+    pub joined: bool,
 }
 
 /// A statement that cannot be proved exact, with what the user may do instead. Always SQLSTATE 0A000.

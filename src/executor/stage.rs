@@ -185,6 +185,7 @@ mod tests {
             type_name: type_name.into(),
             type_oid,
             collation: None,
+            joined: false,
         }
     }
 

@@ -4,8 +4,9 @@
 //! columns that something names and the rows that pass the conditions on it alone.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
-use super::analyse::{Block, Dist, alias_columns, alias_name, node_id, refusal};
+use super::analyse::{Analysis, Block, Dist, alias_columns, alias_name, node_id, refusal};
 use super::condition::{Conj, conjuncts};
 use super::pushdown::{FanOut, Stop, extras, gather, print, unprintable};
 use super::rewrite::{Rewrite, stage_relation};
@@ -32,6 +33,8 @@ struct Stager<'f, 'p, 'a> {
     stages: RefCell<Vec<Stage>>,
     /// Facts that are still missing, asked for all at once.
     asked: RefCell<Vec<super::Probe>>,
+    /// Columns of tables that a subquery looks up by a column from further out, see [`StageColumn::joined`].
+    looked_up: HashSet<(usize, usize)>,
 }
 
 /// Conditions that may move into the stage of the one relation they are about.
@@ -53,6 +56,7 @@ impl FanOut<'_, '_> {
             rewrite: self.rewrite(false),
             stages: RefCell::new(Vec::new()),
             asked: RefCell::new(Vec::new()),
+            looked_up: looked_up(self.analysis, self.select),
         };
         let mut select = self.select.clone();
         stager.select(self.select, &mut select, true)?;
@@ -472,13 +476,14 @@ impl<'a> Stager<'_, '_, 'a> {
                 _ => column.name.clone(),
             };
             let stage_name = format!("c{}", columns.len() + 1);
-            let stage_column = static_stage_column(analysis.catalog, stage_name, &Ty::of(column)).ok_or_else(|| {
+            let mut stage_column = static_stage_column(analysis.catalog, stage_name, &Ty::of(column)).ok_or_else(|| {
                 refusal(
                     format!("column {} cannot be brought together from several shards because of its type", column.name),
                     "Cast the column to text in a subquery.",
                     v.location,
                 )
             })?;
+            stage_column.joined = self.looked_up.contains(&(id, position));
             columns.push(stage_column);
             select_list.push(quote_identifier(&visible));
             names.push(visible);
@@ -489,6 +494,7 @@ impl<'a> Stager<'_, '_, 'a> {
                 type_name: "integer".into(),
                 type_oid: crate::types::oid::INT4,
                 collation: None,
+                joined: false,
             });
             select_list.push("1".into());
             names.push("pgbraid_row".into());
@@ -660,6 +666,35 @@ fn collect_conditions<'a>(condition: Option<&'a ast::Node>, out: &mut Conditions
         Conj::Expression(node) => Some(node),
         Conj::Equal(..) => None,
     }));
+}
+
+/// Columns, as table and position, that `=` compares with a column from further out. Flat joins hash what they read once; a
+/// subquery that runs for every row outside reads its tables again and again.
+fn looked_up(analysis: &Analysis, select: &ast::SelectStmt) -> HashSet<(usize, usize)> {
+    let column = |side: Option<&ast::Node>| match side?.node.as_ref()? {
+        Node::ColumnRef(c) => match analysis.colrefs.get(&node_id(c))? {
+            Resolved::Column { attr, levels } => Some((*attr, *levels)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let mut found = HashSet::new();
+    for select in analysis.views.values().chain([select]) {
+        walk(Child::Select(select), &mut |c| {
+            if let Child::Node(n) = c
+                && let Some(Node::AExpr(e)) = &n.node
+                && matches!(e.name.as_slice(), [name] if *name == string("="))
+                && let (Some((left, l)), Some((right, r))) =
+                    (column(e.lexpr.as_deref()), column(e.rexpr.as_deref()))
+                && l != r
+            {
+                let inner = if l < r { left } else { right };
+                found.extend(analysis.attrs[inner].base);
+            }
+            true
+        });
+    }
+    found
 }
 
 fn string(text: &str) -> ast::Node {

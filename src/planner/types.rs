@@ -148,6 +148,7 @@ pub(super) fn stage_column(
             None | Some("default") => None,
             Some(c) => Some(quote_identifier(c)),
         },
+        joined: false,
     })
 }
 
@@ -165,5 +166,6 @@ pub(super) fn static_stage_column(catalog: &Catalog, name: String, ty: &Ty) -> O
         type_name: ty.name.clone(),
         type_oid: ty.oid,
         collation,
+        joined: false,
     })
 }
