@@ -162,6 +162,7 @@ pub struct Metrics {
 }
 
 /// What is counted for one shard; kept by its pool.
+#[derive(Debug)]
 pub struct ShardMetrics {
     /// 1 when the last connection attempt or health check succeeded.
     pub up: IntGauge,
@@ -173,14 +174,14 @@ pub struct ShardMetrics {
     pub connections_in_use: IntGauge,
     /// Sessions that wait for a connection.
     pub waiters: IntGauge,
-    /// How long sessions waited for a connection.
+    /// How long sessions waited until they might have a connection; 0 where one was free.
     pub wait_seconds: Histogram,
     /// Connections made since the start.
     pub connects: IntCounter,
     /// Connections that could not be made.
     pub connect_errors: IntCounter,
     closed: [IntCounter; ConnectionClosed::ALL.len()],
-    /// From sending a statement to the shard's last message for it.
+    /// From the first byte of a batch to the shard's ReadyForQuery; a client slow to read is part of it.
     pub query_seconds: Histogram,
 }
 
@@ -399,7 +400,7 @@ impl ShardFamilies {
             ),
             query_seconds: make.histograms(
                 "pgbraid_shard_query_seconds",
-                "From sending a statement to the shard's last message for it",
+                "From sending a batch of messages to the shard's ReadyForQuery",
                 shard,
             ),
         }
@@ -427,6 +428,12 @@ impl ShardMetrics {
     /// Counts a closed connection.
     pub fn closed(&self, reason: ConnectionClosed) {
         self.closed[reason as usize].inc();
+    }
+
+    /// Brings the count up to `total` since the start, for connections that somebody else has closed and counted.
+    pub fn closed_in_all(&self, reason: ConnectionClosed, total: u64) {
+        let counter = &self.closed[reason as usize];
+        counter.inc_by(total.saturating_sub(counter.get()));
     }
 }
 
@@ -516,6 +523,17 @@ mod tests {
             text.contains("pgbraid_errors_total{class=\"other\"} 4"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_others_counted_is_not_counted_twice() {
+        let metrics = Metrics::new();
+        let shard = metrics.shard("s1");
+        for total in [2, 2, 5] {
+            shard.closed_in_all(ConnectionClosed::Idle, total);
+        }
+        let line = "pgbraid_shard_connections_closed_total{reason=\"idle\",shard=\"s1\"} 5";
+        assert!(metrics.render().contains(line));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::backend::control::ControlPlane;
 use crate::backend::health;
 use crate::backend::pool::Pools;
 use crate::config::Config;
+use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
 
 /// Tries to reach one shard (by its place in the configuration); `Err` says why it cannot be.
@@ -115,17 +116,18 @@ impl Readiness {
 
     /// Brings the pool gauges up to date, before they are read.
     pub(super) fn refresh_gauges(&self) {
-        let usage = self
-            .pools
-            .get()
-            .map(|pools| pools.usage())
-            .unwrap_or_default();
-        for (name, usage) in self.shards.iter().zip(usage) {
+        let Some(pools) = self.pools.get() else {
+            return;
+        };
+        let pools = pools.usage().into_iter().zip(pools.retired());
+        for (name, (usage, retired)) in self.shards.iter().zip(pools) {
             let shard = crate::metrics::global().shard(name);
             shard.connections.set((usage.in_use + usage.idle) as i64);
             shard.connections_max.set(usage.size as i64);
             shard.connections_in_use.set(usage.in_use as i64);
             shard.waiters.set(usage.waiting as i64);
+            shard.closed_in_all(ConnectionClosed::Idle, retired.idle);
+            shard.closed_in_all(ConnectionClosed::Age, retired.age);
         }
     }
 

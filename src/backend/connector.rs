@@ -10,11 +10,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::BackendError;
+use super::cancel::CancelHandle;
 use super::login;
-use super::raw_conn::{CancelHandle, RawConn};
+use super::raw_conn::RawConn;
 use super::socket::Socket;
 use super::tls;
 use crate::config::{Config, Shard, SslMode};
+use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
 
 /// Opens connections to one shard.
@@ -28,6 +30,7 @@ pub struct Connector {
     /// `None`: in the clear. `Err`: why the certificates cannot be used; said at the first connection.
     tls: Result<Option<Arc<ClientConfig>>, String>,
     connect_timeout: Duration,
+    metrics: Arc<ShardMetrics>,
 }
 
 impl Connector {
@@ -38,6 +41,7 @@ impl Connector {
                 id: ShardId(i as u16),
                 name: shard.name.as_str().into(),
                 tls: tls::client_config(shard),
+                metrics: metrics::global().shard(&shard.name),
                 settings: shard.clone(),
                 connect_timeout: config.pool.connect_timeout,
             })
@@ -47,6 +51,10 @@ impl Connector {
 
     pub(super) fn settings(&self) -> &Shard {
         &self.settings
+    }
+
+    pub(super) fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -69,10 +77,15 @@ impl Connector {
             let socket = self.open().await?;
             login::login(self, socket).await
         });
-        connected.await.unwrap_or_else(|_| {
+        let connected = connected.await.unwrap_or_else(|_| {
             let limit = self.connect_timeout.as_secs_f64();
             Err(self.unreachable(format!("no connection within {limit} s")))
-        })
+        });
+        match &connected {
+            Ok(_) => self.metrics.connects.inc(),
+            Err(_) => self.metrics.connect_errors.inc(),
+        }
+        connected
     }
 
     /// Asks the shard to cancel what the backend of `handle` does, and waits until the shard has taken notice.

@@ -1,5 +1,6 @@
 //! Connections to shards: raw sessions, their pools and permits, catalog loading, health. Never looks into a plan.
 
+pub mod cancel;
 pub mod catalog;
 pub mod connections;
 pub mod connector;

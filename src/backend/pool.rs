@@ -11,10 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 use super::BackendError;
+use super::cancel::CancelHandle;
 use super::connector::Connector;
 use super::failures::Failures;
-use super::raw_conn::{CancelHandle, RawConn};
+use super::raw_conn::RawConn;
 use crate::config::{Config, Pool as Settings};
+use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
 
 /// The pools of all shards, and of the merge sessions.
@@ -36,6 +38,15 @@ pub struct Usage {
     pub idle: usize,
     /// Statements waiting for a connection.
     pub waiting: usize,
+}
+
+/// Connections of a shard that its pools have closed since the start, though nothing was wrong with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retired {
+    /// Unused for `pool.idle_timeout`.
+    pub idle: u64,
+    /// Older than `pool.max_lifetime`.
+    pub age: u64,
 }
 
 /// A connection on loan; goes back to its pool when dropped clean, else is closed.
@@ -141,6 +152,17 @@ impl Pools {
         self.merge.iter().map(ShardPool::usage).collect()
     }
 
+    /// Connections that were closed for their age, by the shards' order.
+    pub fn retired(&self) -> Vec<Retired> {
+        let pools = self.shards.iter().zip(&self.merge);
+        let both = pools.map(|(data, merge)| [data, merge].map(|p| p.pool.state().statistics));
+        both.map(|[data, merge]| Retired {
+            idle: data.connections_closed_idle_timeout + merge.connections_closed_idle_timeout,
+            age: data.connections_closed_max_lifetime + merge.connections_closed_max_lifetime,
+        })
+        .collect()
+    }
+
     /// Ends the pools: nobody is lent a connection any more, connections on loan may come back until `deadline`, idle ones are
     /// closed.
     pub async fn close(&self, deadline: Instant) {
@@ -202,11 +224,16 @@ impl ShardPool {
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, BackendError> {
+        let wait_seconds = &self.connector.metrics().wait_seconds;
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            wait_seconds.observe(0.0);
             return Ok(permit);
         }
         let _waiting = Waiting::new(&self.waiting);
-        match timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await {
+        let since = Instant::now();
+        let got = timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await;
+        wait_seconds.observe(since.elapsed().as_secs_f64());
+        match got {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(self.connector.unreachable("pgbraid is shutting down")),
             Err(_) => Err(BackendError::PoolExhausted {
@@ -229,7 +256,7 @@ impl ShardPool {
                     _permit: permit,
                 });
             }
-            connection.poison();
+            connection.mark_lost();
         }
         Err(self
             .connector
@@ -294,7 +321,14 @@ impl ManageConnection for Manager {
 
     /// Called when a lease ends.
     fn has_broken(&self, conn: &mut RawConn) -> bool {
-        !conn.end_lease()
+        let clean = conn.end_lease();
+        if !clean {
+            self.0.metrics().closed(match conn.is_lost() {
+                true => ConnectionClosed::Lost,
+                false => ConnectionClosed::Dirty,
+            });
+        }
+        !clean
     }
 }
 

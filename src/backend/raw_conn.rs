@@ -5,16 +5,18 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::BackendError;
+use super::cancel::{CancelHandle, LeaseNumber};
 use super::frame_reader::{FrameReader, Scanned};
 use super::socket::Socket;
 use super::statements::Statements;
+use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::frame::HEADER_BYTES;
@@ -48,34 +50,6 @@ pub enum Event {
     },
 }
 
-/// What is needed to cancel what a connection does *for its present holder*: once the connection is back in its pool the handle
-/// does nothing, so a late cancel cannot hit the next holder.
-#[derive(Debug, Clone)]
-pub struct CancelHandle {
-    /// Where the connection leads.
-    pub shard: ShardId,
-    pub(super) process_id: i32,
-    pub(super) secret: Bytes,
-    lease: Arc<AtomicU64>,
-    number: u64,
-}
-
-impl CancelHandle {
-    /// Marks the connection as one that a cancel may hit at any time; false when its holder has already given it back.
-    pub(super) fn mark(&self) -> bool {
-        let marked = self.lease.compare_exchange(
-            self.number,
-            self.number | CANCELLED,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
-        marked.is_ok() || marked == Err(self.number | CANCELLED)
-    }
-}
-
-/// Lowest bit of the lease counter; the number of the lease is counted in steps of two.
-const CANCELLED: u64 = 1;
-
 /// A logged-in session on a shard.
 pub struct RawConn {
     /// Where it leads.
@@ -103,13 +77,18 @@ pub struct RawConn {
     copy_in: bool,
     poisoned: bool,
     cancel_key: (i32, Bytes),
-    /// Number of the present lease, with [`CANCELLED`] once a cancel was sent during it.
-    lease: Arc<AtomicU64>,
+    lease: LeaseNumber,
+    metrics: Arc<ShardMetrics>,
+    /// When the first byte went out of what the shard has not answered in full.
+    asked: Option<Instant>,
+    /// It was the shard or the network that ended it.
+    lost: bool,
 }
 
 impl RawConn {
     pub(super) fn new(shard: ShardId, name: Arc<str>, socket: Socket) -> Self {
         Self {
+            metrics: metrics::global().shard(&name),
             shard,
             name,
             socket,
@@ -129,7 +108,9 @@ impl RawConn {
             copy_in: false,
             poisoned: false,
             cancel_key: (0, Bytes::new()),
-            lease: Arc::new(AtomicU64::new(0)),
+            lease: LeaseNumber::default(),
+            asked: None,
+            lost: false,
         }
     }
 
@@ -198,6 +179,8 @@ impl RawConn {
             match ready!(Pin::new(&mut self.socket).poll_write(cx, unwritten)) {
                 Ok(0) => self.write_failed("the connection takes no more data".into()),
                 Ok(n) => {
+                    metrics::global().bytes_to_shards.inc_by(n as u64);
+                    self.asked.get_or_insert_with(Instant::now);
                     self.written += n;
                     self.socket_unflushed = true;
                 }
@@ -222,7 +205,7 @@ impl RawConn {
     }
 
     fn write_failed(&mut self, reason: String) {
-        self.poisoned = true;
+        self.mark_lost();
         self.write_error = Some(reason);
     }
 
@@ -239,7 +222,11 @@ impl RawConn {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Event, BackendError>> {
         match ready!(self.poll_scanned(columns, cx))? {
-            Scanned::Rows(run) => Poll::Ready(Ok(Event::Rows(run))),
+            Scanned::Rows(run) => {
+                let rows = u64::from(run.rows);
+                metrics::global().rows_from_shards.inc_by(rows);
+                Poll::Ready(Ok(Event::Rows(run)))
+            }
             Scanned::Message { tag, frame } => {
                 self.note(tag, &frame)?;
                 Poll::Ready(Ok(Event::Message { tag, frame }))
@@ -270,7 +257,7 @@ impl RawConn {
                     };
                     return Poll::Ready(Err(self.ended(reason)));
                 }
-                Ok(_) => {}
+                Ok(n) => metrics::global().bytes_from_shards.inc_by(n as u64),
                 Err(e) => return Poll::Ready(Err(self.ended(e.to_string()))),
             }
         }
@@ -287,7 +274,9 @@ impl RawConn {
                 let batch = self.batches - u64::from(self.outstanding);
                 self.statements.forget_batch(batch);
                 self.copy_in = false;
-                self.poisoned |= ServerError::parse(body).is_fatal();
+                if ServerError::parse(body).is_fatal() {
+                    self.mark_lost();
+                }
                 Ok(())
             }
             b'C' => {
@@ -317,6 +306,10 @@ impl RawConn {
         self.outstanding -= 1;
         self.status = status;
         if self.outstanding == 0 {
+            if let Some(asked) = self.asked.take() {
+                let seconds = asked.elapsed().as_secs_f64();
+                self.metrics.query_seconds.observe(seconds);
+            }
             self.reader.release(false);
         }
         Ok(())
@@ -394,6 +387,16 @@ impl RawConn {
         self.poisoned = true;
     }
 
+    /// Poisons it because the shard, not its holder, has ended it.
+    pub(super) fn mark_lost(&mut self) {
+        self.poisoned = true;
+        self.lost = true;
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// True when it failed, or its holder said so.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
@@ -408,18 +411,12 @@ impl RawConn {
             && self.write.is_empty()
             && self.reader.is_empty()
             && self.status == b'I'
-            && self.lease.load(Ordering::Acquire) & CANCELLED == 0
+            && !self.lease.is_cancelled()
     }
 
     /// What [`super::pool::Pools::cancel`] needs, for as long as this lease lasts.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {
-            shard: self.shard,
-            process_id: self.cancel_key.0,
-            secret: self.cancel_key.1.clone(),
-            number: self.lease.load(Ordering::Acquire) & !CANCELLED,
-            lease: self.lease.clone(),
-        }
+        CancelHandle::new(self.shard, self.cancel_key.clone(), &self.lease)
     }
 
     /// Ends a lease; true when the connection may be lent again. Atomic against a cancel: one of the two comes first.
@@ -429,10 +426,7 @@ impl RawConn {
         }
         self.reader.release(true);
         self.write = BytesMut::new();
-        let number = self.lease.load(Ordering::Acquire) & !CANCELLED;
-        self.lease
-            .compare_exchange(number, number + 2, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        self.lease.end()
     }
 
     /// True when an idle connection is still open and the shard has said nothing on it. No round trip.
@@ -463,6 +457,7 @@ impl RawConn {
             Scanned::Rows(run) => (b'D', run.frames),
         };
         self.synced = self.appended();
+        self.asked = None;
         Ok(frame)
     }
 
@@ -474,7 +469,7 @@ impl RawConn {
     }
 
     fn ended(&mut self, reason: String) -> BackendError {
-        self.poisoned = true;
+        self.mark_lost();
         self.lost(reason)
     }
 

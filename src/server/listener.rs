@@ -302,7 +302,6 @@ fn new_session(
         skipping: false,
         snapshot: false,
         running: None,
-        counted_bytes: 0,
     }
 }
 

@@ -32,7 +32,7 @@ impl Session {
 /// Asks over any idle connection to the catalog shard.
 ///
 /// # Errors
-/// As [`Session::answer`].
+/// What PostgreSQL says of the question.
 pub async fn answer(
     conn: &mut RawConn,
     probe: &Probe,

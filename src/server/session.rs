@@ -60,8 +60,6 @@ pub struct Session {
     pub snapshot: bool,
     /// How the statement in hand is answered, and since when.
     pub running: Option<(QueryKind, Instant)>,
-    /// Bytes already counted in the metrics.
-    pub counted_bytes: u64,
 }
 
 impl Session {
@@ -173,12 +171,6 @@ impl Session {
                 self.connections.release();
             }
         }
-        let sent = self.client.sent_bytes;
-        self.shared
-            .metrics
-            .bytes_to_clients
-            .inc_by(sent - self.counted_bytes);
-        self.counted_bytes = sent;
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());
         // Reading the next message flushes; a message that is already here is answered in the same write.

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::metrics;
 use crate::protocol::frame::{FrameError, frame_length};
 
 /// Small messages are copied together; runs at least this long go out from the buffer they were read into.
@@ -105,8 +106,6 @@ pub struct Client {
     /// TLS keeps written bytes until it is flushed.
     unflushed: bool,
     message_bytes_max: usize,
-    /// Bytes written so far, for the metrics.
-    pub sent_bytes: u64,
 }
 
 impl Client {
@@ -119,7 +118,6 @@ impl Client {
             queued_bytes: 0,
             unflushed: false,
             message_bytes_max,
-            sent_bytes: 0,
         }
     }
 
@@ -177,7 +175,7 @@ impl Client {
 
     fn advance(&mut self, mut written: usize) {
         self.queued_bytes -= written;
-        self.sent_bytes += written as u64;
+        metrics::global().bytes_to_clients.inc_by(written as u64);
         while let Some(front) = self.queue.front_mut() {
             if front.len() > written {
                 front.advance(written);
@@ -227,6 +225,7 @@ impl Client {
             &mut self.input
         ))?;
         debug_assert!(n <= spare);
+        metrics::global().bytes_from_clients.inc_by(n as u64);
         Poll::Ready(Ok(n > 0))
     }
 
