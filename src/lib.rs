@@ -1,4 +1,33 @@
-//! pgbraid: N PostgreSQL servers answer as one. (The life of a query is told here once the parts are in place.)
+//! pgbraid: N PostgreSQL servers answer as one — the answer a single server holding all the rows would give, or a clear
+//! error; never a wrong row.
+//!
+//! # The life of a query
+//! 1. [`server::serve`] accepts a client; `server::handshake::receive` reads its startup packet (TLS, cancel requests and
+//!    garbage are dealt with there), `server::auth` checks who it is.
+//! 2. `server::session::Session::run` is THE loop: one task, one message after the other.
+//! 3. A Query goes to `Session::simple_query`, the messages of the extended protocol to `Session::parse`, `bind`,
+//!    `describe` and `execute`.
+//! 4. [`sql::parse`] cuts the text into statements and [`sql::classify`] says who deals with each. BEGIN, SET, PREPARE and
+//!    their like are carried out by `Session::control_statement`.
+//! 5. For the others `Session::prepare_statement` has the catalog shard describe the client's own text: types, result
+//!    columns and every error of the statement itself are PostgreSQL's.
+//! 6. [`planner::plan`] makes a [`plan::Planned`] of it from the [`catalog::Catalog`], which `backend::catalog::CatalogWatch`
+//!    keeps up to date. Planning is pure; what only PostgreSQL can answer comes back as a [`planner::Probe`], which
+//!    [`server::probe`] asks. The result is cached by text, types, settings and catalog version.
+//! 7. `Session::open` binds it. Where one shard has all the rows, the client's text goes there unchanged
+//!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer.
+//! 8. `Session::start` takes a permit and a connection of every shard, in ascending order
+//!    ([`backend::pool::Pools::acquire`]), and appends what brings them into the session's settings and transaction.
+//! 9. [`executor::Execution::start`] appends Parse, Bind and Execute to each connection's write buffer.
+//! 10. [`executor::Execution::poll_next`] reads the shards side by side: a [`backend::raw_conn::RawConn`] yields runs of
+//!     DataRow frames, undecoded, and the operators of the plan pass them on, merge them by hidden binary keys, add partial
+//!     aggregates up, or bring stages to a merge session.
+//! 11. `Session::stream` hands the runs to the client's socket, watches for its end and for a cancel, and stops reading the
+//!     shards while the client is slow.
+//! 12. CommandComplete goes out only after every shard's. `Session::settle` ends what is owed, gives the connections back
+//!     (clean, or they are closed) and says ReadyForQuery.
+//!
+//! Layers import downwards only; `tests/tidy.rs` holds that.
 
 pub mod admin;
 pub mod backend;
