@@ -64,17 +64,14 @@ pub enum ClientRefused {
     Protocol,
     /// It did not finish its login in time.
     LoginTimeout,
-    /// pgbraid is shutting down or not ready yet.
-    Unavailable,
 }
 
 impl ClientRefused {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 4] = [
         Self::TooMany,
         Self::Authentication,
         Self::Protocol,
         Self::LoginTimeout,
-        Self::Unavailable,
     ];
 
     fn label(self) -> &'static str {
@@ -83,7 +80,6 @@ impl ClientRefused {
             Self::Authentication => "authentication",
             Self::Protocol => "protocol",
             Self::LoginTimeout => "login_timeout",
-            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -117,16 +113,16 @@ impl ConnectionClosed {
 /// Everything counted for the process.
 pub struct Metrics {
     registry: Registry,
-    /// Clients being served, those in login included.
+    /// Clients that have logged in and not left.
     pub clients_active: IntGauge,
-    /// Clients accepted since the start.
+    /// Clients logged in since the start.
     pub clients_accepted: IntCounter,
     clients_refused: [IntCounter; ClientRefused::ALL.len()],
     queries: [IntCounter; QueryKind::ALL.len()],
     query_seconds: [Histogram; QueryKind::ALL.len()],
-    /// Parsing and planning, on misses of the plan cache only.
+    /// Describing and planning, on misses of the plan cache only; the catalog shard's answers are part of it.
     pub planning_seconds: Histogram,
-    /// From the statement's arrival to its first row.
+    /// From the start of a statement's execution to its first row.
     pub first_row_seconds: Histogram,
     /// Rows that shards sent.
     pub rows_from_shards: IntCounter,
@@ -231,7 +227,7 @@ impl Metrics {
         );
         let seconds = make.histograms(
             "pgbraid_query_seconds",
-            "From a statement's arrival to the end of its reply",
+            "From the start of a statement's execution to the end of its reply",
             &["kind"],
         );
         let rows = make.counters("pgbraid_rows_total", "Rows by direction", &["direction"]);
@@ -244,21 +240,21 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         make.start_time();
         Self {
-            clients_active: make.gauge(
-                "pgbraid_clients_active",
-                "Clients being served, those in login included",
+            clients_active: make.gauge("pgbraid_clients_active", "Clients logged in"),
+            clients_accepted: make.counter(
+                "pgbraid_clients_accepted_total",
+                "Clients that have logged in",
             ),
-            clients_accepted: make.counter("pgbraid_clients_accepted_total", "Clients accepted"),
             clients_refused: ClientRefused::ALL.map(|r| refused.with_label_values(&[r.label()])),
             queries: QueryKind::ALL.map(|k| queries.with_label_values(&[k.label()])),
             query_seconds: QueryKind::ALL.map(|k| seconds.with_label_values(&[k.label()])),
             planning_seconds: make.histogram(
                 "pgbraid_planning_seconds",
-                "Parsing and planning of statements not in the plan cache",
+                "Describing and planning of statements not in the plan cache",
             ),
             first_row_seconds: make.histogram(
                 "pgbraid_first_row_seconds",
-                "From a statement's arrival to its first row",
+                "From the start of a statement's execution to its first row",
             ),
             rows_from_shards: rows.with_label_values(&["from_shards"]),
             rows_to_clients: rows.with_label_values(&["to_clients"]),
@@ -318,7 +314,7 @@ impl Metrics {
         self.queries[kind as usize].inc();
     }
 
-    /// Notes how long a statement took, from its arrival to the end of its reply.
+    /// Notes how long a statement took, from the start of its execution to the end of its reply.
     pub fn query_seconds(&self, kind: QueryKind, seconds: f64) {
         self.query_seconds[kind as usize].observe(seconds);
     }

@@ -82,8 +82,16 @@ impl Connector {
             Err(self.unreachable(format!("no connection within {limit} s")))
         });
         match &connected {
-            Ok(_) => self.metrics.connects.inc(),
-            Err(_) => self.metrics.connect_errors.inc(),
+            Ok(_) => {
+                self.metrics.up.set(1);
+                self.metrics.connects.inc();
+            }
+            Err(error) => {
+                if matches!(error, BackendError::Unreachable { .. }) {
+                    self.metrics.up.set(0);
+                }
+                self.metrics.connect_errors.inc();
+            }
         }
         connected
     }

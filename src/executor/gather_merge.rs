@@ -357,7 +357,7 @@ mod tests {
         short[1] = Some(vec![0; 4]);
         let error = merge(vec![vec![step(&[short])]]).unwrap_err();
         assert_eq!(error.sqlstate(), "XX000");
-        let extra = vec![row(Some(1), None), vec![None]].concat();
+        let extra = [row(Some(1), None), vec![None]].concat();
         assert!(merge(vec![vec![step(&[extra])]]).is_err());
     }
 

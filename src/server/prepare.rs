@@ -1,6 +1,7 @@
 //! From a statement's text to what can be executed: parsed, described by the catalog shard, planned, and cached.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::guards::{oid_column, refuse_session_functions};
 use super::run::unsupported;
@@ -182,6 +183,7 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block";
             return Err(ServerError::new(sqlstate::IN_FAILED_TRANSACTION, message));
         }
+        let since = Instant::now();
         let loaded = self.loaded()?;
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
         prepared.parameter_types = described.parameter_types;
@@ -208,9 +210,15 @@ impl Session {
         };
         prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
+        let metrics = self.shared.metrics;
+        metrics
+            .planning_seconds
+            .observe(since.elapsed().as_secs_f64());
         let prepared = Arc::new(prepared);
         if cacheable(&prepared.kind) {
             self.shared.plans.insert(key, prepared.clone());
+            let entries = self.shared.plans.len() as i64;
+            metrics.plan_cache_entries.set(entries);
         }
         Ok(prepared)
     }

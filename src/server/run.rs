@@ -196,7 +196,7 @@ impl Session {
         let done =
             futures_util::future::join_all(work.map(|conn| super::control::command(conn, &commit)))
                 .await;
-        done.into_iter().map(|d| d.map(|_| ())).collect()
+        done.into_iter().try_for_each(|d| d.map(|_| ()))
     }
 
     /// Runs an execution to its end and counts its rows.
@@ -308,6 +308,9 @@ impl Session {
             silence.end();
             match item {
                 Item::Rows(run) => {
+                    if *rows == 0 {
+                        self.count_first_row();
+                    }
                     *rows += u64::from(run.rows);
                     self.client.push(run.frames);
                 }

@@ -58,8 +58,16 @@ pub struct Session {
     pub skipping: bool,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
-    /// How the statement in hand is answered, and since when.
-    pub running: Option<(QueryKind, Instant)>,
+    /// The statement in hand, for the metrics.
+    pub running: Option<Running>,
+}
+
+/// How a statement is answered, and since when.
+#[derive(Debug)]
+pub struct Running {
+    kind: QueryKind,
+    since: Instant,
+    has_row: bool,
 }
 
 impl Session {
@@ -137,7 +145,12 @@ impl Session {
 
     /// Queues a statement's error and notes what it does to the transaction.
     pub fn fail(&mut self, error: &ServerError) {
-        self.shared.metrics.error(&error.sqlstate());
+        let state = error.sqlstate();
+        self.shared.metrics.error(&state);
+        // Refused before it was planned: by the session's own rules.
+        if state == sqlstate::FEATURE_NOT_SUPPORTED && self.running.is_none() {
+            self.shared.metrics.query(QueryKind::Refused);
+        }
         if self.transaction.block == Block::Open {
             self.transaction.block = Block::Failed;
         }
@@ -150,10 +163,32 @@ impl Session {
         self.settle().await
     }
 
-    /// Notes how a statement is answered.
+    /// Notes how a statement is answered; the one before it has ended.
     pub fn count(&mut self, kind: QueryKind) {
+        self.end_count();
         self.shared.metrics.query(kind);
-        self.running = Some((kind, Instant::now()));
+        self.running = Some(Running {
+            kind,
+            since: Instant::now(),
+            has_row: false,
+        });
+    }
+
+    /// Notes that the statement in hand has its first row.
+    pub fn count_first_row(&mut self) {
+        if let Some(running) = &mut self.running
+            && !std::mem::replace(&mut running.has_row, true)
+        {
+            let seconds = running.since.elapsed().as_secs_f64();
+            self.shared.metrics.first_row_seconds.observe(seconds);
+        }
+    }
+
+    fn end_count(&mut self) {
+        if let Some(running) = self.running.take() {
+            let seconds = running.since.elapsed().as_secs_f64();
+            self.shared.metrics.query_seconds(running.kind, seconds);
+        }
     }
 
     /// Ends a simple query or a pipeline: implicit transactions end, connections go back, ReadyForQuery goes out.
@@ -171,6 +206,7 @@ impl Session {
                 self.connections.release();
             }
         }
+        self.end_count();
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());
         // Reading the next message flushes; a message that is already here is answered in the same write.

@@ -6,6 +6,7 @@ use super::run::unsupported;
 use super::session::{Ended, Session};
 use super::settings::{self, Settings};
 use super::transaction::{Block, quote_identifier};
+use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 use crate::sql::Kind;
@@ -54,7 +55,10 @@ impl Session {
                 }
                 "SET".into()
             }
-            Kind::Deallocate { name } => return self.deallocate(name.as_deref()),
+            Kind::Deallocate { name } => match self.deallocate(name.as_deref())? {
+                Some(tag) => tag,
+                None => return Ok(None),
+            },
             Kind::Prepare { name, inner } if !self.shared.is_one_shard() => {
                 self.prepare_by_name(name, inner, &prepared.arguments)
                     .await?
@@ -72,6 +76,7 @@ impl Session {
             _ if self.shared.is_one_shard() => return Ok(None),
             other => return Err(refuse(other).into()),
         };
+        self.shared.metrics.query(QueryKind::Session);
         Ok(Some(tag))
     }
 
