@@ -121,6 +121,37 @@ pub struct ShardStatistics {
     pub last_row: Option<Instant>,
 }
 
+/// How a plan depends on the form in which shards print values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PrintedForm {
+    /// Not at all: values pass through, or travel in binary form.
+    Any,
+    /// Floating-point numbers are printed or added here: they need all their digits.
+    Floats,
+    /// Values go to the merge session as text, and must mean there what they meant on the shard.
+    Text,
+}
+
+/// What a plan needs of DateStyle, IntervalStyle and extra_float_digits.
+pub fn printed_form(plan: &Plan) -> PrintedForm {
+    match plan {
+        Plan::Remote(_) => PrintedForm::Any,
+        Plan::FinalAggregate { .. } => PrintedForm::Floats,
+        Plan::Gather { input }
+        | Plan::GatherMerge { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::Distinct { input } => printed_form(input),
+        Plan::Combine { stages, .. } => {
+            let text = |s: &crate::plan::Stage| s.columns.iter().any(|c| stage::format_of(c) == 0);
+            let below = stages.iter().map(|s| printed_form(&s.plan)).max();
+            match stages.iter().any(text) {
+                true => PrintedForm::Text,
+                false => below.unwrap_or(PrintedForm::Any),
+            }
+        }
+    }
+}
+
 /// A plan in execution.
 pub struct Execution {
     bound: Arc<Bound>,

@@ -1,7 +1,10 @@
 //! What a statement may not do while its session is spread over several servers.
 
 use super::run::unsupported;
+use super::session::Session;
 use crate::catalog::Catalog;
+use crate::executor::{PrintedForm, printed_form};
+use crate::plan::Plan;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::sql::{self, Statement};
@@ -47,5 +50,56 @@ pub fn refuse_session_functions(
             format!("function {name} is not supported over several shards"),
             "Call it on a shard directly; set_config works in a SELECT without FROM.",
         )),
+    }
+}
+
+impl Session {
+    /// Refuses a plan whose steps hand values on as text that would not mean the same to the next step.
+    ///
+    /// # Errors
+    /// 0A000 naming the setting.
+    pub fn refuse_lossy_text(&self, plan: &Plan) -> Result<(), ServerError> {
+        let form = printed_form(plan);
+        let refuse = |name: &str, value: &str, hint: &str| {
+            let message = format!(
+                "{name} = \"{value}\" is not supported for this statement over several shards"
+            );
+            Err(unsupported(message, hint))
+        };
+        let digits = self.setting("extra_float_digits").unwrap_or_default();
+        if form >= PrintedForm::Floats && digits.parse::<i32>().is_ok_and(|d| d < 1) {
+            return refuse("extra_float_digits", &digits, "Set it to 1 or more.");
+        }
+        if form < PrintedForm::Text {
+            return Ok(());
+        }
+        let date = self.setting("DateStyle").unwrap_or_default();
+        if !date.is_empty() && !date.to_ascii_uppercase().starts_with("ISO") {
+            return refuse("DateStyle", &date, "Use DateStyle = ISO.");
+        }
+        let interval = self.setting("IntervalStyle").unwrap_or_default();
+        if !matches!(
+            interval.to_ascii_lowercase().as_str(),
+            "" | "postgres" | "iso_8601"
+        ) {
+            return refuse("IntervalStyle", &interval, "Use IntervalStyle = postgres.");
+        }
+        Ok(())
+    }
+
+    /// A setting as this session has it: set by the client, or as the catalog shard reports it.
+    fn setting(&self, name: &str) -> Option<String> {
+        let set = self
+            .transaction
+            .local(name)
+            .or_else(|| self.settings.get(name));
+        set.map(str::to_owned).or_else(|| {
+            let loaded = self.shared.catalog.loaded()?;
+            loaded
+                .parameters
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.clone())
+        })
     }
 }

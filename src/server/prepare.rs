@@ -346,6 +346,7 @@ impl Session {
                     _ => QueryKind::PushDown,
                 };
                 self.count(kind);
+                self.refuse_lossy_text(plan)?;
                 Execution::new(plan, bound, shards)
             }
             Err(refusal) => {

@@ -274,6 +274,7 @@ impl Session {
                 Ok(outcome)
             }
             Err(ended) => {
+                execution.abandon(&mut self.connections);
                 self.forget_marks();
                 self.recover().await;
                 Err(ended)
