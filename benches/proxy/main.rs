@@ -159,8 +159,10 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let bench = Bench::start(options, &runtime)?;
-    println!("{}", bench.against_relay()?);
-    println!("{}", bench.memory()?);
+    if bench.scans().next().is_some() || bench.point() {
+        println!("{}", bench.against_relay()?);
+        println!("{}", bench.memory()?);
+    }
     if !bench.options.no_callgrind {
         println!("{}", bench.instructions()?);
     }
@@ -276,7 +278,12 @@ impl Bench {
     /// Instructions per row: what a run with many rows has counted more than a run with few.
     fn instructions(&self) -> Result<String> {
         let folder = output_folder()?;
-        let base = self.count(&folder, "base", |_| Ok(()))?;
+        let whole_process = self.scans().next().is_some() || self.point();
+        let base = if whole_process {
+            self.count(&folder, "base", |_| Ok(()))?
+        } else {
+            0
+        };
         let mut out = "user instructions                    per row     bar\n".to_owned();
         let mut add = |name: &str, instructions: u64, units: u64, bar: Option<u32>| {
             let each = instructions.saturating_sub(base) as f64 / units as f64;
@@ -290,7 +297,8 @@ impl Bench {
             let count = self.count(&folder, scan.name, |client| scan.run(client, rows))?;
             add(scan.name, count, rows, scan.bars.0)?;
         }
-        for kind in ["union", "merge", "aggregate"] {
+        let executor = "executor alone".contains(&self.options.only);
+        for kind in ["union", "merge", "aggregate"].iter().filter(|_| executor) {
             let count = self.count_executor(&folder, kind, rows)?;
             add(&format!("executor alone: {kind}"), count + base, rows, None)?;
         }

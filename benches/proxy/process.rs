@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::client::Client;
 use crate::wire::Result;
 
 /// How long a process may take to listen; valgrind needs most of it.
@@ -50,7 +51,7 @@ impl Process {
             .stdout(Stdio::null())
             .spawn()?;
         let mut process = Self { child, port };
-        process.wait_for_port()?;
+        process.wait_until_ready()?;
         Ok(process)
     }
 
@@ -72,16 +73,17 @@ impl Process {
         }
     }
 
-    fn wait_for_port(&mut self) -> Result<()> {
+    /// It listens before it has read the catalogs: only an answer counts.
+    fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while let Err(error) = Client::connect(self.port).and_then(|mut c| c.simple("select 1")) {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("pgbraid ended at start: {status}").into());
             }
             if Instant::now() > deadline {
-                return Err("pgbraid does not listen".into());
+                return Err(format!("pgbraid does not answer: {error}").into());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }
