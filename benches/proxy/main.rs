@@ -40,6 +40,9 @@ struct Options {
     /// Leave out the counting of instructions (it needs valgrind)
     #[arg(long)]
     no_callgrind: bool,
+    /// Measure this pgbraid instead of the one built with the benches
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_pgbraid"))]
+    pgbraid: PathBuf,
     /// Run as the byte relay to this address
     #[arg(long, hide = true)]
     relay: Option<String>,
@@ -191,7 +194,7 @@ impl Bench {
         let ports = servers::free_ports(1)?;
         let file = self.folder.path().join("pgbraid.toml");
         std::fs::write(&file, self.config(ports[0])?)?;
-        Process::pgbraid(&file, ports[0], callgrind)
+        Process::pgbraid(&self.options.pgbraid, &file, ports[0], callgrind)
     }
 
     /// Deadlines are long enough for a process under valgrind.

@@ -33,9 +33,13 @@ impl Process {
         Ok(Self { child, port })
     }
 
-    /// Starts pgbraid, listening on `port`; under callgrind when a file for its counts is given.
-    pub fn pgbraid(config: &Path, port: u16, callgrind: Option<&Path>) -> Result<Self> {
-        let program = env!("CARGO_BIN_EXE_pgbraid");
+    /// Starts pgbraid, which the configuration makes listen on `port`; under callgrind when a file for its counts is given.
+    pub fn pgbraid(
+        program: &Path,
+        config: &Path,
+        port: u16,
+        callgrind: Option<&Path>,
+    ) -> Result<Self> {
         let mut command = match callgrind {
             None => Command::new(program),
             Some(file) => {
