@@ -234,8 +234,10 @@ impl Demo {
     /// Says how to go on.
     fn invite(&self) {
         println!(
-            "pgbraid is up, with the tables transfers and companies:\n\n    psql \"{}\"\n\nThe one server:  psql \"{}\"\n\
-             Status:          http://127.0.0.1:{}/\n\nCtrl-C ends it and removes everything.",
+            "pgbraid is up, with the tables transfers and companies:\n\n    psql \"{}\"\n\nWhat to try there:\n\n    \\d transfers\n    \
+             select payer, sum(amount) from transfers group by payer order by 2 desc nulls last limit 5;\n    \
+             explain select month, avg(amount) from transfers group by month order by month;\n\n\
+             The one server:  psql \"{}\"\nHealth, metrics: http://127.0.0.1:{}/\n\nCtrl-C ends it and removes everything.",
             self.client_conninfo(),
             self.whole_conninfo(),
             self.http,
