@@ -118,6 +118,8 @@ pub(super) struct Analysis<'a> {
     pub(super) system_columns: Option<Refusal>,
     /// UNION ALL arms that only one shard may answer.
     pub(super) first_arms: HashSet<usize>,
+    /// Views with such arms, by schema and name.
+    pub(super) split_views: HashSet<(String, String)>,
     /// Columns that USING makes of two.
     pub(super) merged: Vec<(AttrId, AttrId, AttrId)>,
     /// FROM names that mean a WITH query.
@@ -200,6 +202,7 @@ impl<'a> Analysis<'a> {
             whole_rows: HashSet::new(),
             system_columns: None,
             first_arms: HashSet::new(),
+            split_views: HashSet::new(),
             merged: Vec::new(),
             cte_uses: HashSet::new(),
             working: Vec::new(),
@@ -458,12 +461,44 @@ impl<'a> Analysis<'a> {
                 self.attrs[*attr].ty = Some(Ty::of(column));
             }
         }
+        if self.has_first_arms(body) {
+            if table.guarded {
+                rel.dist = Dist::Global(refusal(
+                    format!(
+                        "view {} protects its rows and cannot be taken apart over several shards",
+                        table.name
+                    ),
+                    "Read it by the sharding key, or read its tables.",
+                    v.location,
+                ));
+            }
+            self.split_views.insert(key);
+        }
         relocate(&mut rel.dist, v.location);
         let mut part = derived_part(&mut rel, name, v.alias.as_ref());
         if let Some(item) = part.scope.items.first_mut() {
             item.schema = v.alias.is_none().then(|| table.schema.clone());
         }
         Ok(part)
+    }
+
+    /// True for a view's query with UNION ALL arms that only one shard may answer, in it or in views it reads.
+    fn has_first_arms(&self, body: &ast::SelectStmt) -> bool {
+        let mut found = false;
+        crate::sql::walk(Child::Select(body), &mut |c| {
+            found |= match c {
+                Child::Select(s) => self.first_arms.contains(&node_id(s)),
+                Child::Node(n) => match &n.node {
+                    Some(Node::SelectStmt(s)) => self.first_arms.contains(&node_id(&**s)),
+                    Some(Node::RangeVar(v)) => self
+                        .split_views
+                        .contains(&(v.schemaname.clone(), v.relname.clone())),
+                    _ => false,
+                },
+            };
+            !found
+        });
+        found
     }
 
     fn base_table(&mut self, v: &'a ast::RangeVar, table: &Arc<Table>, name: String) -> Part<'a> {

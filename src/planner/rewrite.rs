@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 
-use super::analyse::{Analysis, node_id};
+use super::analyse::{Analysis, alias_columns, alias_name, node_id};
 use super::functions::bare_name;
 use super::outputs::column_name;
+use super::scope::find_table;
+use crate::catalog::Table;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, ChildMut, children, children_mut, select_children, select_children_mut};
 
@@ -105,9 +107,42 @@ impl Rewrite<'_, '_> {
             self.select(o, n);
             return;
         }
+        if let Some(Node::RangeVar(v)) = &original.node
+            && let Some(expanded) = self.without_first_arms(v)
+        {
+            *new = expanded;
+            return;
+        }
+        if let Some(Node::ColumnRef(c)) = &mut new.node
+            && self.empty_arms
+            && !self.analysis.split_views.is_empty()
+        {
+            strip_reference(c);
+        }
         if let (Some(o), Some(n)) = (children(original), children_mut(new)) {
             self.zip(o, n);
         }
+    }
+
+    /// A view's query in its place, where arms of it are another shard's: by its name the shard would answer all of them.
+    fn without_first_arms(&self, v: &ast::RangeVar) -> Option<ast::Node> {
+        let analysis = self.analysis;
+        if !self.empty_arms || analysis.cte_uses.contains(&node_id(v)) {
+            return None;
+        }
+        // Names within views have their schema.
+        let table = find_table(
+            analysis.catalog,
+            analysis.search_path,
+            &v.schemaname,
+            &v.relname,
+        )?;
+        let key = (table.schema.clone(), table.name.clone());
+        if !analysis.split_views.contains(&key) {
+            return None;
+        }
+        let body = self.copy(analysis.views.get(&key)?);
+        Some(expanded_view(v, table, body))
     }
 
     /// `$n::timestamptz`, cast on to what the function returns.
@@ -123,6 +158,37 @@ impl Rewrite<'_, '_> {
             ("timestamptz", -1) => moment,
             (name, precision) => cast(moment, name, precision),
         }
+    }
+}
+
+/// `schema.table.column` as `table.column`: what stands for a table has an alias only.
+pub(super) fn strip_reference(c: &mut ast::ColumnRef) {
+    while c.fields.len() > 2 {
+        c.fields.remove(0);
+    }
+}
+
+/// A view's query as a FROM item with the view's name and columns.
+pub(super) fn expanded_view(v: &ast::RangeVar, table: &Table, body: ast::SelectStmt) -> ast::Node {
+    let given = alias_columns(v.alias.as_ref());
+    let names = table
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, c)| given.get(i).cloned().unwrap_or_else(|| string(&c.name)));
+    ast::Node {
+        node: Some(Node::RangeSubselect(Box::new(ast::RangeSubselect {
+            lateral: false,
+            subquery: Some(Box::new(ast::Node {
+                node: Some(Node::SelectStmt(Box::new(body))),
+            })),
+            alias: Some(ast::Alias {
+                aliasname: alias_name(v.alias.as_ref())
+                    .unwrap_or(&v.relname)
+                    .to_owned(),
+                colnames: names.collect(),
+            }),
+        }))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use super::analyse::{Analysis, Block, Dist, alias_columns, alias_name, node_id, refusal};
 use super::condition::{Conj, conjuncts};
 use super::pushdown::{FanOut, Stop, extras, gather, print, unprintable};
-use super::rewrite::{Rewrite, stage_relation};
+use super::rewrite::{Rewrite, expanded_view, stage_relation, strip_reference};
 use super::scope::{Resolved, Ty, find_table};
 use super::types::static_stage_column;
 use crate::catalog::{Distribution, Table, TableKind};
@@ -421,26 +421,7 @@ impl<'a> Stager<'_, '_, 'a> {
         };
         let mut copy = body.clone();
         self.select(body, &mut copy, false)?;
-        let given = alias_columns(v.alias.as_ref());
-        let names = table
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, c)| given.get(i).cloned().unwrap_or_else(|| string(&c.name)));
-        *new = ast::Node {
-            node: Some(Node::RangeSubselect(Box::new(ast::RangeSubselect {
-                lateral: false,
-                subquery: Some(Box::new(ast::Node {
-                    node: Some(Node::SelectStmt(Box::new(copy))),
-                })),
-                alias: Some(ast::Alias {
-                    aliasname: alias_name(v.alias.as_ref())
-                        .unwrap_or(&v.relname)
-                        .to_owned(),
-                    colnames: names.collect(),
-                }),
-            }))),
-        };
+        *new = expanded_view(v, table, copy);
         Ok(())
     }
 
@@ -757,12 +738,5 @@ fn strip_schema(node: &mut ast::Node) {
         if let ChildMut::Node(n) = part {
             strip_schema(n);
         }
-    }
-}
-
-/// `schema.table.column` as `table.column`: a stage has an alias only.
-fn strip_reference(c: &mut ast::ColumnRef) {
-    while c.fields.len() > 2 {
-        c.fields.remove(0);
     }
 }

@@ -255,8 +255,22 @@ select * from v_countries
 
 -- name: view with a union over sharded and reference
 -- note: the reference rows count once
--- expect: same-or-refused
 select count(*) from v_union
+
+-- name: rows of a view with a union over sharded and reference
+select id, name from v_union order by id, name limit 200
+
+-- name: groups of a view with a union over sharded and reference
+select count(distinct name), sum(id) from (select * from v_union) q
+
+-- name: view with a union over sharded and reference in a WITH query
+with c as (select id from v_union) select c.id, count(*) from c join tags t on t.id = c.id group by c.id
+
+-- name: view with a union over sharded and reference as a scalar subquery
+select (select count(*) from v_union), count(*) from users
+
+-- name: view with a union over sharded and reference, columns by schema
+select public.v_union.name from public.v_union where public.v_union.id < 4
 
 -- name: view joined with a table
 -- expect: same-or-refused

@@ -105,7 +105,7 @@ const TABLES: [(&str, &str, &str); 16] = [
     ("forgotten", "undeclared", "a int4"),
 ];
 
-const VIEWS: [(&str, &str, &str); 4] = [
+const VIEWS: [(&str, &str, &str); 7] = [
     (
         "v_open",
         "o_orderkey int8, o_totalprice numeric",
@@ -125,6 +125,21 @@ const VIEWS: [(&str, &str, &str); 4] = [
         "v_active",
         "id int4, code text",
         " SELECT tags.id,\n    tags.code\n   FROM public.tags\n  WHERE tags.active;",
+    ),
+    (
+        "v_union",
+        "id int8, name text",
+        " SELECT users.id,\n    users.name\n   FROM public.users\nUNION ALL\n SELECT tags.id,\n    tags.label AS name\n   FROM public.tags;",
+    ),
+    (
+        "v_over_union",
+        "id int8",
+        " SELECT v_union.id\n   FROM public.v_union\n  WHERE (v_union.id > 1);",
+    ),
+    (
+        "v_guarded_union",
+        "id int8",
+        " SELECT v_union.id\n   FROM public.v_union;",
     ),
 ];
 
