@@ -319,14 +319,6 @@ impl Metrics {
         self.query_seconds[kind as usize].observe(seconds);
     }
 
-    /// Counts a look into the plan cache.
-    pub fn plan_cache(&self, hit: bool) {
-        match hit {
-            true => self.plan_cache_hits.inc(),
-            false => self.plan_cache_misses.inc(),
-        }
-    }
-
     /// Counts an error sent to a client. Only the class is kept, and only of a well-formed SQLSTATE: a function may raise
     /// any text, and labels must stay few.
     pub fn error(&self, sqlstate: &str) {

@@ -110,7 +110,10 @@ impl Session {
     /// The cached plan of a statement, if there is one.
     pub fn cached(&self, key: &CacheKey) -> Option<Arc<Prepared>> {
         let found = self.shared.plans.get(key);
-        self.shared.metrics.plan_cache(found.is_some());
+        self.shared
+            .metrics
+            .plan_cache_hits
+            .inc_by(u64::from(found.is_some()));
         found
     }
 
@@ -183,6 +186,7 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block";
             return Err(ServerError::new(sqlstate::IN_FAILED_TRANSACTION, message));
         }
+        self.shared.metrics.plan_cache_misses.inc();
         let since = Instant::now();
         let loaded = self.loaded()?;
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;

@@ -1,5 +1,7 @@
 //! Statements the session carries out itself: transactions, settings, and what belongs to a session.
 
+use std::time::Instant;
+
 use super::control;
 use super::prepare::{CATALOG_SHARD, Prepared};
 use super::run::unsupported;
@@ -24,6 +26,7 @@ impl Session {
         &mut self,
         prepared: &Prepared,
     ) -> Result<Option<String>, Ended> {
+        let since = Instant::now();
         let sql = &*prepared.sql;
         let tag = match &prepared.kind {
             Kind::Empty => String::new(),
@@ -76,7 +79,9 @@ impl Session {
             _ if self.shared.is_one_shard() => return Ok(None),
             other => return Err(refuse(other).into()),
         };
-        self.shared.metrics.query(QueryKind::Session);
+        let metrics = self.shared.metrics;
+        metrics.query(QueryKind::Session);
+        metrics.query_seconds(QueryKind::Session, since.elapsed().as_secs_f64());
         Ok(Some(tag))
     }
 
