@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::backend::control::ControlPlane;
 use crate::backend::health;
-use crate::backend::pool::Pools;
+use crate::backend::pool::{Pools, Usage};
 use crate::config::Config;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
@@ -119,13 +119,16 @@ impl Readiness {
         let Some(pools) = self.pools.get() else {
             return;
         };
-        let pools = pools.usage().into_iter().zip(pools.retired());
-        for (name, (usage, retired)) in self.shards.iter().zip(pools) {
+        // A shard serves both its data connections and its merge sessions.
+        let usage = pools.usage().into_iter().zip(pools.merge_usage());
+        let usage = usage.zip(pools.retired());
+        for (name, ((data, merge), retired)) in self.shards.iter().zip(usage) {
             let shard = crate::metrics::global().shard(name);
-            shard.connections.set((usage.in_use + usage.idle) as i64);
-            shard.connections_max.set(usage.size as i64);
-            shard.connections_in_use.set(usage.in_use as i64);
-            shard.waiters.set(usage.waiting as i64);
+            let sum = |of: fn(&Usage) -> usize| (of(&data) + of(&merge)) as i64;
+            shard.connections.set(sum(|u| u.in_use + u.idle));
+            shard.connections_max.set(sum(|u| u.size));
+            shard.connections_in_use.set(sum(|u| u.in_use));
+            shard.waiters.set(sum(|u| u.waiting));
             shard.closed_in_all(ConnectionClosed::Idle, retired.idle);
             shard.closed_in_all(ConnectionClosed::Age, retired.age);
         }

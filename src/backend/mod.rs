@@ -17,7 +17,6 @@ mod socket;
 mod statements;
 pub mod tls;
 
-use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 
 /// What can go wrong between pgbraid and a shard.
@@ -57,13 +56,4 @@ impl BackendError {
             | Self::PoolExhausted { shard } => shard,
         }
     }
-}
-
-/// A shard and its name, for messages.
-#[derive(Debug, Clone)]
-pub struct ShardName {
-    /// Its place in the configuration.
-    pub id: ShardId,
-    /// Its name there.
-    pub name: std::sync::Arc<str>,
 }

@@ -211,7 +211,7 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
         .as_ref()
         .filter(|_| encrypted)
         .map(|t| t.certificate_pem.clone());
-    let checked = match check_names(shared, &parameters) {
+    let checked = match check_names(&parameters) {
         Ok(settings) => shared
             .users
             .authenticate(&mut client, &user, pem.as_deref())
@@ -245,10 +245,8 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
 }
 
 fn check_names(
-    shared: &Shared,
     parameters: &std::collections::BTreeMap<String, String>,
 ) -> Result<settings::Settings, ServerError> {
-    let _ = shared;
     if parameters.get("user").is_none_or(String::is_empty) {
         let message = "no PostgreSQL user name specified in startup packet";
         return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
