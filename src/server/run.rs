@@ -30,6 +30,8 @@ const STOP_BYTES: usize = 256 << 10;
 const TRICKLE_BYTES: usize = 8 << 10;
 /// Pipelined messages read ahead while a statement runs.
 const READ_AHEAD_BYTES: usize = 64 << 10;
+/// How long a transaction waits for a shard below one it holds.
+const OUT_OF_ORDER_WAIT: Duration = Duration::from_secs(1);
 /// How long shards may take to stop after a cancel before their connections are closed.
 const RECOVER_TIME: Duration = Duration::from_secs(5);
 
@@ -62,7 +64,7 @@ impl Session {
             return Ok(());
         }
         self.refuse_serializable(missing.len())?;
-        let deadline = Instant::now() + self.shared.config.pool.queue_timeout;
+        let deadline = Instant::now() + self.patience(&missing);
         let leases = self
             .shared
             .pools
@@ -80,6 +82,17 @@ impl Session {
             self.connections.put(*shard, lease);
         }
         Ok(())
+    }
+
+    /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
+    /// sessions from waiting for each other, and gives up soon.
+    fn patience(&mut self, missing: &[ShardId]) -> Duration {
+        let timeout = self.shared.config.pool.queue_timeout;
+        let highest = self.connections.iter_mut().map(|(shard, _)| shard).max();
+        match highest > missing.first().copied() {
+            true => timeout.min(OUT_OF_ORDER_WAIT),
+            false => timeout,
+        }
     }
 
     /// As `join`, and waits until the connections are ready.
