@@ -33,6 +33,8 @@ pub struct Catalog {
     pub default_collation: Option<Collation>,
     /// Names of operators that someone defined outside pg_catalog (`=`, `<` …): expressions with one prove nothing.
     pub user_operators: Vec<String>,
+    /// The same operators with the names of the functions behind them.
+    pub operator_functions: Vec<(String, String)>,
     /// The search_path a new session has, as schema names ("$user" resolved).
     pub search_path: Vec<String>,
     /// Per shard: user-defined type OIDs there → the catalog shard's. Identity entries are left out.
@@ -180,6 +182,9 @@ pub struct Function {
     pub variadic: bool,
     /// How many of the last arguments may be left out.
     pub default_arguments: usize,
+    /// Of a user-defined function: names and operators in its body and its arguments' defaults, sorted, those of an aggregate
+    /// its support functions; `None` where they do not tell what it does.
+    pub names: Option<Vec<String>>,
 }
 
 /// How a function is called.

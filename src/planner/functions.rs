@@ -1,6 +1,7 @@
 //! What the functions and operators of a statement may do: read tables, change something, or answer differently each time.
 
-use crate::catalog::{Catalog, FunctionKind, Volatility};
+use super::proof::{self, Proof};
+use crate::catalog::{Catalog, Function, FunctionKind, Volatility};
 use crate::plan::Refusal;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, walk};
@@ -16,15 +17,17 @@ pub(super) struct Effects {
     pub(super) catalog: bool,
     /// Volatile, but right wherever the row is.
     pub(super) volatile_row: Option<usize>,
+    /// Why no shard alone, nor all of them, may run the statement.
+    pub(super) unproved: Option<Refusal>,
     /// Why the statement must not run on several shards.
     pub(super) forbidden: Option<Refusal>,
 }
 
 /// Functions that give one value for a whole transaction.
-const NOW: [&str; 2] = ["now", "transaction_timestamp"];
+pub(super) const NOW: [&str; 2] = ["now", "transaction_timestamp"];
 
 /// Volatile functions whose value belongs to the row they are computed for, wherever that is.
-const PER_ROW: [&str; 9] = [
+pub(super) const PER_ROW: [&str; 9] = [
     "random",
     "clock_timestamp",
     "timeofday",
@@ -37,7 +40,7 @@ const PER_ROW: [&str; 9] = [
 ];
 
 /// Stable functions whose value differs between shards or moments.
-const PER_SERVER: [&str; 40] = [
+pub(super) const PER_SERVER: [&str; 40] = [
     "statement_timestamp",
     "inet_server_addr",
     "inet_server_port",
@@ -80,7 +83,7 @@ const PER_SERVER: [&str; 40] = [
     "pg_sequence_last_value",
 ];
 
-const WRITES: [&str; 8] = [
+pub(super) const WRITES: [&str; 8] = [
     "nextval",
     "setval",
     "pg_notify",
@@ -115,8 +118,8 @@ pub(super) struct Called {
     pub(super) aggregate: bool,
     pub(super) window: bool,
     pub(super) returns_set: bool,
-    /// Neither built in nor written in C: its body may read tables.
-    pub(super) opaque: bool,
+    /// Where it may run, as far as its body tells.
+    pub(super) proof: Proof,
     pub(super) builtin: bool,
 }
 
@@ -146,22 +149,38 @@ pub(super) fn find(
         .get(name)?
         .iter()
         .filter(|f| fits(f))
-        .map(|f| Called {
-            volatility: f.volatility,
-            aggregate: f.kind == FunctionKind::Aggregate,
-            window: f.kind == FunctionKind::Window,
-            returns_set: f.returns_set,
-            opaque: f.schema != "pg_catalog" && f.language != "c" && f.language != "internal",
-            builtin: f.schema == "pg_catalog",
-        })
+        .map(|f| called(catalog, f))
         .reduce(|a, b| Called {
             volatility: a.volatility.max(b.volatility),
             aggregate: a.aggregate || b.aggregate,
             window: a.window || b.window,
             returns_set: a.returns_set || b.returns_set,
-            opaque: a.opaque || b.opaque,
+            proof: a.proof.max(b.proof),
             builtin: a.builtin && b.builtin,
         })
+}
+
+fn called(catalog: &Catalog, f: &Function) -> Called {
+    let builtin = f.schema == "pg_catalog";
+    // How a built-in function is used decides about it: see `call_effects`.
+    let proof = match proof::of_function(catalog, f) {
+        Proof::OnePlace if builtin || f.language == "c" => Proof::Everywhere,
+        Proof::None if builtin && !proof::reads_by_text(f) => Proof::Everywhere,
+        proof => proof,
+    };
+    let proved = proof == Proof::Everywhere && !builtin && f.language != "c";
+    Called {
+        // PL/pgSQL functions are volatile unless somebody cared to say something else.
+        volatility: match proved {
+            true => f.volatility.min(Volatility::Stable),
+            false => f.volatility,
+        },
+        aggregate: f.kind == FunctionKind::Aggregate,
+        window: f.kind == FunctionKind::Window,
+        returns_set: f.returns_set,
+        proof,
+        builtin,
+    }
 }
 
 /// Looks through a statement and the views it reads.
@@ -204,6 +223,59 @@ fn forbid(out: &mut Effects, what: &str, location: i32) {
     });
 }
 
+/// Notes what a function's or operator's body leaves open.
+fn judge(proof: Proof, what: &str, location: i32, out: &mut Effects) {
+    let refusal = |hint: &str| Refusal {
+        message: format!(
+            "{what} may read or change tables, which cannot be proved right over several shards"
+        ),
+        hint: hint.into(),
+        location: usize::try_from(location).ok(),
+    };
+    match proof {
+        Proof::Everywhere => {}
+        Proof::OnePlace => {
+            out.forbidden.get_or_insert_with(|| {
+                refusal("Write its query into the statement, or restrict the statement to one shard by its sharding key.")
+            });
+        }
+        Proof::None => {
+            out.unproved
+                .get_or_insert_with(|| refusal("Write its query into the statement."));
+        }
+    }
+}
+
+/// `row.function` calls a function of one composite argument, where the row has no such column.
+fn attribute_effects(
+    catalog: &Catalog,
+    name: Option<&ast::Node>,
+    location: i32,
+    out: &mut Effects,
+) {
+    let Some(Node::String(name)) = name.and_then(|n| n.node.as_ref()) else {
+        return;
+    };
+    let of_row = |f: &Function| {
+        let kind = |t: &u32| catalog.types.get(t).map(|t| t.kind);
+        matches!(f.arguments.first().and_then(kind), Some(b'c' | b'p')) && f.schema != "pg_catalog"
+    };
+    for f in catalog.functions.get(&name.sval).into_iter().flatten() {
+        if of_row(f) {
+            let what = format!("function {}", name.sval);
+            judge(called(catalog, f).proof, &what, location, out);
+        }
+    }
+}
+
+fn operator_effects(catalog: &Catalog, name: &[ast::Node], location: i32, out: &mut Effects) {
+    if let Some(Node::String(name)) = name.last().and_then(|n| n.node.as_ref()) {
+        let what = format!("operator {}", name.sval);
+        let proof = proof::of_operator(catalog, &name.sval);
+        judge(proof, &what, location, out);
+    }
+}
+
 fn select_effects(select: &ast::SelectStmt, out: &mut Effects) {
     if select.into_clause.is_some() {
         out.writes = true;
@@ -232,6 +304,11 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
             }
         }
         Node::FuncCall(call) => call_effects(catalog, search_path, call, out),
+        Node::AExpr(e) => operator_effects(catalog, &e.name, e.location, out),
+        Node::SubLink(s) => operator_effects(catalog, &s.oper_name, s.location, out),
+        Node::SortBy(s) => operator_effects(catalog, &s.use_op, s.location, out),
+        Node::ColumnRef(c) => attribute_effects(catalog, c.fields.last(), c.location, out),
+        Node::AIndirection(i) => attribute_effects(catalog, i.indirection.last(), -1, out),
         _ => {}
     }
 }
@@ -286,13 +363,9 @@ fn call_effects(
         forbid(out, &format!("function {name} is not known and"), location);
         return;
     };
-    if called.opaque {
-        out.writes |= called.volatility == Volatility::Volatile;
-        out.forbidden.get_or_insert_with(|| Refusal {
-            message: format!("function {name} may read tables, which cannot be proved right over several shards"),
-            hint: "Write its query into the statement, or restrict the statement to one shard by its sharding key.".into(),
-            location: usize::try_from(location).ok(),
-        });
+    judge(called.proof, &format!("function {name}"), location, out);
+    if called.proof != Proof::Everywhere {
+        // That is worse than anything below.
     } else if is(&NOW) {
         out.uses_now = true;
     } else if is(&PER_ROW) {
@@ -310,7 +383,7 @@ fn call_effects(
 }
 
 /// Functions that read the catalog, by their names.
-fn looks_at_catalog(name: &str) -> bool {
+pub(super) fn looks_at_catalog(name: &str) -> bool {
     let prefixes = [
         "pg_get_",
         "to_reg",

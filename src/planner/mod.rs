@@ -7,6 +7,7 @@ mod condition;
 mod functions;
 mod joins;
 mod outputs;
+mod proof;
 mod pushdown;
 mod relations;
 mod rewrite;
@@ -130,15 +131,19 @@ impl Planner<'_> {
             functions::effects(self.catalog, self.request.search_path, [select].into_iter());
         let of_views = functions::effects(self.catalog, &[], found.views.values());
         let in_views = of_views.volatile_row;
-        let now_in_views = of_views.uses_now;
         let read_only = !effects.writes && !of_views.writes;
+        let uses_now = effects.uses_now || of_views.uses_now;
         let planned = |route, fan_out| Planned {
             route,
             fan_out,
             read_only,
-            uses_now: effects.uses_now || now_in_views,
+            uses_now,
         };
-        if let Some(why) = found.undeclared {
+        let unproved = effects.unproved.clone().or(of_views.unproved.clone());
+        if let Some(why) = unproved
+            .filter(|_| self.catalog.shards > 1)
+            .or(found.undeclared.clone())
+        {
             return Ok(planned(Targets::All, Err(why)));
         }
         if let Some(targets) = found.one_place(effects.catalog || of_views.catalog) {

@@ -3,6 +3,7 @@
 mod classify;
 mod depth;
 mod kind;
+mod names;
 mod print;
 mod session;
 mod walk;
@@ -13,6 +14,7 @@ pub use classify::classify;
 pub use kind::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
 };
+pub use names::names_in_source;
 pub use pg_query::protobuf as ast;
 pub use print::{
     expression_text, quote_identifier, quote_literal, select_text, statement_text,

@@ -185,7 +185,6 @@ SELECT ID FROM USERS WHERE ID < 4
 select id from users where id operator(pg_catalog.<) 4
 
 -- name: immutable SQL function
--- expect: same-or-refused
 select id, add_one(id) from users where id < 10
 
 -- name: current user
@@ -212,7 +211,6 @@ select id, clock_timestamp() from users
 select count(*) from users where random() >= 0
 
 -- name: volatile user function
--- expect: same-or-refused
 select id, noisy(id) from users where id < 5
 
 -- name: nextval never runs on every shard
@@ -226,6 +224,31 @@ select count_users()
 -- name: PL/pgSQL function that reads a table
 -- expect: refused
 select count_users_plpgsql()
+
+-- name: function that reads a table, in a routed statement
+-- expect: refused
+select id, count_users() from users where id = 5
+
+-- name: function that reads a table, over a reference table
+-- expect: refused
+select code from countries where count_users() > 0
+
+-- name: function that reads a table, in FROM
+-- expect: refused
+select * from count_users()
+
+-- name: function that reads a reference table
+select count_countries()
+
+-- name: function that reads a reference table, in a routed statement
+select id, count_countries() from users where id = 5
+
+-- name: functions that read nothing
+select add_one(5), noisy(7), product(n) from generate_series(1, 5) n
+
+-- name: a query in a text
+-- expect: refused
+select query_to_xml('select count(*) from users', true, true, '')
 
 -- name: function that reads a table, per row
 -- expect: refused

@@ -154,7 +154,7 @@ date_trunc 2 timestamp t; extract 2 numeric -; to_char 2 text t; concat 1+ text 
 random 0 float8 v; clock_timestamp 0 timestamptz v; gen_random_uuid 0 uuid v; pg_sleep 1 text v; nextval 1 int8 v;
 now 0 timestamptz t; statement_timestamp 0 timestamptz t; transaction_timestamp 0 timestamptz t;
 generate_series 2 int8 s; unnest 1 int8 s; jsonb_each 1 record s; current_schema 0 name t; format_type 2 text t;
-pg_get_viewdef 1 text t; set_config 3 text v; pg_advisory_lock 1 text v; pg_backend_pid 0 int4 t; txid_current 0 int8 t";
+pg_get_viewdef 1 text t; query_to_xml 4 text v; set_config 3 text v; pg_advisory_lock 1 text v; pg_backend_pid 0 int4 t; txid_current 0 int8 t";
 
 fn type_named(name: &str) -> (&'static str, u32, u32, &'static str, bool) {
     *TYPES
@@ -284,11 +284,14 @@ fn function(text: &str) -> Function {
         language: "internal".into(),
         variadic,
         default_arguments: 0,
+        names: None,
     }
 }
 
-fn user_function(name: &str, language: &str, volatility: Volatility) -> Function {
+/// A function with a body.
+fn user_function(name: &str, language: &str, volatility: Volatility, source: &str) -> Function {
     Function {
+        names: pgbraid::sql::names_in_source(source),
         schema: "public".into(),
         language: language.into(),
         volatility,
@@ -352,9 +355,44 @@ pub fn catalog() -> Catalog {
     let mut functions: HashMap<String, Vec<Arc<Function>>> = HashMap::new();
     let listed = FUNCTIONS.split(';').map(function);
     let users = [
-        user_function("looks_up", "sql", Volatility::Stable),
-        user_function("touches", "plpgsql", Volatility::Volatile),
-        user_function("native", "c", Volatility::Immutable),
+        user_function(
+            "looks_up",
+            "sql",
+            Volatility::Stable,
+            "select count(*) from users where id = $1",
+        ),
+        user_function(
+            "touches",
+            "plpgsql",
+            Volatility::Volatile,
+            "begin insert into log values ($1); return 1; end",
+        ),
+        user_function("native", "c", Volatility::Immutable, ""),
+        user_function(
+            "label_of",
+            "sql",
+            Volatility::Stable,
+            "select max(n_nationkey) from nation where n_name = $1",
+        ),
+        user_function(
+            "doubled",
+            "plpgsql",
+            Volatility::Volatile,
+            "begin return 2 * abs($1); end",
+        ),
+        user_function(
+            "indirect",
+            "sql",
+            Volatility::Immutable,
+            "select doubled(looks_up($1))",
+        ),
+        user_function(
+            "dated",
+            "sql",
+            Volatility::Stable,
+            "select length($1 || now())",
+        ),
+        user_function("elsewhere", "plperl", Volatility::Immutable, ""),
     ];
     for f in listed.chain(users) {
         functions

@@ -45,6 +45,7 @@ pub(super) fn merge(
         collations: collations(&shards),
         differences,
     };
+    let operators = operators(&shards);
     let catalog = Catalog {
         version,
         shards: snapshots.len(),
@@ -61,7 +62,8 @@ pub(super) fn merge(
             .get(&DEFAULT_COLLATION)
             .map(|c| (**c).clone()),
         collations: std::mem::take(&mut merging.collations),
-        user_operators: operators(&shards),
+        user_operators: operators.iter().map(|(name, _)| name.clone()).collect(),
+        operator_functions: operators,
         search_path: first.search_path.clone(),
         relation_oids: relation_oids(&shards),
         type_oids: type_oids.clone(),
@@ -108,6 +110,7 @@ fn functions(all: &[Function], unlike: &HashSet<&str>) -> HashMap<String, Vec<Ar
         // Not the same everywhere: as good as random, so that nothing is pushed down that calls it.
         if unlike.contains(function.name.as_str()) && function.schema != "pg_catalog" {
             function.volatility = Volatility::Volatile;
+            function.names = None;
         }
         let overloads = functions.entry(function.name.clone()).or_default();
         overloads.push(Arc::new(function));
@@ -115,9 +118,9 @@ fn functions(all: &[Function], unlike: &HashSet<&str>) -> HashMap<String, Vec<Ar
     functions
 }
 
-fn operators(shards: &Shards<'_>) -> Vec<String> {
+fn operators(shards: &Shards<'_>) -> Vec<(String, String)> {
     let all = shards.contents.iter().flat_map(|c| &c.operators);
-    let all: BTreeSet<&String> = all.collect();
+    let all: BTreeSet<&(String, String)> = all.collect();
     all.into_iter().cloned().collect()
 }
 

@@ -88,9 +88,18 @@ WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 
     AND ($1 OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
 ORDER BY a.attrelid, a.attnum";
 
+/// The last column is the source of user-defined functions, in which the names are looked for.
 pub(super) const FUNCTIONS: &str = "
 SELECT n.nspname::text, p.proname::text, p.prokind::text, p.provolatile::text, p.proisstrict, p.proargtypes::oid[], p.prorettype,
-    p.proretset, l.lanname::text, p.provariadic <> 0, p.pronargdefaults
+    p.proretset, l.lanname::text, p.provariadic <> 0, p.pronargdefaults,
+    CASE WHEN n.nspname IN ('pg_catalog', 'information_schema') THEN NULL
+    WHEN p.prokind = 'a' THEN (
+        SELECT concat_ws(' ', a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+        FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
+    WHEN l.lanname IN ('c', 'internal') THEN coalesce(pg_get_expr(p.proargdefaults, 0), '')
+    WHEN l.lanname IN ('sql', 'plpgsql') THEN
+        CASE WHEN p.prosrc = '' THEN substring(pg_get_functiondef(p.oid) from '\n(BEGIN ATOMIC.*|RETURN .*)$') ELSE p.prosrc END
+        || E'\n;\n' || coalesce(pg_get_expr(p.proargdefaults, 0), '') END
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 WHERE $1 AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY n.nspname, p.proname, p.oid";
@@ -108,5 +117,6 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LI
 ORDER BY 2";
 
 pub(super) const OPERATORS: &str = "
-SELECT DISTINCT o.oprname::text FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
-WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1";
+SELECT DISTINCT o.oprname::text, p.proname::text
+FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2";

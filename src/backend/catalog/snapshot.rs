@@ -37,7 +37,8 @@ pub(super) struct Contents {
     pub functions: Vec<Function>,
     /// User-defined functions.
     pub bodies: Vec<Body>,
-    pub operators: Vec<String>,
+    /// User-defined operators, each with the name of its function.
+    pub operators: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -202,8 +203,8 @@ async fn contents(
         bodies: bodies.iter().map(body).collect::<Result<_, _>>()?,
         operators: operators
             .iter()
-            .map(|r| get(r, 0))
-            .collect::<Result<_, _>>()?,
+            .map(|r| Ok((get(r, 0)?, get(r, 1)?)))
+            .collect::<Result<_, ReadError>>()?,
     };
     Ok((contents, estimates))
 }
@@ -332,5 +333,6 @@ fn function(row: &Row) -> Result<Function, ReadError> {
         language: get(row, 8)?,
         variadic: get(row, 9)?,
         default_arguments: usize::try_from(get::<i16>(row, 10)?).unwrap_or(0),
+        names: get::<Option<String>>(row, 11)?.and_then(|s| crate::sql::names_in_source(&s)),
     })
 }
