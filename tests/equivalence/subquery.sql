@@ -275,3 +275,7 @@ select public.v_union.name from public.v_union where public.v_union.id < 4
 -- name: view joined with a table
 -- expect: same-or-refused
 select v.id, e.id as e from v_users v join events e on e.user_id = v.id where v.id < 30
+
+-- name: a domain's column brought to the merge session
+-- note: shards describe a domain's values by its base type
+select count(*), min(x.pos) from (select id, pos from alltypes where id < 50) x join users u on u.id <> x.id and x.pos is not null

@@ -130,13 +130,14 @@ impl RemoteStep {
             return Err(differs_from_client(&shard, self.statement.own_text));
         }
         let visible = self.statement.expected.as_deref();
-        if visible.is_some_and(|v| !begins_with(&columns, v)) {
+        let shown = |oid| described_type(bound, oid);
+        if visible.is_some_and(|v| !begins_with(&columns, v, shown)) {
             return Err(differs_from_client(&shard, self.statement.own_text));
         }
         let other = self.streams.iter().find(|s| !s.columns.is_empty());
         if let Some(other) = other {
             let same = columns.len() == other.columns.len();
-            if !same || !begins_with(&columns, &other.columns) {
+            if !same || !begins_with(&columns, &other.columns, |oid| oid) {
                 return Err(error::internal(format!(
                     "shards {shard} and {} return different columns",
                     shard_name(bound, other)
@@ -155,9 +156,27 @@ fn shard_name(bound: &Bound, stream: &Stream) -> Arc<str> {
 }
 
 /// True when the first columns of a shard have the types expected.
-fn begins_with(columns: &[ColumnDescription], expected: &[ColumnDescription]) -> bool {
+fn begins_with(
+    columns: &[ColumnDescription],
+    expected: &[ColumnDescription],
+    shown: impl Fn(u32) -> u32,
+) -> bool {
     let mut pairs = columns.iter().zip(expected);
-    columns.len() >= expected.len() && pairs.all(|(c, e)| c.type_oid == e.type_oid)
+    columns.len() >= expected.len() && pairs.all(|(c, e)| c.type_oid == shown(e.type_oid))
+}
+
+/// The type a RowDescription names for values of this one: a domain's base type.
+fn described_type(bound: &Bound, oid: u32) -> u32 {
+    let mut found = oid;
+    let types = bound.catalog.as_ref().map(|c| &c.types);
+    // A domain may be over a domain; a chain longer than this is no chain.
+    for _ in 0..32 {
+        match types.and_then(|t| t.get(&found)) {
+            Some(t) if t.kind == b'd' => found = t.base,
+            _ => break,
+        }
+    }
+    found
 }
 
 fn differs_from_client(shard: &str, own_text: bool) -> ServerError {
