@@ -278,4 +278,4 @@ select v.id, e.id as e from v_users v join events e on e.user_id = v.id where v.
 
 -- name: a domain's column brought to the merge session
 -- note: shards describe a domain's values by its base type
-select count(*), min(x.pos) from (select id, pos from alltypes where id < 50) x join users u on u.id <> x.id and x.pos is not null
+select count(*), min(x.email) from (select id, email from users where id < 50) x join users u on u.id <> x.id and x.email is not null
