@@ -356,7 +356,7 @@ impl<'a> FanOut<'_, 'a> {
         let group_nodes: Vec<&ast::Node> = pieces.groups.iter().map(|(_, n)| *n).collect();
         let groups = self.types_of(&group_nodes)?;
         let by_bytes = |k: &Known| {
-            self.analysis.is_bytewise(k.oid)
+            self.analysis.prints_apart(k.oid)
                 && !k.doubtful
                 && k.collation.as_ref().is_none_or(|c| c.deterministic)
         };

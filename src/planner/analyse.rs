@@ -124,6 +124,8 @@ pub(super) struct Analysis<'a> {
     pub(super) merged: Vec<(AttrId, AttrId, AttrId)>,
     /// FROM names that mean a WITH query.
     pub(super) cte_uses: HashSet<usize>,
+    /// FROM names that mean a view.
+    view_uses: HashSet<usize>,
     /// Recursive queries being analysed: the columns of their working tables.
     working: Vec<(usize, Vec<(String, AttrId)>)>,
     /// Blocks being analysed, outermost first; true where something inside names a column further out.
@@ -205,6 +207,7 @@ impl<'a> Analysis<'a> {
             split_views: HashSet::new(),
             merged: Vec::new(),
             cte_uses: HashSet::new(),
+            view_uses: HashSet::new(),
             working: Vec::new(),
             stack: Vec::new(),
         }
@@ -420,7 +423,10 @@ impl<'a> Analysis<'a> {
             .ok_or_else(|| unknown_table(v))?
             .clone();
         match table.kind {
-            TableKind::View => self.view(v, &table, name, env),
+            TableKind::View => {
+                self.view_uses.insert(node_id(v));
+                self.view(v, &table, name, env)
+            }
             _ => Ok(self.base_table(v, &table, name)),
         }
     }
@@ -480,6 +486,12 @@ impl<'a> Analysis<'a> {
             item.schema = v.alias.is_none().then(|| table.schema.clone());
         }
         Ok(part)
+    }
+
+    /// True for a FROM name that the analysis came by.
+    pub(super) fn has_met(&self, v: &ast::RangeVar) -> bool {
+        let id = node_id(v);
+        self.tables.contains_key(&id) || self.cte_uses.contains(&id) || self.view_uses.contains(&id)
     }
 
     /// True for a view's query with UNION ALL arms that only one shard may answer, in it or in views it reads.

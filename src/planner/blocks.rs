@@ -8,6 +8,7 @@ use super::joins::same_sharding;
 use super::outputs::{Output, Outputs};
 use super::scope::{AttrId, Env, Resolved, Scope};
 use crate::plan::{KeyCondition, Refusal};
+use crate::sql::Child;
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::types::oid;
 
@@ -53,7 +54,7 @@ impl<'a> Analysis<'a> {
             return self.set_operation(s, env, &ctes);
         }
         if !s.values_lists.is_empty() {
-            return self.values(s, env);
+            return self.values(s, env, &ctes);
         }
         let mut part = Part::default();
         for item in &s.from_clause {
@@ -275,6 +276,15 @@ impl<'a> Analysis<'a> {
             || !uses.aggregates.is_empty()
             || uses.grouping;
         let windows = !uses.windows.is_empty();
+        let mut from = from;
+        if let Some(location) = self.outer_aggregate(uses) {
+            // It groups the query around this one, which no look at that query alone would show.
+            from.dist = Dist::Global(refusal(
+                "an aggregate of an outer query's columns is not supported over several shards",
+                "Aggregate in the outer query.",
+                location,
+            ));
+        }
         let plain = self.grouped_dist(s, &from.dist, uses, outputs, grouped);
         let mut unlimited = self.distinct_dist(s, &plain, outputs);
         if matches!(unlimited, Dist::Local)
@@ -342,13 +352,6 @@ impl<'a> Analysis<'a> {
             keys.retain(|(k, strict)| *strict && by.contains(k));
             if keys.is_empty() || !plain {
                 return Dist::Global(self.grouping_refusal(s, uses));
-            }
-            if let Some(location) = self.outer_aggregate(uses) {
-                return Dist::Global(refusal(
-                    "an aggregate of an outer query's columns is not supported",
-                    "Aggregate in the outer query.",
-                    location,
-                ));
             }
         }
         for w in &uses.windows {
@@ -551,6 +554,11 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// Types whose equal values, and no others, print alike: two moments of one time zone may not, except under DateStyle ISO.
+    pub(super) fn prints_apart(&self, type_oid: u32) -> bool {
+        self.is_bytewise(type_oid) && type_oid != oid::TIMESTAMPTZ
+    }
+
     /// Types whose equal values have equal bytes.
     pub(super) fn is_bytewise(&self, type_oid: u32) -> bool {
         matches!(
@@ -577,26 +585,45 @@ impl<'a> Analysis<'a> {
             .is_some_and(|t| t.kind == b'e')
     }
 
-    /// An aggregate whose columns all belong to queries further out is theirs.
+    /// An aggregate whose columns all belong to queries further out is theirs. One with a subquery in it may be.
     fn outer_aggregate(&self, uses: &Uses<'a>) -> Option<i32> {
         uses.aggregates.iter().find_map(|call| {
-            let mut levels = Vec::new();
-            for arg in &call.args {
-                crate::sql::any_node(arg, &mut |n| {
-                    if let Node::ColumnRef(c) = n
-                        && let Some(Resolved::Column { levels: l, .. }) =
-                            self.colrefs.get(&node_id(c))
-                    {
-                        levels.push(*l);
+            let (mut here, mut out) = (false, false);
+            let parts = call.args.iter().chain(&call.agg_order);
+            for part in parts.chain(call.agg_filter.as_deref()) {
+                crate::sql::walk(Child::Node(part), &mut |c| {
+                    let Child::Node(n) = c else { return true };
+                    match &n.node {
+                        Some(Node::SubLink(_)) => {
+                            out = true;
+                            return false;
+                        }
+                        Some(Node::ColumnRef(c)) => match self.colrefs.get(&node_id(c)) {
+                            Some(
+                                Resolved::Column { levels, .. }
+                                | Resolved::WholeRow { levels, .. }
+                                | Resolved::Unknown { levels },
+                            ) => match levels {
+                                0 => here = true,
+                                _ => out = true,
+                            },
+                            _ => here = true,
+                        },
+                        _ => {}
                     }
-                    false
+                    true
                 });
             }
-            (!levels.is_empty() && levels.iter().all(|l| *l > 0)).then_some(call.location)
+            (out && !here).then_some(call.location)
         })
     }
 
-    fn values(&mut self, s: &'a ast::SelectStmt, env: Option<&Rc<Env>>) -> Result<Block, Refusal> {
+    fn values(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Block, Refusal> {
         let mut uses = Uses::default();
         let mut width = 0;
         for row in &s.values_lists {
@@ -605,18 +632,64 @@ impl<'a> Analysis<'a> {
                 width = l.items.len();
             }
         }
-        let mut dist = Dist::Local;
-        if let Some((link, _)) = uses.sublinks.first() {
-            dist = Dist::Global(refusal(
-                "a subquery in VALUES is not supported over several shards",
-                "Use SELECT … UNION ALL.",
-                link.location,
-            ));
-        }
+        self.tail_expressions(s, env, &mut uses)?;
+        let (mut dist, mut cond) = (Dist::Local, KeyCondition::Never);
+        self.detached_sublinks(&uses, env, ctes, &mut dist, &mut cond)?;
         let cols = (1..=width)
             .map(|i| (format!("column{i}"), self.fresh(None)))
             .collect();
-        Ok(self.leaf_block(s, dist, cols, KeyCondition::Never, false))
+        Ok(self.leaf_block(s, dist, cols, cond, false))
+    }
+
+    /// LIMIT, OFFSET and, of VALUES, what ORDER BY computes.
+    fn tail_expressions(
+        &mut self,
+        s: &'a ast::SelectStmt,
+        env: Option<&Rc<Env>>,
+        uses: &mut Uses<'a>,
+    ) -> Result<(), Refusal> {
+        let sorted = s
+            .sort_clause
+            .iter()
+            .filter(|n| crate::sql::any_node(n, &mut |n| matches!(n, Node::SubLink(_))));
+        for node in s
+            .limit_count
+            .as_deref()
+            .into_iter()
+            .chain(s.limit_offset.as_deref())
+            .chain(sorted)
+        {
+            self.expression(node, &Scope::default(), env, uses, false)?;
+        }
+        Ok(())
+    }
+
+    /// Subqueries of VALUES and of a set operation's LIMIT: what is not the same on every shard is brought together.
+    fn detached_sublinks(
+        &mut self,
+        uses: &Uses<'a>,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+        dist: &mut Dist,
+        cond: &mut KeyCondition,
+    ) -> Result<(), Refusal> {
+        for (link, _) in &uses.sublinks {
+            let Some(Node::SelectStmt(query)) =
+                link.subselect.as_deref().and_then(|q| q.node.as_ref())
+            else {
+                continue;
+            };
+            let sub = self.select(query, env, ctes)?;
+            *cond = or(cond.clone(), sub.cond);
+            if !matches!((&sub.dist, &*dist), (Dist::Local, _)) {
+                *dist = Dist::Global(refusal(
+                    "a subquery in VALUES or LIMIT is not supported over several shards",
+                    "Compute it in a statement of its own.",
+                    link.location,
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn leaf_block(
@@ -658,9 +731,7 @@ impl<'a> Analysis<'a> {
         let left = self.select(l, env, ctes)?;
         let right = self.select(r, env, ctes)?;
         let mut uses = Uses::default();
-        for node in s.limit_count.iter().chain(&s.limit_offset) {
-            self.expression(node, &Scope::default(), env, &mut uses, false)?;
-        }
+        self.tail_expressions(s, env, &mut uses)?;
         let pairs: Vec<(AttrId, AttrId)> = left
             .cols
             .iter()
@@ -676,8 +747,9 @@ impl<'a> Analysis<'a> {
             cols.push((name.clone(), self.fresh(same)));
         }
         let keys = self.common_keys(&left.dist, &right.dist, &pairs, &cols);
-        let dist = self.set_dist(s, (l, &left), (r, &right), keys, &cols);
-        let cond = or(left.cond, right.cond);
+        let mut dist = self.set_dist(s, (l, &left), (r, &right), keys, &cols);
+        let mut cond = or(left.cond, right.cond);
+        self.detached_sublinks(&uses, env, ctes, &mut dist, &mut cond)?;
         let open = left.open || right.open;
         Ok(self.leaf_block(s, dist, cols, cond, open))
     }

@@ -325,6 +325,10 @@ impl<'a> Analysis<'a> {
         if family(ty.oid)? != class_family(sharding.class) || !self.deterministic(ty.collation) {
             return None;
         }
+        // Under transform_null_equals that means IS NULL.
+        if matches!(&value.node, Some(Node::AConst(c)) if c.isnull) {
+            return None;
+        }
         Some(match self.key_value(value, ty, sharding)? {
             Value::Null => KeyCondition::Never,
             Value::Key(value) => KeyCondition::Equal {

@@ -162,6 +162,9 @@ impl Planner<'_> {
             Ok(rel) => rel,
             Err(why) => return Ok(planned(Targets::All, Err(why))),
         };
+        if let Some(why) = self.overlooked(&analysis, select) {
+            return Ok(planned(Targets::All, Err(why)));
+        }
         let route = route(&rel, found.singles);
         let forbidden = forbidden(effects.forbidden, of_views, read_only);
         if let Some(why) = forbidden.or(analysis.system_columns.clone()) {
@@ -195,6 +198,29 @@ impl Planner<'_> {
             Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
             Err(Stop::Ask(probes)) => Err(probes),
         }
+    }
+
+    /// A relation that the analysis has not met: what it did not count must not be left out of the route.
+    fn overlooked(&self, analysis: &Analysis<'_>, select: &ast::SelectStmt) -> Option<Refusal> {
+        let mut found = None;
+        for root in analysis.views.values().chain([select]) {
+            crate::sql::walk(crate::sql::Child::Select(root), &mut |c| {
+                if let crate::sql::Child::Node(n) = c
+                    && let Some(Node::RangeVar(v)) = &n.node
+                    && !analysis.has_met(v)
+                {
+                    found = Some(v.location);
+                }
+                found.is_none()
+            });
+        }
+        found.map(|location| {
+            refusal(
+                "a subquery in this place is not supported over several shards",
+                "Move the subquery to FROM, or to a statement of its own.",
+                location,
+            )
+        })
     }
 
     /// Client parameters of the statement: as many as were described, or as its text names.

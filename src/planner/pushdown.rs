@@ -14,6 +14,7 @@ use crate::plan::{
 };
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::sql::{any_node, expression_text, verified_select_text};
+use crate::types::oid;
 
 /// Why planning stops before there is a plan.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let s = self.select;
         let catalog = self.analysis.catalog;
         let bytewise = |ty: &super::scope::Ty| {
-            self.analysis.is_bytewise(ty.oid)
+            self.analysis.prints_apart(ty.oid)
                 && (!is_collatable(catalog, ty.oid)
                     || collation(catalog, ty.collation).is_some_and(|c| c.deterministic))
         };
@@ -697,7 +698,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
         }
         if let Some(Node::ParamRef(p)) = &node.node {
             let index = usize::try_from(p.number - 1).unwrap_or(usize::MAX);
-            if self.request.parameter_types.get(index) == Some(&crate::types::oid::INT8) {
+            if let Some(&(oid::INT2 | oid::INT4 | oid::INT8)) =
+                self.request.parameter_types.get(index)
+            {
                 return Ok(Bound::Parameter(index));
             }
         }
@@ -707,7 +710,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         if !constant {
             return Err(refusal(
                 "this LIMIT or OFFSET is not supported over several shards",
-                "Use a constant or a parameter of type bigint.",
+                "Use a constant or a parameter of an integer type.",
                 -1,
             )
             .into());

@@ -426,3 +426,7 @@ select id from users where id = 5 for share
 -- expect: same-or-refused
 -- only: simple
 select id from lonely order by id limit 3 for update skip locked
+
+-- name: LIMIT and OFFSET by parameters of smaller types
+-- params: [["int2", "5"], ["int4", "3"]]
+select id from users order by id limit $1 offset $2

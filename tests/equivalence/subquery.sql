@@ -279,3 +279,27 @@ select v.id, e.id as e from v_users v join events e on e.user_id = v.id where v.
 -- name: a domain's column brought to the merge session
 -- note: shards describe a domain's values by its base type
 select count(*), min(x.email) from (select id, email from users where id < 50) x join users u on u.id <> x.id and x.email is not null
+
+-- name: aggregate of the outer query's columns
+select (select sum(u.id)) from users u
+
+-- name: aggregate of the outer query's columns in ORDER BY
+select 1 from users u where u.id < 20 order by (select count(u.id))
+
+-- name: aggregate of the outer query's columns over a reference table
+select (select max(u.id) from countries c where c.code = 'BR') from users u
+
+-- name: aggregate of the outer query's columns in a filter
+select (select count(*) filter (where u.id < 9)) from users u
+
+-- name: VALUES with a subquery
+values ((select count(*) from users)), (2)
+
+-- name: VALUES with a subquery, in FROM
+select * from (values ((select count(*) from users)), (2)) x
+
+-- name: VALUES with a subquery, in IN
+select 1 where 5 in (values ((select count(*) from users)), (5))
+
+-- name: LIMIT by a subquery
+select id from users where id = 1 union all select id from users where id = 1 limit (select count(*) from users where id = 3)
