@@ -356,6 +356,12 @@ impl RawConn {
         (name_of(number), new)
     }
 
+    /// Which settings the statements that follow are parsed under. PostgreSQL reads a literal once, when it prepares a
+    /// statement: under another DateStyle, TimeZone or search_path the same text is another statement.
+    pub fn set_statement_context(&mut self, context: u64) {
+        self.statements.context = context;
+    }
+
     /// Forgets a statement whose Parse failed.
     pub fn forget_statement(&mut self, sql: &str, parameter_types: &[u32]) {
         self.statements.forget(sql, parameter_types);

@@ -12,14 +12,15 @@ const STATEMENTS_MAX: usize = 512;
 struct Key {
     sql: Arc<str>,
     parameter_types: Box<[u32]>,
+    context: u64,
 }
 
 /// A key to look up with, nothing copied.
-struct Borrowed<'a>(&'a str, &'a [u32]);
+struct Borrowed<'a>(&'a str, &'a [u32], u64);
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrowed(&self.sql, &self.parameter_types).hash(state);
+        Borrowed(&self.sql, &self.parameter_types, self.context).hash(state);
     }
 }
 
@@ -27,12 +28,13 @@ impl Hash for Borrowed<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.hash(state);
         self.1.hash(state);
+        self.2.hash(state);
     }
 }
 
 impl Equivalent<Key> for Borrowed<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        *self.0 == *key.sql && *self.1 == *key.parameter_types
+        *self.0 == *key.sql && *self.1 == *key.parameter_types && self.2 == key.context
     }
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Statements {
     prepared: HashMap<Key, Prepared, foldhash::fast::RandomState>,
     /// Names never come twice on a connection, so a forgotten statement can do no harm.
     last_number: u64,
+    /// Settings that the next statements are parsed under, as a number: a statement keeps its literals as those meant them.
+    pub(super) context: u64,
     clock: u64,
     /// Statements the shard may still have although they are forgotten here.
     to_close: Vec<u64>,
@@ -64,7 +68,10 @@ impl Statements {
         batch: u64,
     ) -> (u64, bool) {
         self.clock += 1;
-        if let Some(known) = self.prepared.get_mut(&Borrowed(sql, parameter_types)) {
+        if let Some(known) = self
+            .prepared
+            .get_mut(&Borrowed(sql, parameter_types, self.context))
+        {
             known.used = self.clock;
             return (known.number, false);
         }
@@ -75,6 +82,7 @@ impl Statements {
         let key = Key {
             sql: sql.clone(),
             parameter_types: parameter_types.into(),
+            context: self.context,
         };
         let prepared = Prepared {
             number: self.last_number,
@@ -99,7 +107,10 @@ impl Statements {
     }
 
     pub(super) fn forget(&mut self, sql: &str, parameter_types: &[u32]) {
-        if let Some(forgotten) = self.prepared.remove(&Borrowed(sql, parameter_types)) {
+        if let Some(forgotten) = self
+            .prepared
+            .remove(&Borrowed(sql, parameter_types, self.context))
+        {
             self.to_close.push(forgotten.number);
         }
     }

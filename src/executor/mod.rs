@@ -126,9 +126,7 @@ pub struct ShardStatistics {
 pub enum PrintedForm {
     /// Not at all: values pass through, or travel in binary form.
     Any,
-    /// Floating-point numbers are printed or added here: they need all their digits.
-    Floats,
-    /// Values go to the merge session as text, and must mean there what they meant on the shard.
+    /// Values are compared by their text, or go on as text: it must mean one value only, and the same everywhere.
     Text,
 }
 
@@ -136,11 +134,11 @@ pub enum PrintedForm {
 pub fn printed_form(plan: &Plan) -> PrintedForm {
     match plan {
         Plan::Remote(_) => PrintedForm::Any,
-        Plan::FinalAggregate { .. } => PrintedForm::Floats,
-        Plan::Gather { input }
-        | Plan::GatherMerge { input, .. }
-        | Plan::Limit { input, .. }
-        | Plan::Distinct { input } => printed_form(input),
+        // Rows are equal when their bytes are, which must not be so for two instants.
+        Plan::FinalAggregate { .. } | Plan::Distinct { .. } => PrintedForm::Text,
+        Plan::Gather { input } | Plan::GatherMerge { input, .. } | Plan::Limit { input, .. } => {
+            printed_form(input)
+        }
         Plan::Combine { stages, .. } => {
             let text = |s: &crate::plan::Stage| s.columns.iter().any(|c| stage::format_of(c) == 0);
             let below = stages.iter().map(|s| printed_form(&s.plan)).max();

@@ -67,11 +67,11 @@ impl Session {
             Err(unsupported(message, hint))
         };
         let digits = self.setting("extra_float_digits").unwrap_or_default();
-        if form >= PrintedForm::Floats && digits.parse::<i32>().is_ok_and(|d| d < 1) {
-            return refuse("extra_float_digits", &digits, "Set it to 1 or more.");
-        }
-        if form < PrintedForm::Text {
+        if form == PrintedForm::Any {
             return Ok(());
+        }
+        if digits.parse::<i32>().is_ok_and(|d| d < 1) {
+            return refuse("extra_float_digits", &digits, "Set it to 1 or more.");
         }
         let date = self.setting("DateStyle").unwrap_or_default();
         if !date.is_empty() && !date.to_ascii_uppercase().starts_with("ISO") {

@@ -293,6 +293,7 @@ fn new_session(
         reported: HashMap::new(),
         reports: BytesMut::new(),
         transaction: Transaction::default(),
+        before_pipeline: None,
         connections: Connections::new(shared.config.shards.len()),
         pinned: false,
         statements: HashMap::new(),

@@ -13,6 +13,7 @@ mod prepare;
 pub mod probe;
 mod run;
 mod session;
+mod set;
 mod settings;
 mod silence;
 mod simple;

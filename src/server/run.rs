@@ -16,6 +16,7 @@ use super::statements::MARK_UNKNOWN;
 use super::stream::Client;
 use super::transaction::Block;
 use crate::backend::BackendError;
+use crate::backend::raw_conn::RawConn;
 use crate::executor::{Execution, Item, backend_error};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
@@ -60,6 +61,7 @@ impl Session {
             .copied()
             .filter(|s| !self.connections.holds(*s))
             .collect();
+        self.replay_on_held(shards);
         if missing.is_empty() {
             return Ok(());
         }
@@ -82,6 +84,21 @@ impl Session {
             self.connections.put(*shard, lease);
         }
         Ok(())
+    }
+
+    /// A pinned session's connections are brought back to its settings after an implicit transaction that changed them failed.
+    fn replay_on_held(&mut self, shards: &[ShardId]) {
+        let stale = |conn: &RawConn| conn.settings_mark() == MARK_UNKNOWN && !conn.unsynced();
+        if !self.pinned || self.transaction.block != Block::Idle {
+            return;
+        }
+        let (mark, replay) = (self.settings.mark(), self.settings.replay());
+        for (shard, conn) in self.connections.iter_mut() {
+            if shards.contains(&shard) && stale(conn) {
+                conn.query(&replay);
+                conn.set_settings_mark(mark);
+            }
+        }
     }
 
     /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
@@ -168,6 +185,12 @@ impl Session {
         if execution.needs_merge() {
             self.join_merge().await?;
         }
+        let context = self.planning_context();
+        let held = self.connections.iter_mut().map(|(_, conn)| conn);
+        held.for_each(|conn| conn.set_statement_context(context));
+        if let Some(conn) = self.connections.merge() {
+            conn.set_statement_context(context);
+        }
         execution.start(&mut self.connections)
     }
 
@@ -244,6 +267,10 @@ impl Session {
 
     /// After an error nobody knows whether a replay of settings was what failed: they are replayed before anybody else's use.
     fn forget_marks(&mut self) {
+        if self.pinned {
+            // Its connections are the session's own, and nothing was replayed on them.
+            return;
+        }
         self.connections
             .iter_mut()
             .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));

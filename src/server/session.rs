@@ -49,6 +49,8 @@ pub struct Session {
     /// ParameterStatus messages for the next ReadyForQuery.
     pub reports: BytesMut,
     pub transaction: Transaction,
+    /// Settings before the first SET of an implicit transaction: what an error in it goes back to.
+    pub before_pipeline: Option<Settings>,
     pub connections: Connections,
     /// The session has state on its connections that cannot be replayed: it keeps them until it ends.
     pub pinned: bool,
@@ -154,6 +156,11 @@ impl Session {
         if self.transaction.block == Block::Open {
             self.transaction.block = Block::Failed;
         }
+        if self.transaction.block == Block::Idle
+            && let Some(settings) = self.before_pipeline.take()
+        {
+            self.restore(settings);
+        }
         self.shared.note_error(error);
         send_error(&mut self.client, error);
     }
@@ -200,6 +207,7 @@ impl Session {
             self.fail(&error);
             self.recover().await;
         }
+        self.before_pipeline = None;
         if self.transaction.block == Block::Idle {
             self.transaction.timestamp = None;
             if !self.pinned {

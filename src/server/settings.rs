@@ -181,6 +181,20 @@ pub fn check(name: &str, value: &str) -> Result<(), ServerError> {
             "Use client_encoding = UTF8.",
         );
     }
+    // Under it `key = NULL` finds rows, on whichever shard they are.
+    if name.eq_ignore_ascii_case("transform_null_equals") && is_true(value) {
+        return refuse(
+            "transform_null_equals is not supported".into(),
+            "Write IS NULL.",
+        );
+    }
+    // Rows travel to merge sessions as arrays, whose text it changes.
+    if name.eq_ignore_ascii_case("array_nulls") && !is_true(value) {
+        return refuse(
+            "array_nulls = off is not supported".into(),
+            "Write \"NULL\" in quotes for the string.",
+        );
+    }
     if name.eq_ignore_ascii_case("standard_conforming_strings") && !is_true(value) {
         return refuse(
             "standard_conforming_strings = off is not supported".into(),

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::control;
-use super::prepare::{CATALOG_SHARD, Prepared};
+use super::prepare::Prepared;
 use super::run::unsupported;
 use super::session::{Ended, Session};
-use super::settings::{self, Settings};
-use super::transaction::{Block, quote_identifier};
+use super::settings;
+use super::transaction::Block;
 use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -99,7 +99,7 @@ impl Session {
         "BEGIN".into()
     }
 
-    fn warn(&mut self, sqlstate: &str, message: &str) {
+    pub fn warn(&mut self, sqlstate: &str, message: &str) {
         let notice = ServerError::new(sqlstate, message)
             .with(b'S', "WARNING")
             .with(b'V', "WARNING");
@@ -146,16 +146,6 @@ impl Session {
         Ok(if committed { "COMMIT" } else { "ROLLBACK" }.into())
     }
 
-    /// Goes back to earlier settings. Connections do not know which of theirs a rollback undid, so all are replayed.
-    fn restore(&mut self, settings: Settings) {
-        if self.settings != settings {
-            self.settings = settings;
-            self.connections
-                .iter_mut()
-                .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
-        }
-    }
-
     fn drop_portals(&mut self) {
         for (_, portal) in std::mem::take(&mut self.portals) {
             portal.abandon(&mut self.connections);
@@ -163,7 +153,7 @@ impl Session {
     }
 
     /// Runs a statement on every connection the session holds.
-    async fn broadcast(&mut self, sql: &str) -> Result<(), ServerError> {
+    pub async fn broadcast(&mut self, sql: &str) -> Result<(), ServerError> {
         let text = [sql.to_owned()];
         let names = self.shared.shard_names.clone();
         let work = self.connections.iter_mut().map(|(shard, conn)| {
@@ -221,144 +211,6 @@ impl Session {
         self.broadcast(sql).await?;
         self.restore(settings);
         Ok("ROLLBACK".into())
-    }
-
-    /// SET, run on every held connection (or the catalog shard's), then kept as the value PostgreSQL made of it.
-    async fn set(&mut self, sql: &str, name: &str, local: bool) -> Result<String, ServerError> {
-        self.refuse_identity(name)?;
-        self.apply(sql, name, local).await?;
-        Ok("SET".into())
-    }
-
-    /// The role decides what a session may see; no replay of it can be made safe on a shared connection.
-    pub fn refuse_identity(&mut self, name: &str) -> Result<(), ServerError> {
-        if !matches!(
-            name.to_ascii_lowercase().as_str(),
-            "role" | "session_authorization"
-        ) {
-            return Ok(());
-        }
-        if self.shared.is_one_shard() {
-            self.pinned = true;
-            return Ok(());
-        }
-        Err(unsupported(
-            format!("SET {name} is not supported over several shards"),
-            "Log in as the role you need.",
-        ))
-    }
-
-    pub async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
-        if local && self.transaction.block == Block::Idle {
-            self.warn(
-                sqlstate::NO_ACTIVE_TRANSACTION,
-                "SET LOCAL can only be used in transaction blocks",
-            );
-            return Ok(());
-        }
-        self.join_and_wait(&[CATALOG_SHARD]).await?;
-        let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
-        let before = conn.settings_mark();
-        conn.set_settings_mark(MARK_UNKNOWN);
-        let (frames, _) = control::command(conn, &[sql.to_owned()]).await?;
-        let shown = format!(
-            "SELECT pg_catalog.current_setting({})",
-            settings::quote(name)
-        );
-        let value = control::ask(conn, &shown, &[])
-            .await?
-            .into_iter()
-            .flatten()
-            .flatten()
-            .next()
-            .unwrap_or_default();
-        if let Err(error) = settings::check(name, &value) {
-            // Undo what the shard has already accepted.
-            let old = self.settings.get(name).map(str::to_owned);
-            let undo = old.map_or(format!("RESET {}", quote_identifier(name)), |v| {
-                settings::set_config(name, &v, false)
-            });
-            control::command(conn, &[undo]).await?;
-            conn.set_settings_mark(before);
-            return Err(error);
-        }
-        frames.into_iter().for_each(|f| self.forward(f));
-        match local {
-            true => self.transaction.add_local(name, &value),
-            false => self.settings.set(name, value.clone()),
-        }
-        self.spread(&settings::set_config(name, &value, local))
-            .await
-    }
-
-    /// Brings the other held connections to what the catalog shard's has just been given.
-    async fn spread(&mut self, sql: &str) -> Result<(), ServerError> {
-        let text = [sql.to_owned()];
-        let mark = self.settings.mark();
-        let work = self.connections.iter_mut().map(|(shard, conn)| {
-            let text = &text;
-            async move {
-                let done = match shard {
-                    CATALOG_SHARD => Ok(()),
-                    _ => control::command(conn, text).await.map(|_| ()),
-                };
-                conn.set_settings_mark(if done.is_ok() { mark } else { MARK_UNKNOWN });
-                done
-            }
-        });
-        futures_util::future::join_all(work)
-            .await
-            .into_iter()
-            .collect()
-    }
-
-    async fn reset(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
-        if matches!(
-            name.to_ascii_lowercase().as_str(),
-            "role" | "session_authorization"
-        ) {
-            self.refuse_identity(name)?;
-        }
-        match self.startup.get(name).map(str::to_owned) {
-            Some(value) => {
-                self.apply(&settings::set_config(name, &value, false), name, false)
-                    .await?
-            }
-            None => {
-                self.apply(sql, name, false).await?;
-                if self.transaction.block == Block::Idle {
-                    // Back at the default: nothing to replay.
-                    self.settings.remove(name);
-                    let mark = self.settings.mark();
-                    self.connections
-                        .iter_mut()
-                        .for_each(|(_, conn)| conn.set_settings_mark(mark));
-                }
-            }
-        }
-        Ok("RESET".into())
-    }
-
-    async fn reset_all(&mut self, sql: &str, tag: &str) -> Result<String, ServerError> {
-        self.join_and_wait(&[CATALOG_SHARD]).await?;
-        self.settings = self.startup.clone();
-        let replay: Vec<String> = self
-            .startup
-            .iter()
-            .map(|(n, v)| settings::set_config(n, v, false))
-            .collect();
-        self.connections
-            .iter_mut()
-            .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
-        self.broadcast(sql).await?;
-        if !replay.is_empty() {
-            self.broadcast(&replay.join("; ")).await?;
-        }
-        let mark = self.settings.mark();
-        self.connections
-            .iter_mut()
-            .for_each(|(_, conn)| conn.set_settings_mark(mark));
-        Ok(tag.into())
     }
 
     async fn set_transaction(&mut self, sql: &str) -> Result<String, ServerError> {
@@ -482,7 +334,7 @@ fn no_savepoint(name: &str) -> ServerError {
     ServerError::new("3B001", format!("savepoint \"{name}\" does not exist"))
 }
 
-fn gone() -> ServerError {
+pub(super) fn gone() -> ServerError {
     ServerError::new(
         sqlstate::CONNECTION_FAILURE,
         "the connection to the catalog shard is gone",

@@ -267,3 +267,15 @@ select ctid, id from users
 -- name: tablesample of all
 -- expect: same-or-refused
 select count(*) from users tablesample bernoulli (100)
+
+-- name: a literal in the default DateStyle
+select count(*) from events where at > '03/04/2024'
+
+-- name: the same literal in another DateStyle
+-- before: set datestyle = 'SQL, DMY'
+-- after: reset datestyle
+-- note: statements prepared on a shard keep their literals as they were read
+select count(*) from events where at > '03/04/2024'
+
+-- name: the same literal in the default DateStyle again
+select count(*) from events where at > '03/04/2024'

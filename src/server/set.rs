@@ -1,0 +1,184 @@
+//! SET and RESET over several connections: tried on the catalog shard, kept as the value PostgreSQL made of it, and brought
+//! to every other connection the session holds now or later.
+
+use super::control;
+use super::prepare::CATALOG_SHARD;
+use super::run::unsupported;
+use super::session::Session;
+use super::settings::{self, Settings};
+use super::statements::{MARK_UNKNOWN, gone};
+use super::transaction::{Block, quote_identifier};
+use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
+
+impl Session {
+    /// Goes back to earlier settings. Connections do not know which of theirs a rollback undid, so all are replayed.
+    pub fn restore(&mut self, settings: Settings) {
+        if self.settings != settings {
+            self.settings = settings;
+            self.connections
+                .iter_mut()
+                .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
+            self.report_settings();
+        }
+    }
+
+    /// Has the client told what the reported settings are now, where it does not know.
+    fn report_settings(&mut self) {
+        let Some(loaded) = self.shared.catalog.loaded() else {
+            return;
+        };
+        for (name, default) in &loaded.parameters {
+            // Those that no SET changes are as they were at login.
+            if matches!(
+                name.as_str(),
+                "application_name" | "client_encoding" | "session_authorization"
+            ) {
+                continue;
+            }
+            let value = self.settings.get(name).unwrap_or(default).to_owned();
+            self.report(name, &value);
+        }
+    }
+
+    /// SET, run on every held connection (or the catalog shard's), then kept as the value PostgreSQL made of it.
+    pub async fn set(&mut self, sql: &str, name: &str, local: bool) -> Result<String, ServerError> {
+        self.refuse_identity(name)?;
+        self.apply(sql, name, local).await?;
+        Ok("SET".into())
+    }
+
+    /// The role decides what a session may see; no replay of it can be made safe on a shared connection.
+    pub fn refuse_identity(&mut self, name: &str) -> Result<(), ServerError> {
+        if !matches!(
+            name.to_ascii_lowercase().as_str(),
+            "role" | "session_authorization"
+        ) {
+            return Ok(());
+        }
+        if self.shared.is_one_shard() {
+            self.pinned = true;
+            return Ok(());
+        }
+        Err(unsupported(
+            format!("SET {name} is not supported over several shards"),
+            "Log in as the role you need.",
+        ))
+    }
+
+    pub async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
+        if local && self.transaction.block == Block::Idle {
+            self.warn(
+                sqlstate::NO_ACTIVE_TRANSACTION,
+                "SET LOCAL can only be used in transaction blocks",
+            );
+            return Ok(());
+        }
+        if self.transaction.block == Block::Idle && self.before_pipeline.is_none() {
+            self.before_pipeline = Some(self.settings.clone());
+        }
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
+        let before = conn.settings_mark();
+        conn.set_settings_mark(MARK_UNKNOWN);
+        let (frames, _) = control::command(conn, &[sql.to_owned()]).await?;
+        let shown = format!(
+            "SELECT pg_catalog.current_setting({})",
+            settings::quote(name)
+        );
+        let value = control::ask(conn, &shown, &[])
+            .await?
+            .into_iter()
+            .flatten()
+            .flatten()
+            .next()
+            .unwrap_or_default();
+        if let Err(error) = settings::check(name, &value) {
+            // Undo what the shard has already accepted.
+            let old = self.settings.get(name).map(str::to_owned);
+            let undo = old.map_or(format!("RESET {}", quote_identifier(name)), |v| {
+                settings::set_config(name, &v, false)
+            });
+            control::command(conn, &[undo]).await?;
+            conn.set_settings_mark(before);
+            return Err(error);
+        }
+        frames.into_iter().for_each(|f| self.forward(f));
+        match local {
+            true => self.transaction.add_local(name, &value),
+            false => self.settings.set(name, value.clone()),
+        }
+        self.spread(&settings::set_config(name, &value, local))
+            .await
+    }
+
+    /// Brings the other held connections to what the catalog shard's has just been given.
+    async fn spread(&mut self, sql: &str) -> Result<(), ServerError> {
+        let text = [sql.to_owned()];
+        let mark = self.settings.mark();
+        let work = self.connections.iter_mut().map(|(shard, conn)| {
+            let text = &text;
+            async move {
+                let done = match shard {
+                    CATALOG_SHARD => Ok(()),
+                    _ => control::command(conn, text).await.map(|_| ()),
+                };
+                conn.set_settings_mark(if done.is_ok() { mark } else { MARK_UNKNOWN });
+                done
+            }
+        });
+        futures_util::future::join_all(work)
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    pub async fn reset(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
+        if matches!(
+            name.to_ascii_lowercase().as_str(),
+            "role" | "session_authorization"
+        ) {
+            self.refuse_identity(name)?;
+        }
+        match self.startup.get(name).map(str::to_owned) {
+            Some(value) => {
+                self.apply(&settings::set_config(name, &value, false), name, false)
+                    .await?
+            }
+            None => {
+                self.apply(sql, name, false).await?;
+                if self.transaction.block == Block::Idle {
+                    // Back at the default: nothing to replay.
+                    self.settings.remove(name);
+                    let mark = self.settings.mark();
+                    self.connections
+                        .iter_mut()
+                        .for_each(|(_, conn)| conn.set_settings_mark(mark));
+                }
+            }
+        }
+        Ok("RESET".into())
+    }
+
+    pub async fn reset_all(&mut self, sql: &str, tag: &str) -> Result<String, ServerError> {
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        self.settings = self.startup.clone();
+        let replay: Vec<String> = self
+            .startup
+            .iter()
+            .map(|(n, v)| settings::set_config(n, v, false))
+            .collect();
+        self.connections
+            .iter_mut()
+            .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
+        self.broadcast(sql).await?;
+        if !replay.is_empty() {
+            self.broadcast(&replay.join("; ")).await?;
+        }
+        let mark = self.settings.mark();
+        self.connections
+            .iter_mut()
+            .for_each(|(_, conn)| conn.set_settings_mark(mark));
+        Ok(tag.into())
+    }
+}
