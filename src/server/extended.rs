@@ -34,6 +34,16 @@ pub struct Portal {
 }
 
 impl Portal {
+    /// It has been executed and has more rows to give.
+    pub fn is_suspended(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// It has rows left on the merge session.
+    pub fn holds_merge_session(&self) -> bool {
+        self.running.as_ref().is_some_and(Execution::needs_merge)
+    }
+
     /// Has the shards close what they hold for it.
     pub fn abandon(self, connections: &mut Connections) {
         if let Some(mut execution) = self.running {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::extended::Portal;
 use super::guards::{oid_column, refuse_session_functions};
 use super::run::unsupported;
 use super::session::Session;
@@ -377,7 +378,9 @@ impl Session {
             fetch,
             // Over several shards there are only reads, which need no common transaction up to the client's Sync. On one,
             // a pipeline is one transaction. A portal that is read in batches must outlive this message.
-            sync: fetch == 0 && (sync || !self.shared.is_one_shard()),
+            sync: fetch == 0
+                && (sync || !self.shared.is_one_shard())
+                && !self.portals.values().any(Portal::is_suspended),
             shard_names: self.shared.shard_names.clone(),
             memory_max: self.shared.config.merge.memory_max,
             max_staged_bytes: self.shared.config.merge.max_staged_bytes,

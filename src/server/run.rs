@@ -183,6 +183,7 @@ impl Session {
         let begin = self.snapshot_begin(execution)?;
         self.join(&shards, &begin).await?;
         if execution.needs_merge() {
+            self.refuse_second_on_merge()?;
             self.join_merge().await?;
         }
         let context = self.planning_context();

@@ -106,7 +106,10 @@ impl Session {
         frames.into_iter().for_each(|f| self.forward(f));
         match local {
             true => self.transaction.add_local(name, &value),
-            false => self.settings.set(name, value.clone()),
+            false => {
+                self.transaction.remove_local(name);
+                self.settings.set(name, value.clone());
+            }
         }
         self.spread(&settings::set_config(name, &value, local))
             .await

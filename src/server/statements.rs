@@ -96,7 +96,14 @@ impl Session {
                 "there is already a transaction in progress",
             ),
         }
-        "BEGIN".into()
+        // The tag repeats the client's word for it.
+        match sql
+            .get(..5)
+            .is_some_and(|word| word.eq_ignore_ascii_case("start"))
+        {
+            true => "START TRANSACTION".into(),
+            false => "BEGIN".into(),
+        }
     }
 
     pub fn warn(&mut self, sqlstate: &str, message: &str) {
@@ -123,6 +130,12 @@ impl Session {
                 sqlstate::NO_ACTIVE_TRANSACTION,
                 "there is no transaction in progress",
             );
+            // It ends the implicit transaction of a message of several statements all the same.
+            if let Some(before) = self.before_pipeline.take()
+                && !commit
+            {
+                self.restore(before);
+            }
             return Ok(if commit { "COMMIT" } else { "ROLLBACK" }.into());
         }
         self.drop_portals();

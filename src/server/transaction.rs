@@ -111,6 +111,11 @@ impl Transaction {
         };
     }
 
+    /// A SET behind a SET LOCAL of the same name replaces it.
+    pub fn remove_local(&mut self, name: &str) {
+        self.local.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+
     /// A `SET LOCAL` value in force.
     pub fn local(&self, name: &str) -> Option<&str> {
         self.local
