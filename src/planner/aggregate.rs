@@ -5,15 +5,13 @@
 
 use super::analyse::node_id;
 use super::functions::{bare_name, find};
-use super::outputs::{column_name, targets};
-use super::pushdown::{FanOut, Stop, extras, gather, print, target, unprintable};
+use super::outputs::targets;
+use super::pushdown::{FanOut, Stop, print, target, unprintable};
 use super::scope::{Resolved, Ty};
-use super::types::{
-    base_type, collation, collation_named, is_collatable, is_comparable, is_orderable,
-};
+use super::types::{base_type, collation, collation_named, is_collatable};
 use super::{ProbedColumn, analyse::Dist};
 use crate::catalog::Catalog;
-use crate::plan::{Collation, Final, FinalFunction, OutputColumn, Plan, Remote};
+use crate::plan::{Collation, Plan};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{ChildMut, children_mut, expression_text};
 use crate::types::oid;
@@ -29,7 +27,7 @@ pub(super) struct Known {
 
 /// How an aggregate is split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Split {
+pub(super) enum Split {
     Count,
     Sum,
     Average,
@@ -43,22 +41,12 @@ enum Split {
 
 /// One aggregate call of the statement.
 pub(super) struct Part<'a> {
-    call: &'a ast::FuncCall,
-    node: &'a ast::Node,
-    canonical: String,
-    split: Split,
+    pub(super) call: &'a ast::FuncCall,
+    pub(super) node: &'a ast::Node,
+    pub(super) canonical: String,
+    pub(super) split: Split,
     /// Type of its argument; of no meaning for counts.
-    arg: Option<Known>,
-}
-
-/// A grouped query split in two.
-pub(super) struct Halves {
-    /// What the shards compute.
-    pub(super) remote: Remote,
-    /// Its columns.
-    pub(super) names: Vec<String>,
-    /// What is left over their rows, its FROM still to be set to a relation called `s`.
-    pub(super) select: ast::SelectStmt,
+    pub(super) arg: Option<Known>,
 }
 
 /// The pieces of a grouped statement.
@@ -114,7 +102,7 @@ impl<'a> FanOut<'_, 'a> {
     }
 
     /// Groups and aggregates of the statement; `None` when it cannot be split.
-    fn pieces(&self) -> Result<Option<Pieces<'a>>, Stop> {
+    pub(super) fn pieces(&self) -> Result<Option<Pieces<'a>>, Stop> {
         let s = self.select;
         let Some(outputs) = self.outputs() else {
             return Ok(None);
@@ -326,142 +314,8 @@ impl<'a> FanOut<'_, 'a> {
         Ok(probed.iter().map(|p| of_probe(catalog, p)).collect())
     }
 
-    /// A plan that ends in the proxy: nothing but groups and simple aggregates.
-    fn in_proxy(&self, pieces: &Pieces<'a>) -> Result<Option<Plan>, Stop> {
-        let s = self.select;
-        let bare = s.having_clause.is_none()
-            && s.distinct_clause.is_empty()
-            && s.sort_clause.is_empty()
-            && s.limit_count.is_none()
-            && s.limit_offset.is_none()
-            && !self.block.windows
-            && !s.target_list.is_empty();
-        if !bare {
-            return Ok(None);
-        }
-        let mut output = Vec::new();
-        for t in targets(s) {
-            let Some(value) = t.val.as_deref() else {
-                return Ok(None);
-            };
-            let canonical = self.canonical(value)?;
-            let group = pieces.groups.iter().position(|(c, _)| *c == canonical);
-            let part = pieces.parts.iter().position(|p| p.canonical == canonical);
-            output.push(match (group, part) {
-                (Some(n), _) => OutputColumn::Group(n),
-                (None, Some(n)) => OutputColumn::Aggregate(n),
-                (None, None) => return Ok(None),
-            });
-        }
-        let group_nodes: Vec<&ast::Node> = pieces.groups.iter().map(|(_, n)| *n).collect();
-        let groups = self.types_of(&group_nodes)?;
-        let by_bytes = |k: &Known| {
-            self.analysis.prints_apart(k.oid)
-                && !k.doubtful
-                && k.collation.as_ref().is_none_or(|c| c.deterministic)
-        };
-        if !groups.iter().all(by_bytes) || !pieces.parts.iter().all(|p| self.finishes_here(p)) {
-            return Ok(None);
-        }
-        self.final_aggregate(pieces, output).map(Some)
-    }
-
-    fn finishes_here(&self, part: &Part<'_>) -> bool {
-        let Some(arg) = &part.arg else {
-            return part.split == Split::Count;
-        };
-        match part.split {
-            Split::Count | Split::BoolAnd | Split::BoolOr => true,
-            Split::Sum | Split::Average => !matches!(arg.oid, oid::INTERVAL | oid::MONEY),
-            Split::Min | Split::Max => {
-                is_comparable(self.analysis.catalog, arg.oid)
-                    && !arg.doubtful
-                    && arg.collation.as_ref().is_none_or(is_orderable)
-            }
-            Split::Same => false,
-        }
-    }
-
-    /// Groups and the values of min/max are visible, in the client's formats; all that is computed with trails, in binary.
-    fn final_aggregate(
-        &self,
-        pieces: &Pieces<'a>,
-        output: Vec<OutputColumn>,
-    ) -> Result<Plan, Stop> {
-        let groups = pieces.groups.len();
-        let mut visible: Vec<ast::Node> = pieces.groups.iter().map(|(_, n)| (*n).clone()).collect();
-        let is_extreme = |p: &&Part<'_>| matches!(p.split, Split::Min | Split::Max);
-        visible.extend(
-            pieces
-                .parts
-                .iter()
-                .filter(is_extreme)
-                .map(|p| p.node.clone()),
-        );
-        let width = visible.len();
-        let mut hidden: Vec<ast::Node> = Vec::new();
-        let mut value = groups;
-        let mut aggregates = Vec::new();
-        for part in &pieces.parts {
-            let mut next = |node: ast::Node| {
-                hidden.push(node);
-                width + hidden.len() - 1
-            };
-            let collation = || part.arg.as_ref().and_then(|a| a.collation.clone());
-            let function = match part.split {
-                Split::Count => FinalFunction::Count {
-                    column: next(part.node.clone()),
-                },
-                Split::Sum => FinalFunction::Sum {
-                    column: next(part.node.clone()),
-                },
-                Split::Average => FinalFunction::Average {
-                    sum: next(self.average_sum(part)),
-                    count: next(renamed(part.call, "count")),
-                },
-                Split::BoolAnd | Split::Same => FinalFunction::BoolAnd {
-                    column: next(part.node.clone()),
-                },
-                Split::BoolOr => FinalFunction::BoolOr {
-                    column: next(part.node.clone()),
-                },
-                Split::Min | Split::Max => {
-                    let key = next(part.node.clone());
-                    value += 1;
-                    let (value, collation) = (value - 1, collation());
-                    match part.split {
-                        Split::Min => FinalFunction::Min {
-                            value,
-                            key,
-                            collation,
-                        },
-                        _ => FinalFunction::Max {
-                            value,
-                            key,
-                            collation,
-                        },
-                    }
-                }
-            };
-            aggregates.push(Final {
-                function,
-                text: expression_text(part.node).map_err(unprintable)?,
-            });
-        }
-        let hidden_count = hidden.len();
-        visible.extend(hidden);
-        let (sql, first_sql, now) = self.partial_texts(&visible, groups)?;
-        let remote = self.remote(sql, first_sql, extras(now), width, hidden_count);
-        Ok(Plan::FinalAggregate {
-            input: Box::new(Plan::Remote(remote)),
-            groups,
-            aggregates,
-            output,
-        })
-    }
-
     /// The sum an average needs: of float4 in double precision, as avg itself adds.
-    fn average_sum(&self, part: &Part<'_>) -> ast::Node {
+    pub(super) fn average_sum(&self, part: &Part<'_>) -> ast::Node {
         let mut node = renamed(part.call, "sum");
         if part.arg.as_ref().is_some_and(|a| a.oid == oid::FLOAT4)
             && let Some(Node::FuncCall(call)) = &mut node.node
@@ -470,106 +324,6 @@ impl<'a> FanOut<'_, 'a> {
             call.args.push(super::rewrite::cast(arg, "float8", -1));
         }
         node
-    }
-
-    /// `SELECT columns FROM … WHERE … GROUP BY 1, …, groups`, for every shard and for the first.
-    fn partial_texts(
-        &self,
-        columns: &[ast::Node],
-        groups: usize,
-    ) -> Result<(String, Option<String>, bool), Stop> {
-        let text = |empty_arms| -> Result<(String, bool), Stop> {
-            let rewrite = self.rewrite(empty_arms);
-            let mut select = rewrite.copy(self.select);
-            let now = |n: &ast::Node| {
-                // The columns are copies: the edits go by shape, not by address.
-                let mut copy = n.clone();
-                rewrite.edit_copy(&mut copy);
-                copy
-            };
-            select.target_list = columns
-                .iter()
-                .enumerate()
-                .map(|(i, n)| target(now(n), &format!("c{}", i + 1)))
-                .collect();
-            select.group_clause = (1..=groups)
-                .map(|i| super::rewrite::integer(i as i32))
-                .collect();
-            select.having_clause = None;
-            select.window_clause.clear();
-            select.distinct_clause.clear();
-            select.sort_clause.clear();
-            select.limit_count = None;
-            select.limit_offset = None;
-            select.limit_option = ast::LimitOption::Default as i32;
-            Ok((print(&select)?, rewrite.used_now.get()))
-        };
-        let (sql, now) = text(true)?;
-        let first = match self.analysis.first_arms.is_empty() {
-            true => None,
-            false => Some(text(false)?.0),
-        };
-        Ok((sql, first, now))
-    }
-
-    /// Partial rows in a stage, and the statement over them.
-    fn combined(&self, pieces: Pieces<'a>) -> Result<Plan, Stop> {
-        let Halves {
-            mut remote,
-            names,
-            mut select,
-        } = self.halves(pieces)?;
-        let stage = self.probed_stage(1, &mut remote, &names)?;
-        let rewrite = self.rewrite(false);
-        select.from_clause = vec![super::rewrite::stage_relation("pgbraid_stage_1", "s")];
-        rewrite.edit_copy_select(&mut select);
-        let text = print(&select)?;
-        Ok(Plan::Combine {
-            sql: super::stages::split(&text, 1)?,
-            stages: vec![crate::plan::Stage {
-                plan: gather(remote),
-                ..stage
-            }],
-            extra: extras(rewrite.used_now.get()),
-        })
-    }
-
-    /// A grouped query split in two, `None` when it cannot be.
-    pub(super) fn split_aggregates(&self) -> Result<Option<Halves>, Stop> {
-        if !self.block.grouped || self.block.open || !matches!(self.block.from, Dist::Sharded(_)) {
-            return Ok(None);
-        }
-        match self.pieces()? {
-            Some(pieces) => self.halves(pieces).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    fn halves(&self, pieces: Pieces<'a>) -> Result<Halves, Stop> {
-        let mut columns: Vec<ast::Node> = pieces.groups.iter().map(|(_, n)| (*n).clone()).collect();
-        let groups = columns.len();
-        let mut finals = Vec::new();
-        for part in &pieces.parts {
-            finals.push(final_text(part, columns.len() + 1));
-            match part.split {
-                Split::Average => {
-                    columns.push(self.average_sum(part));
-                    columns.push(renamed(part.call, "count"));
-                }
-                _ => columns.push(part.node.clone()),
-            }
-        }
-        if columns.len() == groups {
-            // Without an aggregate nothing would make the one row of HAVING alone.
-            columns.push(parsed("count(*)")?);
-        }
-        let (sql, first_sql, now) = self.partial_texts(&columns, groups)?;
-        let names: Vec<String> = (1..=columns.len()).map(|i| format!("c{i}")).collect();
-        Ok(Halves {
-            remote: self.remote(sql, first_sql, extras(now), names.len(), 0),
-            select: self.final_select(&pieces, &finals)?,
-            names,
-        })
     }
 
     /// Columns outside of aggregates that GROUP BY does not name: they depend on a primary key that it names.
@@ -635,101 +389,10 @@ impl<'a> FanOut<'_, 'a> {
         }
         Ok(())
     }
-
-    /// The statement with groups and aggregates replaced by the stage's columns.
-    fn final_select(
-        &self,
-        pieces: &Pieces<'a>,
-        finals: &[String],
-    ) -> Result<ast::SelectStmt, Stop> {
-        let mut select = self.select.clone();
-        let over = Over {
-            fan_out: self,
-            pieces,
-            finals,
-        };
-        for (old, new) in self.select.target_list.iter().zip(&mut select.target_list) {
-            if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) = (&old.node, &mut new.node)
-                && let (Some(o_value), Some(n_value)) = (o.val.as_deref(), n.val.as_deref_mut())
-            {
-                if n.name.is_empty() {
-                    n.name = column_name(o_value).1;
-                }
-                over.node(o_value, n_value)?;
-            }
-        }
-        let lists = [
-            (&self.select.window_clause, &mut select.window_clause),
-            (&self.select.sort_clause, &mut select.sort_clause),
-            (&self.select.distinct_clause, &mut select.distinct_clause),
-        ];
-        for (old, new) in lists {
-            for (o, n) in old.iter().zip(new) {
-                over.node(o, n)?;
-            }
-        }
-        if let (Some(o), Some(n)) = (
-            self.select.having_clause.as_deref(),
-            select.having_clause.as_deref_mut(),
-        ) {
-            over.node(o, n)?;
-        }
-        select.with_clause = None;
-        select.where_clause = None;
-        select.locking_clause.clear();
-        let group = |i: usize| parsed(&format!("s.c{}", i + 1));
-        select.group_clause = (0..pieces.groups.len())
-            .map(group)
-            .collect::<Result<_, _>>()?;
-        Ok(select)
-    }
-}
-
-/// Replaces groups and aggregates in copies of a statement's expressions.
-struct Over<'o, 'p, 'a> {
-    fan_out: &'o FanOut<'p, 'a>,
-    pieces: &'o Pieces<'a>,
-    finals: &'o [String],
-}
-
-impl Over<'_, '_, '_> {
-    fn node(&self, original: &ast::Node, new: &mut ast::Node) -> Result<(), Stop> {
-        if original.node.is_none() {
-            return Ok(());
-        }
-        let is_output_name = matches!(&original.node, Some(Node::ColumnRef(c)) if !self.fan_out.analysis.colrefs.contains_key(&node_id(c)));
-        if is_output_name {
-            return Ok(());
-        }
-        if is_expression(original) && !matches!(original.node, Some(Node::AConst(_))) {
-            let canonical = self.fan_out.canonical(original)?;
-            if let Some(n) = self.pieces.groups.iter().position(|(c, _)| *c == canonical) {
-                *new = parsed(&format!("s.c{}", n + 1))?;
-                return Ok(());
-            }
-            if let Some(n) = self
-                .pieces
-                .parts
-                .iter()
-                .position(|p| p.canonical == canonical)
-            {
-                *new = parsed(&self.finals[n])?;
-                return Ok(());
-            }
-        }
-        let parts = crate::sql::children(original).unwrap_or_default();
-        let copies = children_mut(new).unwrap_or_default();
-        for pair in parts.into_iter().zip(copies) {
-            if let (crate::sql::Child::Node(o), ChildMut::Node(n)) = pair {
-                self.node(o, n)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// False for nodes that are parts of expressions but none themselves.
-fn is_expression(node: &ast::Node) -> bool {
+pub(super) fn is_expression(node: &ast::Node) -> bool {
     !matches!(
         &node.node,
         None | Some(
@@ -748,7 +411,7 @@ fn is_expression(node: &ast::Node) -> bool {
 }
 
 /// The same call of another function; what DISTINCT and FILTER say stays.
-fn renamed(call: &ast::FuncCall, name: &str) -> ast::Node {
+pub(super) fn renamed(call: &ast::FuncCall, name: &str) -> ast::Node {
     let string = |s: &str| ast::Node {
         node: Some(Node::String(ast::String { sval: s.into() })),
     };
@@ -758,42 +421,6 @@ fn renamed(call: &ast::FuncCall, name: &str) -> ast::Node {
             ..call.clone()
         }))),
     }
-}
-
-/// The expression over stage columns, from the one at `at` on, that gives an aggregate's value.
-fn final_text(part: &Part<'_>, at: usize) -> String {
-    let column = format!("s.c{at}");
-    let arg = part.arg.as_ref().map_or(0, |a| a.oid);
-    let name = bare_name(part.call).unwrap_or("");
-    match part.split {
-        Split::Count => format!("coalesce(pg_catalog.sum({column}), 0)::pg_catalog.int8"),
-        Split::Sum if matches!(arg, oid::INT2 | oid::INT4) => {
-            format!("pg_catalog.sum({column})::pg_catalog.int8")
-        }
-        Split::Average => {
-            let count = format!("nullif(pg_catalog.sum(s.c{}), 0)", at + 1);
-            match arg {
-                oid::FLOAT4 | oid::FLOAT8 | oid::INTERVAL => {
-                    format!("(pg_catalog.sum({column}) / {count}::pg_catalog.float8)")
-                }
-                _ => format!("(pg_catalog.sum({column}) / {count})"),
-            }
-        }
-        _ => format!("pg_catalog.{name}({column})"),
-    }
-}
-
-/// An expression from its text.
-pub(super) fn parsed(text: &str) -> Result<ast::Node, Stop> {
-    let mut all =
-        crate::sql::parse(&format!("SELECT {text}")).map_err(|e| unprintable(e.message))?;
-    if let Some(Node::SelectStmt(s)) = all.pop().map(|s| s.node)
-        && let Some(Node::ResTarget(t)) = s.target_list.into_iter().next().and_then(|t| t.node)
-        && let Some(value) = t.val
-    {
-        return Ok(*value);
-    }
-    Err(unprintable(text.to_owned()))
 }
 
 fn of_type(catalog: &Catalog, ty: &Ty) -> Option<Known> {

@@ -3,15 +3,27 @@
 mod aggregate;
 mod analyse;
 mod blocks;
+mod bounds;
 mod condition;
+mod ctes;
+mod final_aggregate;
+mod from_items;
 mod functions;
+mod grouping;
 mod joins;
+mod key_classes;
+mod literals;
+mod order;
 mod outputs;
+mod partials;
 mod proof;
 mod pushdown;
 mod relations;
 mod rewrite;
 mod scope;
+mod set_operations;
+mod stage_subqueries;
+mod stage_tables;
 mod stages;
 mod types;
 
@@ -130,7 +142,6 @@ impl Planner<'_> {
         let effects =
             functions::effects(self.catalog, self.request.search_path, [select].into_iter());
         let of_views = functions::effects(self.catalog, &[], found.views.values());
-        let in_views = of_views.volatile_row;
         let read_only = !effects.writes && !of_views.writes;
         let uses_now = effects.uses_now || of_views.uses_now;
         let planned = |route, fan_out| Planned {
@@ -166,17 +177,8 @@ impl Planner<'_> {
             return Ok(planned(Targets::All, Err(why)));
         }
         let route = route(&rel, found.singles);
-        let forbidden = forbidden(effects.forbidden, of_views, read_only);
-        if let Some(why) = forbidden.or(analysis.system_columns.clone()) {
-            return Ok(planned(route, Err(why)));
-        }
-        if let Some(why) = misplaced_volatile(
-            self.catalog,
-            self.request.search_path,
-            select,
-            effects.volatile_row,
-            in_views,
-        ) {
+        let kept = self.kept_from_fan_out(select, &analysis, &effects, of_views);
+        if let Some(why) = kept {
             return Ok(planned(route, Err(why)));
         }
         // Constants only: a parameter that cannot be read as a key still goes to every shard.
@@ -198,6 +200,29 @@ impl Planner<'_> {
             Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
             Err(Stop::Ask(probes)) => Err(probes),
         }
+    }
+
+    /// Why the statement cannot run on several shards, wherever its rows are.
+    fn kept_from_fan_out(
+        &self,
+        select: &ast::SelectStmt,
+        analysis: &Analysis<'_>,
+        here: &functions::Effects,
+        of_views: functions::Effects,
+    ) -> Option<Refusal> {
+        let in_views = of_views.volatile_row;
+        let read_only = !here.writes && !of_views.writes;
+        forbidden(here.forbidden.clone(), of_views, read_only)
+            .or_else(|| analysis.system_columns.clone())
+            .or_else(|| {
+                misplaced_volatile(
+                    self.catalog,
+                    self.request.search_path,
+                    select,
+                    here.volatile_row,
+                    in_views,
+                )
+            })
     }
 
     /// A relation that the analysis has not met: what it did not count must not be left out of the route.

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 
-use super::analyse::{Analysis, alias_columns, alias_name, node_id};
+use super::from_items::{alias_columns, alias_name};
+
+use super::analyse::{Analysis, node_id};
 use super::functions::bare_name;
 use super::outputs::column_name;
 use super::scope::find_table;

@@ -6,19 +6,17 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::analyse::{Analysis, Block, Dist, alias_columns, alias_name, node_id, refusal};
+use super::stage_tables::looked_up;
+
+use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
-use super::pushdown::{FanOut, Stop, extras, gather, print, unprintable};
+use super::pushdown::{FanOut, Stop, extras, print, unprintable};
 use super::rewrite::{Rewrite, expanded_view, stage_relation, strip_reference};
-use super::scope::{Resolved, Ty, find_table};
-use super::types::static_stage_column;
-use crate::catalog::{Distribution, Table, TableKind};
-use crate::plan::{Extra, KeyCondition, Plan, Remote, SqlPart, Stage, StageColumn, Targets};
+use super::scope::find_table;
+use crate::catalog::{Table, TableKind};
+use crate::plan::{Plan, SqlPart, Stage};
 use crate::sql::ast::{self, node::Node};
-use crate::sql::{
-    Child, ChildMut, children, children_mut, expression_text, quote_identifier, select_children,
-    select_children_mut, walk,
-};
+use crate::sql::{Child, ChildMut, children, children_mut, select_children, select_children_mut};
 
 /// What stands for the n-th stage while the statement is still a tree.
 const PLACEHOLDER: &str = "pgbraid_stage_";
@@ -27,18 +25,18 @@ const PLACEHOLDER: &str = "pgbraid_stage_";
 const STAGES_MAX: usize = 64;
 
 /// Rewrites a statement over stages.
-struct Stager<'f, 'p, 'a> {
-    fan_out: &'f FanOut<'p, 'a>,
-    rewrite: Rewrite<'p, 'a>,
-    stages: RefCell<Vec<Stage>>,
+pub(super) struct Stager<'f, 'p, 'a> {
+    pub(super) fan_out: &'f FanOut<'p, 'a>,
+    pub(super) rewrite: Rewrite<'p, 'a>,
+    pub(super) stages: RefCell<Vec<Stage>>,
     /// Facts that are still missing, asked for all at once.
-    asked: RefCell<Vec<super::Probe>>,
+    pub(super) asked: RefCell<Vec<super::Probe>>,
     /// Columns of tables that a subquery looks up by a column from further out, see [`StageColumn::joined`].
-    looked_up: HashSet<(usize, usize)>,
+    pub(super) looked_up: HashSet<(usize, usize)>,
 }
 
 /// Conditions that may move into the stage of the one relation they are about.
-type Conditions<'a> = Vec<&'a ast::Node>;
+pub(super) type Conditions<'a> = Vec<&'a ast::Node>;
 
 impl FanOut<'_, '_> {
     /// The plan that pulls everything.
@@ -154,150 +152,7 @@ impl<'a> Stager<'_, '_, 'a> {
         Ok(())
     }
 
-    /// True for a subquery that is the union of itself over the shards and needs nothing from around it.
-    fn is_whole(&self, s: &ast::SelectStmt, block: &Block) -> bool {
-        let literal = |t: &ast::ResTarget| {
-            // A bare string or NULL has no type of its own yet.
-            matches!(t.val.as_deref().and_then(|v| v.node.as_ref()), Some(Node::AConst(c))
-                if c.isnull || matches!(c.val, Some(ast::a_const::Val::Sval(_))))
-        };
-        matches!(block.dist, Dist::Sharded(_))
-            && !block.correlated
-            && !block.open
-            && s.sort_clause.is_empty()
-            && s.larg.is_none()
-            && !super::outputs::targets(s).any(literal)
-            && !block.cols.is_empty()
-            && !self.uses_outer_cte(s)
-    }
-
-    /// True when the SELECT names a WITH query that is defined outside of it.
-    fn uses_outer_cte(&self, s: &ast::SelectStmt) -> bool {
-        let mut own: Vec<String> = Vec::new();
-        let mut used: Vec<String> = Vec::new();
-        walk(Child::Select(s), &mut |c| {
-            if let Child::Node(n) = c {
-                match &n.node {
-                    Some(Node::CommonTableExpr(cte)) => own.push(cte.ctename.clone()),
-                    Some(Node::RangeVar(v))
-                        if self.fan_out.analysis.cte_uses.contains(&node_id(v)) =>
-                    {
-                        used.push(v.relname.clone());
-                    }
-                    _ => {}
-                }
-            }
-            true
-        });
-        used.iter().any(|u| !own.contains(u))
-    }
-
-    fn whole(
-        &self,
-        original: &'a ast::SelectStmt,
-        new: &mut ast::SelectStmt,
-        block: &Block,
-    ) -> Result<(), Stop> {
-        let text = |empty_arms| -> Result<(String, bool), Stop> {
-            let rewrite = self.fan_out.rewrite(empty_arms);
-            let select = rewrite.copy(original);
-            Ok((print(&select)?, rewrite.used_now.get()))
-        };
-        let (sql, now) = text(true)?;
-        let with_first = text(false)?.0;
-        let first_sql = (with_first != sql).then_some(with_first);
-        let names: Vec<String> = block.cols.iter().map(|(n, _)| n.clone()).collect();
-        let remote = Remote {
-            targets: self.fan_out.targets(&block.cond),
-            sql,
-            first_sql,
-            visible: names.len(),
-            hidden: 0,
-            extra: extras(now),
-        };
-        let relation = match self.typed_columns(block) {
-            Some(columns) => self.typed(remote, columns, &names)?,
-            None => self.probed(remote, &names)?,
-        };
-        *new = star_of(relation);
-        Ok(())
-    }
-
-    /// A grouped subquery whose aggregates split: partial rows from the shards, the rest here.
-    fn partial(
-        &self,
-        original: &'a ast::SelectStmt,
-        new: &mut ast::SelectStmt,
-        block: &Block,
-    ) -> Result<bool, Stop> {
-        if block.correlated || !block.grouped || self.uses_outer_cte(original) {
-            return Ok(false);
-        }
-        let inner = FanOut {
-            request: self.fan_out.request,
-            analysis: self.fan_out.analysis,
-            select: original,
-            block,
-            parameters: self.fan_out.parameters,
-            volatile: false,
-        };
-        let Some(split) = inner.split_aggregates()? else {
-            return Ok(false);
-        };
-        let relation = self.probed(split.remote, &split.names)?;
-        let mut select = split.select;
-        self.rewrite.edit_copy_select(&mut select);
-        select.from_clause = vec![renamed_relation(relation, "s")];
-        *new = select;
-        Ok(true)
-    }
-
-    /// The columns of a subquery, when all their types are plain to see.
-    fn typed_columns(&self, block: &Block) -> Option<Vec<StageColumn>> {
-        let analysis = self.fan_out.analysis;
-        let column = |(i, (_, attr)): (usize, &(String, super::scope::AttrId))| {
-            let ty = analysis.attrs[*attr].ty.as_ref()?;
-            static_stage_column(analysis.catalog, format!("c{}", i + 1), ty)
-        };
-        block.cols.iter().enumerate().map(column).collect()
-    }
-
-    fn typed(
-        &self,
-        remote: Remote,
-        columns: Vec<StageColumn>,
-        names: &[String],
-    ) -> Result<ast::Node, Stop> {
-        let number = self.next_number()?;
-        self.stages.borrow_mut().push(Stage {
-            name: format!("stage_{number}"),
-            columns,
-            plan: gather(remote),
-        });
-        Ok(aliased(number, "s", names))
-    }
-
-    /// Makes a stage whose columns' types are asked for; its FROM item has the alias `s` and the given column names.
-    fn probed(&self, mut remote: Remote, names: &[String]) -> Result<ast::Node, Stop> {
-        let columns: Vec<String> = (1..=names.len()).map(|i| format!("c{i}")).collect();
-        let number = self.next_number()?;
-        match self.fan_out.probed_stage(number, &mut remote, &columns) {
-            Ok(stage) => self.stages.borrow_mut().push(stage),
-            Err(Stop::Ask(mut probes)) => {
-                // Go on with the others: one round trip asks for all of them.
-                self.asked.borrow_mut().append(&mut probes);
-                self.stages.borrow_mut().push(Stage {
-                    name: format!("stage_{number}"),
-                    columns: Vec::new(),
-                    plan: gather(remote),
-                });
-            }
-            Err(stop) => return Err(stop),
-        }
-        Ok(aliased(number, "s", names))
-    }
-
-    fn next_number(&self) -> Result<usize, Stop> {
+    pub(super) fn next_number(&self) -> Result<usize, Stop> {
         let number = self.stages.borrow().len() + 1;
         match number <= STAGES_MAX {
             true => Ok(number),
@@ -425,160 +280,6 @@ impl<'a> Stager<'_, '_, 'a> {
         Ok(())
     }
 
-    /// A table as a stage of the columns that something names.
-    fn table(
-        &self,
-        v: &'a ast::RangeVar,
-        table: &Table,
-        cond: &KeyCondition,
-        new: &mut ast::Node,
-        conditions: &Conditions<'a>,
-    ) -> Result<(), Stop> {
-        let analysis = self.fan_out.analysis;
-        let id = node_id(v);
-        if analysis.whole_rows.contains(&id) {
-            return Err(refusal(
-                format!("rows of {} as a whole, or its system columns, cannot be brought together from several shards", table.name),
-                "Name the columns.",
-                v.location,
-            )
-            .into());
-        }
-        let given = alias_columns(v.alias.as_ref());
-        let mut names = Vec::new();
-        let mut columns = Vec::new();
-        let mut select_list = Vec::new();
-        for (position, column) in table.columns.iter().enumerate() {
-            if !analysis.used.contains(&(id, position)) {
-                continue;
-            }
-            let visible = match given.get(position).and_then(|n| n.node.as_ref()) {
-                Some(Node::String(s)) => s.sval.clone(),
-                _ => column.name.clone(),
-            };
-            let stage_name = format!("c{}", columns.len() + 1);
-            let mut stage_column = static_stage_column(analysis.catalog, stage_name, &Ty::of(column)).ok_or_else(|| {
-                refusal(
-                    format!("column {} cannot be brought together from several shards because of its type", column.name),
-                    "Cast the column to text in a subquery.",
-                    v.location,
-                )
-            })?;
-            stage_column.joined = self.looked_up.contains(&(id, position));
-            columns.push(stage_column);
-            select_list.push(quote_identifier(&visible));
-            names.push(visible);
-        }
-        if columns.is_empty() {
-            columns.push(StageColumn {
-                name: "c1".into(),
-                type_name: "integer".into(),
-                type_oid: crate::types::oid::INT4,
-                collation: None,
-                joined: false,
-            });
-            select_list.push("1".into());
-            names.push("pgbraid_row".into());
-        }
-        let alias = alias_name(v.alias.as_ref()).unwrap_or(&v.relname);
-        let (sql, extra) = self.table_text(v, table, alias, &select_list, conditions)?;
-        let targets = match &table.distribution {
-            Distribution::Reference => Targets::Any,
-            Distribution::Single(shard) => Targets::Shard(*shard),
-            _ => self.fan_out.targets(cond),
-        };
-        let number = self.next_number()?;
-        let remote = Remote {
-            targets,
-            sql,
-            first_sql: None,
-            visible: columns.len(),
-            hidden: 0,
-            extra,
-        };
-        self.stages.borrow_mut().push(Stage {
-            name: format!("stage_{number}"),
-            columns,
-            plan: gather(remote),
-        });
-        *new = aliased(number, alias, &names);
-        Ok(())
-    }
-
-    fn table_text(
-        &self,
-        v: &'a ast::RangeVar,
-        table: &Table,
-        alias: &str,
-        select_list: &[String],
-        conditions: &Conditions<'a>,
-    ) -> Result<(String, Vec<Extra>), Stop> {
-        let rewrite = self.fan_out.rewrite(false);
-        let mut filters = Vec::new();
-        for condition in conditions {
-            if self.is_about(condition, node_id(v)) {
-                let mut copy = rewrite.copy_node(condition);
-                strip_schema(&mut copy);
-                filters.push(format!(
-                    "({})",
-                    expression_text(&copy).map_err(unprintable)?
-                ));
-            }
-        }
-        let only = if v.inh { "" } else { "ONLY " };
-        let mut columns = String::new();
-        let given: Vec<String> = alias_columns(v.alias.as_ref())
-            .iter()
-            .filter_map(|n| match &n.node {
-                Some(Node::String(s)) => Some(quote_identifier(&s.sval)),
-                _ => None,
-            })
-            .collect();
-        if !given.is_empty() {
-            columns = format!("({})", given.join(", "));
-        }
-        let mut sql = format!(
-            "SELECT {} FROM {only}{}.{} AS {}{columns}",
-            select_list.join(", "),
-            quote_identifier(&table.schema),
-            quote_identifier(&table.name),
-            quote_identifier(alias),
-        );
-        if !filters.is_empty() {
-            sql.push_str(" WHERE ");
-            sql.push_str(&filters.join(" AND "));
-        }
-        Ok((sql, extras(rewrite.used_now.get())))
-    }
-
-    /// True for a condition on columns of one table only, without subqueries and volatile functions.
-    fn is_about(&self, condition: &ast::Node, table: usize) -> bool {
-        let analysis = self.fan_out.analysis;
-        let mut columns = 0;
-        let other = crate::sql::any_node(condition, &mut |n| match n {
-            Node::ColumnRef(c) => {
-                columns += 1;
-                match analysis.colrefs.get(&node_id(c)) {
-                    Some(Resolved::Column { attr, levels: 0 }) => {
-                        analysis.attrs[*attr].base.is_none_or(|(t, _)| t != table)
-                    }
-                    _ => true,
-                }
-            }
-            Node::SubLink(_) | Node::RangeVar(_) => true,
-            Node::FuncCall(f) => {
-                super::functions::find(analysis.catalog, self.fan_out.request.search_path, f)
-                    .is_none_or(|c| {
-                        c.aggregate
-                            || c.returns_set
-                            || c.volatility == crate::catalog::Volatility::Volatile
-                    })
-            }
-            _ => false,
-        });
-        columns > 0 && !other
-    }
-
     /// Edits below FROM: now(), subqueries, names qualified by a schema.
     fn expression(&self, original: &'a ast::Node, new: &mut ast::Node) -> Result<(), Stop> {
         if self.rewrite.replace_now(original, new) {
@@ -649,43 +350,14 @@ fn collect_conditions<'a>(condition: Option<&'a ast::Node>, out: &mut Conditions
     }));
 }
 
-/// Columns, as table and position, that `=` compares with a column from further out. Flat joins hash what they read once; a
-/// subquery that runs for every row outside reads its tables again and again.
-fn looked_up(analysis: &Analysis, select: &ast::SelectStmt) -> HashSet<(usize, usize)> {
-    let column = |side: Option<&ast::Node>| match side?.node.as_ref()? {
-        Node::ColumnRef(c) => match analysis.colrefs.get(&node_id(c))? {
-            Resolved::Column { attr, levels } => Some((*attr, *levels)),
-            _ => None,
-        },
-        _ => None,
-    };
-    let mut found = HashSet::new();
-    for select in analysis.views.values().chain([select]) {
-        walk(Child::Select(select), &mut |c| {
-            if let Child::Node(n) = c
-                && let Some(Node::AExpr(e)) = &n.node
-                && matches!(e.name.as_slice(), [name] if *name == string("="))
-                && let (Some((left, l)), Some((right, r))) =
-                    (column(e.lexpr.as_deref()), column(e.rexpr.as_deref()))
-                && l != r
-            {
-                let inner = if l < r { left } else { right };
-                found.extend(analysis.attrs[inner].base);
-            }
-            true
-        });
-    }
-    found
-}
-
-fn string(text: &str) -> ast::Node {
+pub(super) fn string(text: &str) -> ast::Node {
     ast::Node {
         node: Some(Node::String(ast::String { sval: text.into() })),
     }
 }
 
 /// The FROM item of a stage, with an alias and names for its columns.
-fn aliased(number: usize, alias: &str, names: &[String]) -> ast::Node {
+pub(super) fn aliased(number: usize, alias: &str, names: &[String]) -> ast::Node {
     let mut node = stage_relation(&format!("{PLACEHOLDER}{number}"), alias);
     if let Some(Node::RangeVar(v)) = &mut node.node
         && let Some(a) = &mut v.alias
@@ -693,50 +365,4 @@ fn aliased(number: usize, alias: &str, names: &[String]) -> ast::Node {
         a.colnames = names.iter().map(|n| string(n)).collect();
     }
     node
-}
-
-fn renamed_relation(mut relation: ast::Node, alias: &str) -> ast::Node {
-    if let Some(Node::RangeVar(v)) = &mut relation.node
-        && let Some(a) = &mut v.alias
-    {
-        a.aliasname = alias.into();
-    }
-    relation
-}
-
-/// `SELECT * FROM relation`.
-fn star_of(relation: ast::Node) -> ast::SelectStmt {
-    let star = ast::Node {
-        node: Some(Node::ColumnRef(ast::ColumnRef {
-            fields: vec![ast::Node {
-                node: Some(Node::AStar(ast::AStar {})),
-            }],
-            location: -1,
-        })),
-    };
-    let target = ast::ResTarget {
-        val: Some(Box::new(star)),
-        ..Default::default()
-    };
-    ast::SelectStmt {
-        target_list: vec![ast::Node {
-            node: Some(Node::ResTarget(Box::new(target))),
-        }],
-        from_clause: vec![relation],
-        limit_option: ast::LimitOption::Default as i32,
-        op: ast::SetOperation::SetopNone as i32,
-        ..Default::default()
-    }
-}
-
-fn strip_schema(node: &mut ast::Node) {
-    if let Some(Node::ColumnRef(c)) = &mut node.node {
-        strip_reference(c);
-        return;
-    }
-    for part in children_mut(node).unwrap_or_default() {
-        if let ChildMut::Node(n) = part {
-            strip_schema(n);
-        }
-    }
 }

@@ -1,0 +1,188 @@
+//! Subqueries as stages: whole where they are distributive, in partial rows where their aggregates split.
+
+use super::analyse::{Block, Dist, node_id};
+use super::pushdown::{FanOut, Stop, extras, gather, print};
+use super::stages::{Stager, aliased};
+use super::types::static_stage_column;
+use crate::plan::{Remote, Stage, StageColumn};
+use crate::sql::ast::{self, node::Node};
+use crate::sql::{Child, walk};
+
+impl<'a> Stager<'_, '_, 'a> {
+    /// True for a subquery that is the union of itself over the shards and needs nothing from around it.
+    pub(super) fn is_whole(&self, s: &ast::SelectStmt, block: &Block) -> bool {
+        let literal = |t: &ast::ResTarget| {
+            // A bare string or NULL has no type of its own yet.
+            matches!(t.val.as_deref().and_then(|v| v.node.as_ref()), Some(Node::AConst(c))
+                if c.isnull || matches!(c.val, Some(ast::a_const::Val::Sval(_))))
+        };
+        matches!(block.dist, Dist::Sharded(_))
+            && !block.correlated
+            && !block.open
+            && s.sort_clause.is_empty()
+            && s.larg.is_none()
+            && !super::outputs::targets(s).any(literal)
+            && !block.cols.is_empty()
+            && !self.uses_outer_cte(s)
+    }
+
+    /// True when the SELECT names a WITH query that is defined outside of it.
+    fn uses_outer_cte(&self, s: &ast::SelectStmt) -> bool {
+        let mut own: Vec<String> = Vec::new();
+        let mut used: Vec<String> = Vec::new();
+        walk(Child::Select(s), &mut |c| {
+            if let Child::Node(n) = c {
+                match &n.node {
+                    Some(Node::CommonTableExpr(cte)) => own.push(cte.ctename.clone()),
+                    Some(Node::RangeVar(v))
+                        if self.fan_out.analysis.cte_uses.contains(&node_id(v)) =>
+                    {
+                        used.push(v.relname.clone());
+                    }
+                    _ => {}
+                }
+            }
+            true
+        });
+        used.iter().any(|u| !own.contains(u))
+    }
+
+    pub(super) fn whole(
+        &self,
+        original: &'a ast::SelectStmt,
+        new: &mut ast::SelectStmt,
+        block: &Block,
+    ) -> Result<(), Stop> {
+        let text = |empty_arms| -> Result<(String, bool), Stop> {
+            let rewrite = self.fan_out.rewrite(empty_arms);
+            let select = rewrite.copy(original);
+            Ok((print(&select)?, rewrite.used_now.get()))
+        };
+        let (sql, now) = text(true)?;
+        let with_first = text(false)?.0;
+        let first_sql = (with_first != sql).then_some(with_first);
+        let names: Vec<String> = block.cols.iter().map(|(n, _)| n.clone()).collect();
+        let remote = Remote {
+            targets: self.fan_out.targets(&block.cond),
+            sql,
+            first_sql,
+            visible: names.len(),
+            hidden: 0,
+            extra: extras(now),
+        };
+        let relation = match self.typed_columns(block) {
+            Some(columns) => self.typed(remote, columns, &names)?,
+            None => self.probed(remote, &names)?,
+        };
+        *new = star_of(relation);
+        Ok(())
+    }
+
+    /// A grouped subquery whose aggregates split: partial rows from the shards, the rest here.
+    pub(super) fn partial(
+        &self,
+        original: &'a ast::SelectStmt,
+        new: &mut ast::SelectStmt,
+        block: &Block,
+    ) -> Result<bool, Stop> {
+        if block.correlated || !block.grouped || self.uses_outer_cte(original) {
+            return Ok(false);
+        }
+        let inner = FanOut {
+            request: self.fan_out.request,
+            analysis: self.fan_out.analysis,
+            select: original,
+            block,
+            parameters: self.fan_out.parameters,
+            volatile: false,
+        };
+        let Some(split) = inner.split_aggregates()? else {
+            return Ok(false);
+        };
+        let relation = self.probed(split.remote, &split.names)?;
+        let mut select = split.select;
+        self.rewrite.edit_copy_select(&mut select);
+        select.from_clause = vec![renamed_relation(relation, "s")];
+        *new = select;
+        Ok(true)
+    }
+
+    /// The columns of a subquery, when all their types are plain to see.
+    fn typed_columns(&self, block: &Block) -> Option<Vec<StageColumn>> {
+        let analysis = self.fan_out.analysis;
+        let column = |(i, (_, attr)): (usize, &(String, super::scope::AttrId))| {
+            let ty = analysis.attrs[*attr].ty.as_ref()?;
+            static_stage_column(analysis.catalog, format!("c{}", i + 1), ty)
+        };
+        block.cols.iter().enumerate().map(column).collect()
+    }
+
+    fn typed(
+        &self,
+        remote: Remote,
+        columns: Vec<StageColumn>,
+        names: &[String],
+    ) -> Result<ast::Node, Stop> {
+        let number = self.next_number()?;
+        self.stages.borrow_mut().push(Stage {
+            name: format!("stage_{number}"),
+            columns,
+            plan: gather(remote),
+        });
+        Ok(aliased(number, "s", names))
+    }
+
+    /// Makes a stage whose columns' types are asked for; its FROM item has the alias `s` and the given column names.
+    fn probed(&self, mut remote: Remote, names: &[String]) -> Result<ast::Node, Stop> {
+        let columns: Vec<String> = (1..=names.len()).map(|i| format!("c{i}")).collect();
+        let number = self.next_number()?;
+        match self.fan_out.probed_stage(number, &mut remote, &columns) {
+            Ok(stage) => self.stages.borrow_mut().push(stage),
+            Err(Stop::Ask(mut probes)) => {
+                // Go on with the others: one round trip asks for all of them.
+                self.asked.borrow_mut().append(&mut probes);
+                self.stages.borrow_mut().push(Stage {
+                    name: format!("stage_{number}"),
+                    columns: Vec::new(),
+                    plan: gather(remote),
+                });
+            }
+            Err(stop) => return Err(stop),
+        }
+        Ok(aliased(number, "s", names))
+    }
+}
+
+fn renamed_relation(mut relation: ast::Node, alias: &str) -> ast::Node {
+    if let Some(Node::RangeVar(v)) = &mut relation.node
+        && let Some(a) = &mut v.alias
+    {
+        a.aliasname = alias.into();
+    }
+    relation
+}
+
+/// `SELECT * FROM relation`.
+fn star_of(relation: ast::Node) -> ast::SelectStmt {
+    let star = ast::Node {
+        node: Some(Node::ColumnRef(ast::ColumnRef {
+            fields: vec![ast::Node {
+                node: Some(Node::AStar(ast::AStar {})),
+            }],
+            location: -1,
+        })),
+    };
+    let target = ast::ResTarget {
+        val: Some(Box::new(star)),
+        ..Default::default()
+    };
+    ast::SelectStmt {
+        target_list: vec![ast::Node {
+            node: Some(Node::ResTarget(Box::new(target))),
+        }],
+        from_clause: vec![relation],
+        limit_option: ast::LimitOption::Default as i32,
+        op: ast::SetOperation::SetopNone as i32,
+        ..Default::default()
+    }
+}
