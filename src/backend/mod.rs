@@ -11,9 +11,11 @@ pub mod health;
 mod login;
 #[cfg(test)]
 mod mock;
+mod parameters;
 pub mod pool;
 pub mod raw_conn;
 mod socket;
+pub mod stage_tables;
 mod statements;
 pub mod tls;
 

@@ -14,18 +14,18 @@ use tokio::io::AsyncWrite;
 use super::BackendError;
 use super::cancel::{CancelHandle, LeaseNumber};
 use super::frame_reader::{FrameReader, Scanned};
+use super::parameters::Parameters;
 use super::socket::Socket;
+use super::stage_tables::StageTables;
 use super::statements::Statements;
 use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::frame::HEADER_BYTES;
-use crate::protocol::messages::{self, Reader};
+use crate::protocol::messages;
 
 /// A write buffer that grew beyond this is given back once it is sent.
 const WRITE_BYTES_KEPT: usize = 64 << 10;
-/// Parameters a server may report. PostgreSQL has 15, extensions add a few.
-const PARAMETERS_MAX: usize = 100;
 
 /// Whole DataRow frames, one behind the other, as they lay in a read buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,8 @@ pub struct RawConn {
     batches: u64,
     status: u8,
     statements: Statements,
-    parameters: Vec<(String, String)>,
+    stage_tables: StageTables,
+    parameters: Parameters,
     settings_mark: u64,
     /// The shard waits for COPY data.
     copy_in: bool,
@@ -103,7 +104,8 @@ impl RawConn {
             batches: 0,
             status: b'I',
             statements: Statements::default(),
-            parameters: Vec::new(),
+            stage_tables: StageTables::default(),
+            parameters: Parameters::default(),
             settings_mark: 0,
             copy_in: false,
             poisoned: false,
@@ -149,7 +151,8 @@ impl RawConn {
     /// Ends what was begun, so that the shard owes a last ReadyForQuery for all of it: COPY data that it waits for is refused,
     /// messages without a Sync get theirs.
     pub(super) fn finish(&mut self) {
-        if self.copy_in {
+        // The reply that a COPY waits for data may be unread yet; a server that waits for none ignores CopyFail.
+        if self.copy_in || self.outstanding > 0 && self.unsynced() {
             self.copy_in = false;
             messages::frame(b'f', &mut self.write, |out| {
                 out.extend_from_slice(b"the client is gone\0");
@@ -158,6 +161,16 @@ impl RawConn {
         if self.unsynced() {
             self.sync();
         }
+    }
+
+    /// Bytes appended that the socket has not taken yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.write.len() - self.written
+    }
+
+    /// Temporary tables that stay on this connection, of a merge session.
+    pub fn stage_tables(&mut self) -> &mut StageTables {
+        &mut self.stage_tables
     }
 
     /// Writes what is buffered; ready when all is handed to the socket.
@@ -316,20 +329,8 @@ impl RawConn {
     }
 
     pub(super) fn note_parameter(&mut self, body: &[u8]) -> Result<(), BackendError> {
-        let mut reader = Reader(body);
-        let (Some(name), Some(value)) = (reader.cstr(), reader.cstr()) else {
-            return Err(self.broken("malformed ParameterStatus".into()));
-        };
-        let name = String::from_utf8_lossy(name);
-        let value = String::from_utf8_lossy(value).into_owned();
-        if let Some((_, known)) = self.parameters.iter_mut().find(|(n, _)| *n == name) {
-            *known = value;
-        } else if self.parameters.len() < PARAMETERS_MAX {
-            self.parameters.push((name.into_owned(), value));
-        } else {
-            return Err(self.broken("too many parameters".into()));
-        }
-        Ok(())
+        let noted = self.parameters.note(body);
+        noted.map_err(|reason| self.broken(reason.into()))
     }
 
     /// ReadyForQuery messages still owed by the shard.
@@ -369,13 +370,13 @@ impl RawConn {
 
     /// Values of ParameterStatus as last reported.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        let mut known = self.parameters.iter();
+        let mut known = self.parameters.all().iter();
         known.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// All of them, in the order of their first report.
     pub fn parameters(&self) -> &[(String, String)] {
-        &self.parameters
+        self.parameters.all()
     }
 
     /// A mark for which session settings are in force here; 0: those of a fresh connection.

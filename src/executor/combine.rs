@@ -1,35 +1,51 @@
 //! Combine: stages run one after the other, their rows go to the merge session, whose statement then gives the result.
 //!
 //! ```text
-//! stage 1: shards ──→ rows ──┐
-//! stage 2: shards ──→ rows ──┼─→ parameters of a statement on the merge session ──→ rows
+//! stage 1: shards ──→ rows ──→ arrays, parameters ──────┐
+//! stage 2: shards ──→ rows ──→ COPY, temporary table ───┴─→ the statement on the merge session ──→ rows
 //! ```
-//! Holds the rows of all stages, at most `max_staged_bytes`. Nothing is read on the merge session but the stages.
+//! A small stage is held until it is complete and travels with the statement: one round trip. A large one is passed on as it
+//! arrives ([`MergeTransaction`]), so memory does not grow with it; at most `max_staged_bytes` may come. Nothing is read on the merge session but
+//! the stages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::bind::ResultFormats;
+use super::bind::{Added, ResultFormats};
+use super::merge_transaction::MergeTransaction;
 use super::pipeline::Pipeline;
 use super::remote::{Form, Place, RemoteStep, Statement};
 use super::stage::{self, Collected};
+use super::stage_table::StageTable;
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
+use crate::backend::raw_conn::Run;
 use crate::plan::{Extra, ShardId, SqlPart, Stage, StageColumn};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::protocol::sqlstate;
 use crate::types::oid;
 
+/// Fewer rows than this are as well scanned as looked up.
+const SCANNED_ROWS_MAX: u32 = 50;
+
+/// After this many runs the session is given a turn: nothing goes out to the client here, so a cancel or the client's leaving
+/// would be noticed only when the shards pause.
+const RUNS_MAX: u32 = 16;
+
 pub(super) struct Combine {
     stages: Vec<Running>,
     /// The stage that runs now.
     current: usize,
+    /// Bytes that came so far, of all stages.
+    staged_bytes: u64,
     /// The statement on the merge session; taken when it is sent.
-    sql: Arc<str>,
+    sql: Vec<SqlPart>,
     extra: Vec<Extra>,
+    transaction: MergeTransaction,
     merge: RemoteStep,
+    merge_started: bool,
 }
 
 /// A stage in execution.
@@ -37,9 +53,17 @@ struct Running {
     name: String,
     columns: Vec<StageColumn>,
     pipeline: Pipeline,
-    collected: Collected,
+    rows: Rows,
+    /// Bytes that came so far.
+    bytes: u64,
     /// The client's, but for the columns.
     bound: Arc<Bound>,
+}
+
+/// Where a stage's rows are.
+enum Rows {
+    Held(Collected),
+    Table(StageTable),
 }
 
 impl Combine {
@@ -48,15 +72,21 @@ impl Combine {
         bound: &Arc<Bound>,
         shards: usize,
     ) -> Result<Self, ServerError> {
-        let first = bound.parameters.values.len() + extra.len() + 1;
-        let sql = Arc::from(text(sql, stages, first)?);
+        let record = |c: &StageColumn| matches!(c.type_oid, oid::RECORD | oid::RECORD_ARRAY);
+        if stages.iter().any(|s| s.columns.iter().any(record)) {
+            let message = "rows without a type cannot be combined over shards";
+            return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        }
         let stages = stages.iter().map(|s| Running::new(s, bound, shards));
         Ok(Self {
             stages: stages.collect::<Result<_, _>>()?,
             current: 0,
-            sql,
+            staged_bytes: 0,
+            sql: sql.to_vec(),
             extra: extra.to_vec(),
+            transaction: MergeTransaction::default(),
             merge: RemoteStep::new(nothing(), std::iter::empty()),
+            merge_started: false,
         })
     }
 
@@ -79,27 +109,96 @@ impl Combine {
         forwards: &mut VecDeque<Item>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ServerError>> {
-        while self.current < self.stages.len() {
-            let before: u64 = self.stages.iter().map(|s| s.collected.bytes()).sum();
-            let stage = &mut self.stages[self.current];
+        let mut runs = 0;
+        while let Some(stage) = self.stages.get_mut(self.current) {
+            ready!(self.transaction.poll_room(bound, connections, cx))?;
             let polled = stage
                 .pipeline
                 .poll_run(&stage.bound, connections, forwards, cx);
-            if let Some(run) = ready!(polled)? {
-                if before + run.frames.len() as u64 > bound.max_staged_bytes {
-                    return Poll::Ready(Err(too_large(&stage.name, bound.max_staged_bytes)));
+            match polled? {
+                Poll::Ready(Some(run)) => {
+                    self.on_run(&run, bound, connections)?;
+                    runs += 1;
+                    if runs == RUNS_MAX {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
-                let malformed = || error::internal(format!("malformed rows in {}", stage.name));
-                stage.collected.add(&run).ok_or_else(malformed)?;
-                continue;
-            }
-            self.current += 1;
-            match self.stages.get_mut(self.current) {
-                Some(next) => next.pipeline.start(&next.bound, connections)?,
-                None => self.start_merge(bound, connections)?,
+                Poll::Ready(None) => self.on_stage_end(connections)?,
+                Poll::Pending => {
+                    self.transaction.poll_write(bound, connections, cx)?;
+                    return Poll::Pending;
+                }
             }
         }
+        if !self.merge_started {
+            ready!(self.transaction.poll_settled(bound, connections, cx))?;
+            self.start_merge(bound, connections)?;
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Keeps or passes on rows of the current stage.
+    fn on_run(
+        &mut self,
+        run: &Run,
+        bound: &Bound,
+        connections: &mut Connections,
+    ) -> Result<(), ServerError> {
+        let stage = &mut self.stages[self.current];
+        stage.bytes += run.frames.len() as u64;
+        self.staged_bytes += run.frames.len() as u64;
+        if self.staged_bytes > bound.max_staged_bytes {
+            return Err(too_large(&stage.name, stage.bytes, bound.max_staged_bytes));
+        }
+        let malformed = || error::internal(format!("malformed rows in {}", stage.name));
+        match &mut stage.rows {
+            Rows::Table(table) => {
+                let put = self.transaction.put(table, run, connections)?;
+                put.ok_or_else(malformed)
+            }
+            Rows::Held(collected) => {
+                collected.add(run).ok_or_else(malformed)?;
+                match collected.is_large() {
+                    true => stage.move_to_table(&mut self.transaction, connections),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn on_stage_end(&mut self, connections: &mut Connections) -> Result<(), ServerError> {
+        let stage = &mut self.stages[self.current];
+        if let Rows::Table(table) = &stage.rows {
+            self.transaction
+                .close_table(table, &stage.columns, connections)?;
+        }
+        self.current += 1;
+        match self.stages.get_mut(self.current) {
+            Some(next) => next.pipeline.start(&next.bound, connections),
+            None => self.index_held(connections),
+        }
+    }
+
+    /// A large stage may look rows of a held one up, one by one: where arrays have no index, a table does.
+    fn index_held(&mut self, connections: &mut Connections) -> Result<(), ServerError> {
+        if !self.transaction.is_open() {
+            return Ok(());
+        }
+        for stage in &mut self.stages {
+            let joined = stage.columns.iter().any(|c| c.joined);
+            let Rows::Held(collected) = &stage.rows else {
+                continue;
+            };
+            if joined && collected.rows() > SCANNED_ROWS_MAX {
+                stage.move_to_table(&mut self.transaction, connections)?;
+                if let Rows::Table(table) = &stage.rows {
+                    self.transaction
+                        .close_table(table, &stage.columns, connections)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn start_merge(
@@ -107,14 +206,12 @@ impl Combine {
         bound: &Bound,
         connections: &mut Connections,
     ) -> Result<(), ServerError> {
-        let mut added = Vec::new();
-        for stage in &mut self.stages {
-            let collected = std::mem::take(&mut stage.collected);
-            added.extend(collected.into_parameters(&stage.columns));
-        }
+        self.merge_started = true;
+        let first = bound.parameters.values.len() + self.extra.len() + 1;
+        let (relations, added) = self.relations(first);
         let statement = Statement {
             form: Form::Described,
-            sql: Arc::clone(&self.sql),
+            sql: Arc::from(text(&self.sql, &relations)?),
             formats: ResultFormats::new(bound.columns.iter().map(|c| c.format)),
             columns: Some(bound.columns.len() as u16),
             extra: std::mem::take(&mut self.extra),
@@ -124,6 +221,36 @@ impl Combine {
         };
         self.merge = RemoteStep::new(statement, std::iter::once(Place::Merge));
         self.merge.start(bound, connections)
+    }
+
+    /// The SQL that reads each stage, and the parameters, the first of them `$first`, that carry the held ones. The text depends
+    /// on which stages are tables, not on their rows, so the merge session prepares it once.
+    fn relations(&mut self, first: usize) -> (Vec<String>, Vec<(u32, Added)>) {
+        let mut relations = Vec::with_capacity(self.stages.len());
+        let mut added = Vec::new();
+        for stage in &mut self.stages {
+            relations.push(match &mut stage.rows {
+                Rows::Table(table) => table.relation(&stage.columns),
+                Rows::Held(collected) => {
+                    let relation = stage::relation(&stage.columns, first + added.len());
+                    added.extend(std::mem::take(collected).into_parameters(&stage.columns));
+                    relation
+                }
+            });
+        }
+        (relations, added)
+    }
+
+    /// Ready when the merge session has nothing left to do for this execution; to be called once its rows have ended.
+    pub(super) fn poll_end(
+        &mut self,
+        bound: &Bound,
+        connections: &mut Connections,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ServerError>> {
+        // An open portal would keep the indexes in use.
+        self.merge.close(connections);
+        self.transaction.poll_end(bound, connections, cx)
     }
 
     /// The statement on the merge session, whose rows are the result.
@@ -163,6 +290,24 @@ impl Combine {
 }
 
 impl Running {
+    /// Begins the table for the rows held so far.
+    fn move_to_table(
+        &mut self,
+        transaction: &mut MergeTransaction,
+        connections: &mut Connections,
+    ) -> Result<(), ServerError> {
+        let Rows::Held(collected) = &mut self.rows else {
+            return Ok(());
+        };
+        let malformed = || error::internal(format!("malformed rows in {}", self.name));
+        let held = std::mem::take(collected).into_run().ok_or_else(malformed)?;
+        let mut table = transaction.open_table(&self.columns, connections)?;
+        let put = transaction.put(&mut table, &held, connections)?;
+        put.ok_or_else(malformed)?;
+        self.rows = Rows::Table(table);
+        Ok(())
+    }
+
     fn new(stage: &Stage, bound: &Arc<Bound>, shards: usize) -> Result<Self, ServerError> {
         let columns: Vec<ColumnDescription> = stage.columns.iter().map(described).collect();
         let bound = Arc::new(Bound {
@@ -175,7 +320,8 @@ impl Running {
             name: stage.name.clone(),
             columns: stage.columns.clone(),
             pipeline: Pipeline::new(&stage.plan, &bound, shards)?,
-            collected: Collected::new(stage.columns.len()),
+            rows: Rows::Held(Collected::new(stage.columns.len())),
+            bytes: 0,
             bound,
         })
     }
@@ -209,39 +355,24 @@ fn nothing() -> Statement {
     }
 }
 
-/// The statement with its stages in place; `$first` is the first parameter that is theirs. It depends on the plan only, not on
-/// the rows, so the merge session prepares it once.
-fn text(sql: &[SqlPart], stages: &[Stage], first: usize) -> Result<String, ServerError> {
-    let record = |c: &StageColumn| matches!(c.type_oid, oid::RECORD | oid::RECORD_ARRAY);
-    if stages.iter().any(|s| s.columns.iter().any(record)) {
-        let message = "rows without a type cannot be combined over shards";
-        return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
-    }
-    let mut number = first;
-    let mut firsts = Vec::with_capacity(stages.len());
-    for stage in stages {
-        firsts.push(number);
-        number += stage::parameter_count(&stage.columns);
-    }
+/// The statement with its stages in place.
+fn text(sql: &[SqlPart], relations: &[String]) -> Result<String, ServerError> {
     let mut text = String::new();
     for part in sql {
-        match part {
-            SqlPart::Text(sql) => text.push_str(sql),
-            SqlPart::Stage(index) => match (stages.get(*index), firsts.get(*index)) {
-                (Some(stage), Some(first)) => {
-                    text.push_str(&stage::relation(&stage.columns, *first));
-                }
-                _ => return Err(error::internal(format!("no stage {index}"))),
-            },
-        }
+        text.push_str(match part {
+            SqlPart::Text(sql) => sql,
+            SqlPart::Stage(index) => relations
+                .get(*index)
+                .ok_or_else(|| error::internal(format!("no stage {index}")))?,
+        });
     }
     Ok(text)
 }
 
-fn too_large(stage: &str, limit: u64) -> ServerError {
+fn too_large(stage: &str, bytes: u64, limit: u64) -> ServerError {
     ServerError::new(
         sqlstate::PROGRAM_LIMIT_EXCEEDED,
-        format!("{stage} brings more than {limit} bytes to the merge session"),
+        format!("{stage} is at {bytes} bytes, and a statement may bring {limit} bytes to the merge session"),
     )
     .with_hint("Add conditions that make it smaller, or raise max_staged_bytes in pgbraid's configuration.")
 }

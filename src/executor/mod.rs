@@ -20,12 +20,14 @@ mod gather;
 mod gather_merge;
 mod keys;
 mod limit;
+mod merge_transaction;
 mod operator;
 mod pipeline;
 mod project;
 mod remote;
 mod row;
 mod stage;
+mod stage_table;
 pub mod target;
 mod translate;
 

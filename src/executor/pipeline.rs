@@ -139,7 +139,11 @@ impl Pipeline {
         }
         let step = self.foot.last_step();
         let mut source = RemoteSource::new(step, bound, connections, forwards);
-        self.root.poll_run(&mut source, cx)
+        let run = ready!(self.root.poll_run(&mut source, cx))?;
+        if let (None, Foot::Combine(combine)) = (&run, &mut self.foot) {
+            ready!(combine.poll_end(bound, connections, cx))?;
+        }
+        Poll::Ready(Ok(run))
     }
 
     pub(super) fn poll_settle(

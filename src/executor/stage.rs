@@ -1,4 +1,4 @@
-//! A stage's rows on their way to the merge session: one array a column, and the SQL that makes a relation of them.
+//! A small stage's rows on their way to the merge session: one array a column, and the SQL that makes a relation of them.
 //!
 //! ```text
 //! (1 a) (2 NULL)  ─→  $3 = {1,2}, $4 = {a,NULL}
@@ -13,10 +13,15 @@ use std::fmt::Write;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::row;
+use super::row::{self, ROW_HEADER_BYTES};
 use crate::backend::raw_conn::Run;
 use crate::plan::StageColumn;
 use crate::types::oid;
+
+/// More rows than this become a table: over arrays PostgreSQL has neither statistics nor indexes.
+const ROWS_MAX: u32 = 2_000;
+/// As many bytes as a read brings at most; what is larger should not be held here.
+const BYTES_MAX: usize = 256 << 10;
 
 /// The array type of a built-in scalar type whose binary form is the same on every server.
 pub(super) fn array_of(type_oid: u32) -> Option<u32> {
@@ -90,7 +95,7 @@ impl Collected {
         for _ in 0..run.rows {
             let end = row::frame_end(&run.frames, start)?;
             let frame = &run.frames[..end];
-            let mut at = start + row::ROW_HEADER_BYTES;
+            let mut at = start + ROW_HEADER_BYTES;
             for elements in &mut self.columns {
                 let behind = row::column_end(frame, at)?;
                 elements.has_null |= frame[at] & 0x80 != 0;
@@ -106,8 +111,37 @@ impl Collected {
         Some(())
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.columns.iter().map(|c| c.values.len() as u64).sum()
+    /// True when the rows should rather be a table. Rows without columns are only counted.
+    pub(super) fn is_large(&self) -> bool {
+        let bytes: usize = self.columns.iter().map(|c| c.values.len()).sum();
+        !self.columns.is_empty() && (self.rows > ROWS_MAX || bytes > BYTES_MAX)
+    }
+
+    pub(super) fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// The rows as one run, as they came.
+    pub(super) fn into_run(self) -> Option<Run> {
+        let count = self.columns.len() as u16;
+        let bytes: usize = self.columns.iter().map(|c| c.values.len()).sum();
+        let mut frames = BytesMut::with_capacity(bytes + self.rows as usize * ROW_HEADER_BYTES);
+        let mut rests: Vec<&[u8]> = self.columns.iter().map(|c| &c.values[..]).collect();
+        for _ in 0..self.rows {
+            let start = frames.len();
+            frames.put_slice(&row::header(ROW_HEADER_BYTES, count));
+            for rest in &mut rests {
+                let (value, behind) = rest.split_at_checked(row::column_end(rest, 0)?)?;
+                frames.put_slice(value);
+                *rest = behind;
+            }
+            let header = row::header(frames.len() - start, count);
+            frames[start..start + ROW_HEADER_BYTES].copy_from_slice(&header);
+        }
+        Some(Run {
+            frames: frames.freeze(),
+            rows: self.rows,
+        })
     }
 
     /// The parameters that carry the rows: types and values. Without columns, the number of rows.
@@ -142,11 +176,6 @@ impl Elements {
     }
 }
 
-/// How many parameters a stage takes.
-pub(super) fn parameter_count(columns: &[StageColumn]) -> usize {
-    columns.len().max(1)
-}
-
 /// The FROM item, without alias, that a stage's parameters become; the first of them is `$first`.
 pub(super) fn relation(columns: &[StageColumn], first: usize) -> String {
     if columns.is_empty() {
@@ -158,19 +187,23 @@ pub(super) fn relation(columns: &[StageColumn], first: usize) -> String {
     for (index, column) in columns.iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
         let number = index + 1;
-        let _ = write!(select, "{comma}u.c{number}::{}", column.type_name);
-        if let Some(collation) = &column.collation {
-            let _ = write!(select, " COLLATE {collation}");
-        }
-        let _ = write!(select, " AS {}", quoted(&column.name));
+        let value = cast(&format!("u.c{number}"), column);
+        let _ = write!(select, "{comma}{value} AS {}", quoted(&column.name));
         let _ = write!(parameters, "{comma}pg_catalog.unnest(${})", first + index);
         let _ = write!(aliases, "{comma}c{number}");
     }
     format!("(SELECT {select} FROM ROWS FROM ({parameters}) AS u({aliases}))")
 }
 
+/// A value with its column's type and collation.
+pub(super) fn cast(value: &str, column: &StageColumn) -> String {
+    let collation = column.collation.as_ref();
+    let collation = collation.map_or(String::new(), |c| format!(" COLLATE {c}"));
+    format!("{value}::{}{collation}", column.type_name)
+}
+
 /// A name as an SQL identifier.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -198,7 +231,6 @@ mod tests {
         let mut collected = Collected::new(2);
         let rows = run(&[&[Some(&[0, 7]), Some(b"ok")], &[Some(&[0, 8]), None]]);
         collected.add(&rows).unwrap();
-        assert_eq!(collected.bytes(), 6 + 6 + 6 + 4);
         let parameters = collected.into_parameters(&columns);
         let words = |w: &[i32]| w.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<u8>>();
         let numbers = [
@@ -212,6 +244,32 @@ mod tests {
         let labels = [&words(&[1, 1, 25, 2, 1, 2])[..], b"ok", &words(&[-1])];
         assert_eq!(parameters[1].0, oid::TEXT_ARRAY);
         assert_eq!(parameters[1].1, labels.concat());
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        let mut collected = Collected::new(2);
+        let rows = run(&[&[Some(&[0, 7]), Some(b"ok")], &[None, Some(b"")]]);
+        collected.add(&rows).unwrap();
+        assert_eq!(collected.into_run(), Some(rows));
+    }
+
+    #[test]
+    fn many_rows_or_bytes_are_large() {
+        let mut collected = Collected::new(1);
+        let row = run(&[&[None]]);
+        (0..ROWS_MAX).for_each(|_| collected.add(&row).unwrap());
+        assert!(!collected.is_large());
+        collected.add(&row).unwrap();
+        assert!(collected.is_large());
+        let mut collected = Collected::new(1);
+        let long = vec![b'x'; BYTES_MAX];
+        collected.add(&run(&[&[Some(&long)]])).unwrap();
+        assert!(collected.is_large());
+        let mut collected = Collected::new(0);
+        let row = run(&[&[]]);
+        (0..=ROWS_MAX).for_each(|_| collected.add(&row).unwrap());
+        assert!(!collected.is_large());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::run::{Outcome, select_tag, unsupported};
 use super::session::{Ended, Session};
 use super::transaction::Block;
 use crate::backend::connections::Connections;
+use crate::backend::pool::Lease;
 use crate::executor::{Execution, Parameters};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription, Reader};
@@ -28,6 +29,8 @@ pub struct Portal {
     /// Result columns in the formats the Bind asked for.
     columns: Option<Arc<[ColumnDescription]>>,
     running: Option<Execution>,
+    /// The merge session it is suspended on.
+    merge: Option<Lease>,
     done: bool,
     /// Its rows are read in batches.
     batched: bool,
@@ -46,7 +49,8 @@ impl Portal {
 
     /// Has the shards close what they hold for it.
     pub fn abandon(self, connections: &mut Connections) {
-        if let Some(mut execution) = self.running {
+        // With a merge session of its own, closing that session ends its transaction and portal.
+        if let (Some(mut execution), None) = (self.running, self.merge) {
             execution.close(connections);
         }
     }
@@ -96,6 +100,7 @@ impl Session {
             parameters: Arc::new(parameters),
             columns,
             running: None,
+            merge: None,
             done: false,
             batched: false,
         };
@@ -195,13 +200,19 @@ impl Session {
         let Some(execution) = &mut portal.running else {
             return Ok(());
         };
+        if let Some(lease) = portal.merge.take() {
+            self.connections.put_merge(lease);
+        }
         let mut outcome = self.stream(execution, max_rows).await?;
         if matches!(outcome, Outcome::CopyIn) {
             self.copy_in(execution).await?;
             outcome = self.stream(execution, 0).await?;
         }
         match outcome {
-            Outcome::Suspended => messages::bare(b's', self.client.out()),
+            Outcome::Suspended => {
+                portal.merge = self.connections.take_merge();
+                messages::bare(b's', self.client.out());
+            }
             Outcome::Complete { rows, tag } => {
                 portal.done = true;
                 portal.running = None;

@@ -156,9 +156,12 @@ impl Session {
         Ok(())
     }
 
-    /// A merge session in this session's settings; outside of its transaction.
+    /// A merge session in this session's settings; outside of its transaction. It is the execution's own and goes back when
+    /// that ends.
     async fn join_merge(&mut self) -> Result<(), ServerError> {
         let deadline = Instant::now() + self.shared.config.pool.queue_timeout;
+        // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
+        self.connections.take_merge();
         let shard = self.shared.next_merge_shard();
         let lease = self
             .shared
@@ -256,14 +259,12 @@ impl Session {
             }
         })
         .await;
-        match result {
-            Ok(()) => Ok(rows),
-            Err(error) => {
-                self.forget_marks();
-                self.recover().await;
-                Err(Ended::Statement(error))
-            }
+        if result.is_err() {
+            self.forget_marks();
+            self.recover().await;
         }
+        self.connections.take_merge();
+        result.map(|()| rows).map_err(Ended::Statement)
     }
 
     /// After an error nobody knows whether a replay of settings was what failed: they are replayed before anybody else's use.
@@ -312,12 +313,16 @@ impl Session {
         match result {
             Ok(outcome) => {
                 self.shared.metrics.rows_to_clients.inc_by(rows);
+                if !matches!(outcome, Outcome::Suspended) {
+                    self.connections.take_merge();
+                }
                 Ok(outcome)
             }
             Err(ended) => {
                 execution.abandon(&mut self.connections);
                 self.forget_marks();
                 self.recover().await;
+                self.connections.take_merge();
                 Err(ended)
             }
         }
@@ -421,12 +426,10 @@ impl Session {
     /// Asks every shard a statement runs on to stop; each answers on its own connection.
     fn cancel_shards(&mut self) {
         self.shared.metrics.cancels.inc();
-        for handle in self
-            .connections
-            .iter_mut()
-            .map(|(_, conn)| conn.cancel_handle())
-            .collect::<Vec<_>>()
-        {
+        let shards = self.connections.iter_mut();
+        let mut handles: Vec<_> = shards.map(|(_, conn)| conn.cancel_handle()).collect();
+        handles.extend(self.connections.merge().map(|conn| conn.cancel_handle()));
+        for handle in handles {
             let pools = self.shared.pools.clone();
             self.shared.tasks.spawn(async move {
                 if let Err(error) = pools.cancel(&handle).await {
