@@ -7,7 +7,7 @@ use super::analyse::node_id;
 use super::functions::{bare_name, find};
 use super::outputs::targets;
 use super::pushdown::{FanOut, Stop, print, target, unprintable};
-use super::scope::{Resolved, Ty};
+use super::scope::{AttrId, Resolved, Ty};
 use super::types::{base_type, collation, collation_named, is_collatable};
 use super::{ProbedColumn, analyse::Dist};
 use crate::catalog::Catalog;
@@ -332,7 +332,7 @@ impl<'a> FanOut<'_, 'a> {
         let Some(outputs) = self.outputs() else {
             return Ok(Vec::new());
         };
-        let mut grouped = Vec::new();
+        let (mut grouped, mut groups) = (Vec::new(), Vec::new());
         for item in &s.group_clause {
             let node = match self.analysis.output_of(s, item, &outputs) {
                 Some(output) => output.expression,
@@ -340,6 +340,7 @@ impl<'a> FanOut<'_, 'a> {
             };
             if let Some(node) = node {
                 grouped.push(self.canonical(node)?);
+                groups.push(node);
             }
         }
         let mut found = Vec::new();
@@ -350,7 +351,29 @@ impl<'a> FanOut<'_, 'a> {
         {
             self.ungrouped_in(node, &mut grouped, &mut found)?;
         }
+        let by: Vec<AttrId> = groups
+            .iter()
+            .filter_map(|n| self.analysis.plain_attr(n))
+            .collect();
+        found.retain(|column| self.depends_on_groups(column, &by));
         Ok(found)
+    }
+
+    /// True for a column of a table whose whole primary key is grouped by.
+    fn depends_on_groups(&self, column: &ast::Node, by: &[AttrId]) -> bool {
+        let analysis = self.analysis;
+        let base = |attr: AttrId| analysis.attrs[attr].base;
+        let Some((id, _)) = analysis.plain_attr(column).and_then(base) else {
+            return false;
+        };
+        let grouped: Vec<_> = by.iter().filter_map(|a| base(*a)).collect();
+        analysis.tables.get(&id).is_some_and(|used| {
+            let key = &used.table.primary_key;
+            !key.is_empty()
+                && key
+                    .iter()
+                    .all(|position| grouped.contains(&(id, *position)))
+        })
     }
 
     fn ungrouped_in(

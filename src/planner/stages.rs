@@ -315,6 +315,17 @@ impl<'a> Stager<'_, '_, 'a> {
         new: &mut ast::SelectStmt,
         block: &Block,
     ) -> Result<(), Stop> {
+        // Equal subqueries become different stages, so that the expressions are no longer equal.
+        let computed =
+            |g: &&ast::Node| crate::sql::any_node(g, &mut |n| matches!(n, Node::SubLink(_)));
+        if original.group_clause.iter().any(|g| computed(&g)) {
+            return Err(refusal(
+                "a subquery in GROUP BY is not supported here over several shards",
+                "Name the expression in the select list and group by that name.",
+                -1,
+            )
+            .into());
+        }
         let simple = original
             .group_clause
             .iter()

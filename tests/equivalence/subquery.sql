@@ -303,3 +303,10 @@ select 1 where 5 in (values ((select count(*) from users)), (5))
 
 -- name: LIMIT by a subquery
 select id from users where id = 1 union all select id from users where id = 1 limit (select count(*) from users where id = 3)
+
+-- name: GROUP BY a subquery's comparison
+-- expect: same-or-refused
+select (u.id = (select max(user_id) from events)) as e, count(*) from users u group by u.id = (select max(user_id) from events)
+
+-- name: GROUP BY a subquery's comparison, by its name
+select (u.id = (select max(user_id) from events)) as e, count(*) from users u group by e

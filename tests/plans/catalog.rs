@@ -299,6 +299,50 @@ fn user_function(name: &str, language: &str, volatility: Volatility, source: &st
     }
 }
 
+/// Functions of users, what their bodies name from nothing to tables.
+fn user_functions() -> Vec<Function> {
+    vec![
+        user_function(
+            "looks_up",
+            "sql",
+            Volatility::Stable,
+            "select count(*) from users where id = $1",
+        ),
+        user_function(
+            "touches",
+            "plpgsql",
+            Volatility::Volatile,
+            "begin insert into log values ($1); return 1; end",
+        ),
+        user_function("native", "c", Volatility::Immutable, ""),
+        user_function(
+            "label_of",
+            "sql",
+            Volatility::Stable,
+            "select max(n_nationkey) from nation where n_name = $1",
+        ),
+        user_function(
+            "doubled",
+            "plpgsql",
+            Volatility::Volatile,
+            "begin return 2 * abs($1); end",
+        ),
+        user_function(
+            "indirect",
+            "sql",
+            Volatility::Immutable,
+            "select doubled(looks_up($1))",
+        ),
+        user_function(
+            "dated",
+            "sql",
+            Volatility::Stable,
+            "select length($1 || now())",
+        ),
+        user_function("elsewhere", "plperl", Volatility::Immutable, ""),
+    ]
+}
+
 fn collation(name: &str, provider: CollationProvider, locale: &str) -> Arc<Collation> {
     Arc::new(Collation {
         name: name.into(),
@@ -354,47 +398,7 @@ pub fn catalog() -> Catalog {
     tables.push(system_table());
     let mut functions: HashMap<String, Vec<Arc<Function>>> = HashMap::new();
     let listed = FUNCTIONS.split(';').map(function);
-    let users = [
-        user_function(
-            "looks_up",
-            "sql",
-            Volatility::Stable,
-            "select count(*) from users where id = $1",
-        ),
-        user_function(
-            "touches",
-            "plpgsql",
-            Volatility::Volatile,
-            "begin insert into log values ($1); return 1; end",
-        ),
-        user_function("native", "c", Volatility::Immutable, ""),
-        user_function(
-            "label_of",
-            "sql",
-            Volatility::Stable,
-            "select max(n_nationkey) from nation where n_name = $1",
-        ),
-        user_function(
-            "doubled",
-            "plpgsql",
-            Volatility::Volatile,
-            "begin return 2 * abs($1); end",
-        ),
-        user_function(
-            "indirect",
-            "sql",
-            Volatility::Immutable,
-            "select doubled(looks_up($1))",
-        ),
-        user_function(
-            "dated",
-            "sql",
-            Volatility::Stable,
-            "select length($1 || now())",
-        ),
-        user_function("elsewhere", "plperl", Volatility::Immutable, ""),
-    ];
-    for f in listed.chain(users) {
+    for f in listed.chain(user_functions()) {
         functions
             .entry(f.name.clone())
             .or_default()
