@@ -27,11 +27,7 @@ const RUN_BYTES: usize = 64 * 1024;
 pub(super) struct GatherMerge {
     bound: Arc<Bound>,
     keys: Vec<SortKey>,
-    visible: usize,
-    /// Columns between the visible ones and the keys.
-    between: usize,
-    /// Found from the first input's columns.
-    orders: Vec<KeyOrder>,
+    shape: Shape,
     inputs: Vec<Input>,
     /// Inputs that have a row, as a heap: the one whose row comes first is on top.
     heap: Vec<Head>,
@@ -41,11 +37,40 @@ pub(super) struct GatherMerge {
     rows: u32,
 }
 
-/// A heap's entry: the rank of the first key decides most comparisons without a look at the input.
+/// What all rows look like.
+struct Shape {
+    visible: usize,
+    /// Columns between the visible ones and the keys.
+    between: usize,
+    /// One a key; found from the first input's columns.
+    orders: Vec<KeyOrder>,
+    /// The rank of the only key says all about a row.
+    rank_decides: bool,
+}
+
+/// A heap's entry: the rank of the first key, and behind it the input. One comparison decides most, and equal rows come in the
+/// order of the inputs.
 #[derive(Clone, Copy)]
-struct Head {
-    rank: Rank,
-    input: usize,
+struct Head(u128);
+
+/// A rank takes 66 bits; shards are numbered in 16.
+const INPUT_BITS: u32 = 16;
+
+impl Head {
+    #[inline]
+    fn new(rank: Rank, input: usize) -> Self {
+        Self(rank << INPUT_BITS | input as u128)
+    }
+
+    #[inline]
+    fn input(self) -> usize {
+        usize::from(self.0 as u16)
+    }
+
+    #[inline]
+    fn rank(self) -> Rank {
+        self.0 >> INPUT_BITS
+    }
 }
 
 /// One shard's rows.
@@ -58,6 +83,7 @@ struct Input {
     row: std::ops::Range<usize>,
     /// Where the next row begins.
     next: usize,
+    /// Filled unless the rank of the first key decides alone.
     keys: Vec<Key>,
 }
 
@@ -80,9 +106,12 @@ impl GatherMerge {
     ) -> Self {
         Self {
             bound,
-            between: hidden.saturating_sub(keys.len()),
-            visible,
-            orders: Vec::new(),
+            shape: Shape {
+                visible,
+                between: hidden.saturating_sub(keys.len()),
+                orders: Vec::new(),
+                rank_decides: false,
+            },
             inputs: (0..inputs).map(|_| Input::new(keys.len())).collect(),
             heap: Vec::with_capacity(inputs),
             // Filled from its end: inputs are asked in their order.
@@ -105,16 +134,15 @@ impl GatherMerge {
                 Poll::Pending => continue,
                 Poll::Ready(None) => {}
                 Poll::Ready(Some(run)) => {
-                    if self.orders.is_empty() {
-                        self.orders = keys::orders(&self.keys, source.columns(input), &self.bound)?;
+                    if self.shape.orders.is_empty() {
+                        let orders = keys::orders(&self.keys, source.columns(input), &self.bound)?;
+                        self.shape.rank_decides = orders.len() == 1 && orders[0].rank_decides();
+                        self.shape.orders = orders;
                     }
-                    self.inputs[input].frames = run.frames;
-                    self.inputs[input].left = run.rows;
-                    self.inputs[input].next = 0;
-                    let head = self
-                        .advance(input)
+                    let rank = self.inputs[input]
+                        .begin(run, &self.shape)
                         .ok_or_else(|| error::malformed_row(source.name(input)))?;
-                    self.heap.push(head);
+                    self.heap.push(Head::new(rank, input));
                     self.sift_up();
                 }
             }
@@ -123,74 +151,17 @@ impl GatherMerge {
         Ok(self.missing.is_empty())
     }
 
-    /// Moves an input to its next row and reads the keys there; `None` when the row is malformed.
-    #[inline]
-    fn advance(&mut self, input: usize) -> Option<Head> {
-        let index = input;
-        let input = &mut self.inputs[index];
-        let start = input.next;
-        let end = row::frame_end(&input.frames, start)?;
-        let frame = &input.frames[..end];
-        let to = row::skip_columns(frame, start + row::ROW_HEADER_BYTES, self.visible)?;
-        let mut at = row::skip_columns(frame, to, self.between)?;
-        for (key, order) in input.keys.iter_mut().zip(&self.orders) {
-            let (value, behind) = row::column(frame, at)?;
-            key.rank = order.rank(value)?;
-            key.null = value.is_none();
-            key.value = (at + 4, behind);
-            at = behind;
-        }
-        input.row = start..to;
-        input.next = end;
-        input.left = input.left.saturating_sub(1);
-        let rank = input.keys.first()?.rank;
-        (at == end).then_some(Head { rank, input: index })
-    }
-
-    /// Appends the top's row to the output: its visible columns under a header of their own.
-    #[inline]
-    fn emit(&mut self, input: usize) {
-        let input = &self.inputs[input];
-        let row = &input.frames[input.row.clone()];
-        let start = self.out.len();
-        self.out.extend_from_slice(row);
-        if let Some(header) = self.out[start..].first_chunk_mut::<{ row::ROW_HEADER_BYTES }>() {
-            *header = row::header(row.len(), self.visible as u16);
-        }
-        self.rows += 1;
-    }
-
-    /// True when the row of `a` comes before that of `b`.
-    #[inline]
-    fn before(&self, a: Head, b: Head) -> bool {
-        if a.rank == b.rank {
-            self.before_by_all_keys(a.input, b.input)
-        } else {
-            a.rank < b.rank
-        }
-    }
-
-    fn before_by_all_keys(&self, a: usize, b: usize) -> bool {
-        let (first, second) = (&self.inputs[a], &self.inputs[b]);
-        for ((x, y), order) in first.keys.iter().zip(&second.keys).zip(&self.orders) {
-            let order = match x.rank.cmp(&y.rank) {
-                Ordering::Equal if order.rank_decides() => Ordering::Equal,
-                Ordering::Equal => order.compare(first.value(x), second.value(y)),
-                unequal => unequal,
-            };
-            if order != Ordering::Equal {
-                return order == Ordering::Less;
-            }
-        }
-        a < b
-    }
-
     /// Restores the heap after its last element was added.
     fn sift_up(&mut self) {
         let mut child = self.heap.len() - 1;
         while child > 0 {
             let parent = (child - 1) / 2;
-            if !self.before(self.heap[child], self.heap[parent]) {
+            if !before(
+                self.heap[child],
+                self.heap[parent],
+                &self.inputs,
+                &self.shape,
+            ) {
                 return;
             }
             self.heap.swap(child, parent);
@@ -198,44 +169,39 @@ impl GatherMerge {
         }
     }
 
-    /// Restores the heap after the row on its top has changed.
+    /// Restores the heap after its top has changed.
     #[inline]
-    fn sift_down(&mut self) {
-        let mut parent = 0;
-        loop {
-            let mut child = 2 * parent + 1;
-            if child >= self.heap.len() {
-                return;
-            }
-            let right = child + 1;
-            if right < self.heap.len() && self.before(self.heap[right], self.heap[child]) {
-                child = right;
-            }
-            if !self.before(self.heap[child], self.heap[parent]) {
-                return;
-            }
-            self.heap.swap(child, parent);
-            parent = child;
+    fn sift_top(&mut self) {
+        if self.shape.rank_decides {
+            sift_down(&mut self.heap, |a, b| a.0 < b.0);
+        } else {
+            sift_down(&mut self.heap, |a, b| {
+                before(a, b, &self.inputs, &self.shape)
+            });
         }
     }
 
     /// Merges until the output is full or an input has used up its run.
     fn merge(&mut self, source: &dyn Source) -> Result<(), ServerError> {
-        while let Some(&Head { input: top, .. }) = self.heap.first() {
+        while let Some(top) = self.heap.first_mut() {
             if self.out.len() >= RUN_BYTES {
                 return Ok(());
             }
-            self.emit(top);
-            if self.inputs[top].left == 0 {
+            let index = top.input();
+            let input = &mut self.inputs[index];
+            input.emit(&mut self.out, self.shape.visible);
+            self.rows += 1;
+            if input.left == 0 {
                 self.heap.swap_remove(0);
-                self.missing.push(top);
-                self.sift_down();
+                self.missing.push(index);
+                self.sift_top();
                 return Ok(());
             }
-            self.heap[0] = self
-                .advance(top)
-                .ok_or_else(|| error::malformed_row(source.name(top)))?;
-            self.sift_down();
+            let Some(rank) = input.advance(&self.shape) else {
+                return Err(error::malformed_row(source.name(index)));
+            };
+            *top = Head::new(rank, index);
+            self.sift_top();
         }
         Ok(())
     }
@@ -248,6 +214,39 @@ impl GatherMerge {
     }
 }
 
+#[inline]
+fn sift_down(heap: &mut [Head], before: impl Fn(Head, Head) -> bool) {
+    let mut parent = 0;
+    loop {
+        let mut child = 2 * parent + 1;
+        if child >= heap.len() {
+            return;
+        }
+        let right = child + 1;
+        if right < heap.len() && before(heap[right], heap[child]) {
+            child = right;
+        }
+        if !before(heap[child], heap[parent]) {
+            return;
+        }
+        heap.swap(child, parent);
+        parent = child;
+    }
+}
+
+/// True when the row of `a` comes before that of `b`.
+#[inline]
+fn before(a: Head, b: Head, inputs: &[Input], shape: &Shape) -> bool {
+    if shape.rank_decides || a.rank() != b.rank() {
+        return a.0 < b.0;
+    }
+    let (first, second) = (&inputs[a.input()], &inputs[b.input()]);
+    match first.compare(second, &shape.orders) {
+        Ordering::Equal => a.input() < b.input(),
+        order => order == Ordering::Less,
+    }
+}
+
 impl Input {
     fn new(keys: usize) -> Self {
         Self {
@@ -256,8 +255,79 @@ impl Input {
         }
     }
 
+    /// Takes a run and moves to its first row.
+    fn begin(&mut self, run: Run, shape: &Shape) -> Option<Rank> {
+        self.frames = run.frames;
+        self.left = run.rows;
+        self.next = 0;
+        self.advance(shape)
+    }
+
+    /// Moves to the next row and gives the rank of its first key; `None` when the row is malformed.
+    #[inline]
+    fn advance(&mut self, shape: &Shape) -> Option<Rank> {
+        let start = self.next;
+        let columns = row::columns(&self.frames, start)?;
+        let end = start + row::ROW_HEADER_BYTES + columns.len();
+        let mut rest = columns;
+        for _ in 0..shape.visible {
+            (_, rest) = row::take_column(rest)?;
+        }
+        self.row = start..end - rest.len();
+        self.next = end;
+        self.left = self.left.saturating_sub(1);
+        for _ in 0..shape.between {
+            (_, rest) = row::take_column(rest)?;
+        }
+        let (first, behind) = row::take_column(rest)?;
+        let rank = shape.orders.first()?.rank(first)?;
+        if shape.rank_decides {
+            return behind.is_empty().then_some(rank);
+        }
+        self.read_keys(end - rest.len(), end, shape)?;
+        Some(rank)
+    }
+
+    /// Notes all keys, which are in `at..end` of the run and fill it.
+    fn read_keys(&mut self, mut at: usize, end: usize, shape: &Shape) -> Option<()> {
+        for (key, order) in self.keys.iter_mut().zip(&shape.orders) {
+            let (value, behind) = row::column(&self.frames[..end], at)?;
+            key.rank = order.rank(value)?;
+            key.null = value.is_none();
+            key.value = (at + 4, behind);
+            at = behind;
+        }
+        (at == end).then_some(())
+    }
+
+    /// Appends the current row: its visible columns under a header of their own.
+    #[inline]
+    fn emit(&self, out: &mut BytesMut, visible: usize) {
+        let row = &self.frames[self.row.clone()];
+        let start = out.len();
+        out.extend_from_slice(row);
+        if let Some(header) = out[start..].first_chunk_mut::<{ row::ROW_HEADER_BYTES }>() {
+            *header = row::header(row.len(), visible as u16);
+        }
+    }
+
     fn value(&self, key: &Key) -> Option<&[u8]> {
         (!key.null).then(|| &self.frames[key.value.0..key.value.1])
+    }
+
+    /// Compares the current rows by all keys.
+    fn compare(&self, other: &Self, orders: &[KeyOrder]) -> Ordering {
+        for ((x, y), order) in self.keys.iter().zip(&other.keys).zip(orders) {
+            let order = match x.rank.cmp(&y.rank) {
+                Ordering::Equal if order.rank_decides() => Ordering::Equal,
+                Ordering::Equal => order.compare(self.value(x), other.value(y)),
+                unequal => unequal,
+            };
+            if order != Ordering::Equal {
+                return order;
+            }
+        }
+        Ordering::Equal
     }
 }
 

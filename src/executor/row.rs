@@ -17,14 +17,26 @@ pub(super) fn frame_end(frames: &[u8], start: usize) -> Option<usize> {
     (length >= 6 && end <= frames.len()).then_some(end)
 }
 
+/// The columns of the row whose frame begins at `start`; `None` when it is not wholly there.
+#[inline]
+pub(super) fn columns(frames: &[u8], start: usize) -> Option<&[u8]> {
+    let (header, rest) = frames
+        .get(start..)?
+        .split_first_chunk::<ROW_HEADER_BYTES>()?;
+    let [_, a, b, c, d, ..] = *header;
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    rest.get(..length.checked_sub(6)?)
+}
+
 /// The first column's value, and what follows it.
 #[inline]
 pub(super) fn take_column(columns: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (length, rest) = columns.split_first_chunk()?;
-    match i32::from_be_bytes(*length) {
-        -1 => Some((None, rest)),
+    match u32::from_be_bytes(*length) {
+        u32::MAX => Some((None, rest)),
         length => {
-            let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            // Other negative lengths are more than any frame holds.
+            let (value, rest) = rest.split_at_checked(length as usize)?;
             Some((Some(value), rest))
         }
     }
