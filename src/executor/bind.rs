@@ -67,6 +67,12 @@ pub(super) fn bind(
     });
 }
 
+/// About how many bytes a Bind and the messages around it take: room for them is made once.
+pub(super) fn size_hint(parameters: &Parameters) -> usize {
+    let values = parameters.values.iter().flatten().map(|v| v.len() + 6);
+    values.sum::<usize>() + 192
+}
+
 fn put_value(value: Option<&[u8]>, out: &mut BytesMut) {
     match value {
         Some(v) => {

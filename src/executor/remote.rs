@@ -237,6 +237,7 @@ impl RemoteStep {
         let (sql, types) = self.prepared(index, bound);
         let (name, new) = connection.statement_name(sql, types);
         let out = connection.write_buffer();
+        out.reserve(bind::size_hint(&bound.parameters));
         if new {
             messages::parse(&name, sql, types, out);
         }

@@ -21,12 +21,19 @@ impl Session {
     /// # Errors
     /// The refusal of the statement that is explained.
     pub async fn explain(&mut self, prepared: &Prepared) -> Result<Option<Vec<String>>, Ended> {
-        let Kind::Explain { options, inner } = &prepared.kind else {
-            return Ok(None);
-        };
-        if self.shared.is_one_shard() {
-            return Ok(None);
+        match &prepared.kind {
+            Kind::Explain { options, inner } if !self.shared.is_one_shard() => {
+                Box::pin(self.explain_plan(options, inner)).await.map(Some)
+            }
+            _ => Ok(None),
         }
+    }
+
+    async fn explain_plan(
+        &mut self,
+        options: &ExplainOptions,
+        inner: &str,
+    ) -> Result<Vec<String>, Ended> {
         if options.format != ExplainFormat::Text {
             return Err(unsupported(
                 "EXPLAIN over several shards prints text only",
@@ -34,7 +41,7 @@ impl Session {
             )
             .into());
         }
-        let inner = self.prepare(inner.clone(), &[]).await?;
+        let inner = self.prepare(inner.to_owned(), &[]).await?;
         if !inner.parameter_types.is_empty() {
             return Err(unsupported(
                 "EXPLAIN of a statement with parameters is not supported",
@@ -62,7 +69,7 @@ impl Session {
             if options.analyze {
                 self.analyze(&mut execution, &mut lines).await?;
             }
-            return Ok(Some(lines));
+            return Ok(lines);
         }
         let plan = planned
             .fan_out
@@ -84,7 +91,7 @@ impl Session {
         if options.analyze {
             self.analyze(&mut execution, &mut lines).await?;
         }
-        Ok(Some(lines))
+        Ok(lines)
     }
 
     /// The plan of the first shard a step runs on, of all with VERBOSE.

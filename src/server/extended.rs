@@ -64,7 +64,7 @@ impl Session {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(ServerError::new(sqlstate::DUPLICATE_STATEMENT, message).into());
         }
-        let prepared = self.prepare(sql, &types).await?;
+        let prepared = Box::pin(self.prepare(sql, &types)).await?;
         self.refuse_when_failed(&prepared)?;
         if self.statements.len() >= NAMES_MAX {
             let message = format!("a session may hold {NAMES_MAX} prepared statements");
@@ -205,8 +205,8 @@ impl Session {
         }
         let mut outcome = self.stream(execution, max_rows).await?;
         if matches!(outcome, Outcome::CopyIn) {
-            self.copy_in(execution).await?;
-            outcome = self.stream(execution, 0).await?;
+            Box::pin(self.copy_in(execution)).await?;
+            outcome = Box::pin(self.stream(execution, 0)).await?;
         }
         match outcome {
             Outcome::Suspended => {
@@ -290,7 +290,7 @@ impl Session {
             return Ok(prepared);
         }
         let types = prepared.parameter_types.clone();
-        let again = self.prepare(prepared.sql.to_string(), &types).await?;
+        let again = Box::pin(self.prepare(prepared.sql.to_string(), &types)).await?;
         if prepared.columns.is_some()
             && !same_columns(prepared.columns.as_deref(), again.columns.as_deref())
         {

@@ -187,7 +187,7 @@ impl Session {
         self.join(&shards, &begin).await?;
         if execution.needs_merge() {
             self.refuse_second_on_merge()?;
-            self.join_merge().await?;
+            Box::pin(self.join_merge()).await?;
         }
         let context = self.planning_context();
         let held = self.connections.iter_mut().map(|(_, conn)| conn);
@@ -443,7 +443,7 @@ impl Session {
     pub async fn recover(&mut self) {
         let deadline = Instant::now() + RECOVER_TIME;
         let pools = self.shared.pools.clone();
-        self.connections.recover(&pools, deadline).await;
+        Box::pin(self.connections.recover(&pools, deadline)).await;
     }
 }
 

@@ -109,12 +109,14 @@ impl Session {
         self.leave().await;
     }
 
+    /// A message's future is moved several times on its way to being polled: what is seldom or long is boxed, here and below, so
+    /// that those of a prepared statement's messages stay small.
     async fn dispatch(&mut self, message: Message) -> Result<(), Ended> {
         if self.skipping && !matches!(message.tag, b'S' | b'X') {
             return Ok(());
         }
         let outcome = match message.tag {
-            b'Q' => return self.simple_query(&message.body).await,
+            b'Q' => return Box::pin(self.simple_query(&message.body)).await,
             b'S' => return self.sync().await,
             b'P' => self.parse(&message.body).await,
             b'B' => self.bind(message.body).await,
@@ -122,7 +124,7 @@ impl Session {
             b'E' => self.execute(&message.body).await,
             b'C' => self.close(&message.body).await,
             b'H' => return self.client.flush().await.map_err(|_| Ended::Session),
-            b'F' => return self.function_call().await,
+            b'F' => return Box::pin(self.function_call()).await,
             // COPY messages that arrive after the COPY failed are dropped, as PostgreSQL does.
             b'd' | b'c' | b'f' => Ok(()),
             b'X' => Err(Ended::Session),
@@ -131,7 +133,7 @@ impl Session {
                     sqlstate::PROTOCOL_VIOLATION,
                     format!("invalid frontend message type {tag}"),
                 );
-                self.fatal(&error).await;
+                Box::pin(self.fatal(&error)).await;
                 Err(Ended::Session)
             }
         };
@@ -229,6 +231,9 @@ impl Session {
             .map(|(_, conn)| conn)
             .filter(|c| c.unsynced())
             .collect();
+        if owed.is_empty() {
+            return Ok(());
+        }
         owed.iter_mut().for_each(|conn| conn.sync());
         let done =
             futures_util::future::join_all(owed.into_iter().map(super::control::drain)).await;

@@ -26,6 +26,15 @@ impl Session {
         &mut self,
         prepared: &Prepared,
     ) -> Result<Option<String>, Ended> {
+        match &prepared.kind {
+            Kind::Select { writes: false, .. } | Kind::Show { .. } | Kind::Explain { .. } => {
+                Ok(None)
+            }
+            _ => Box::pin(self.carry_out(prepared)).await,
+        }
+    }
+
+    async fn carry_out(&mut self, prepared: &Prepared) -> Result<Option<String>, Ended> {
         let since = Instant::now();
         let sql = &*prepared.sql;
         let tag = match &prepared.kind {
@@ -73,9 +82,6 @@ impl Session {
             }
             Kind::Unlisten if !self.shared.is_one_shard() => "UNLISTEN".into(),
             Kind::Discard { all: true } => self.discard_all(sql).await?,
-            Kind::Select { writes: false, .. } | Kind::Show { .. } | Kind::Explain { .. } => {
-                return Ok(None);
-            }
             _ if self.shared.is_one_shard() => return Ok(None),
             other => return Err(refuse(other).into()),
         };
@@ -280,8 +286,12 @@ impl Session {
         if matches!(prepared.kind, Kind::Ddl) {
             self.shared.catalog.changed();
         }
-        self.end_snapshot().await?;
-        self.follow_set_config(prepared).await?;
+        if self.snapshot {
+            Box::pin(self.end_snapshot()).await?;
+        }
+        if !prepared.set_config.is_empty() {
+            Box::pin(self.follow_set_config(prepared)).await?;
+        }
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ use tokio_rustls::server::TlsStream;
 use crate::metrics;
 use crate::protocol::frame::{FrameError, frame_length};
 
+/// Room made for the messages of a short reply.
+const REPLY_BYTES: usize = 512;
 /// Small messages are copied together; runs at least this long go out from the buffer they were read into.
 const COPY_BYTES_MAX: usize = 8 << 10;
 /// Read buffers start here and are given up when the session is idle.
@@ -123,13 +125,17 @@ impl Client {
 
     /// Where messages for the client are appended.
     pub fn out(&mut self) -> &mut BytesMut {
+        if self.output.capacity() == 0 {
+            // A short reply in one piece instead of growing from message to message.
+            self.output.reserve(REPLY_BYTES);
+        }
         &mut self.output
     }
 
     /// Queues whole frames behind what is there, without copying long ones.
     pub fn push(&mut self, frames: Bytes) {
         if frames.len() < COPY_BYTES_MAX {
-            self.output.extend_from_slice(&frames);
+            self.out().extend_from_slice(&frames);
             return;
         }
         self.seal();
@@ -151,11 +157,12 @@ impl Client {
 
     /// Writes all that is queued; ready when the socket has taken it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.seal();
-        while !self.queue.is_empty() {
+        while self.pending_bytes() > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.queue.len().min(SLICES_MAX);
-            for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
+            let count = (self.queue.len() + 1).min(SLICES_MAX);
+            let pending = self.queue.iter().map(|bytes| &bytes[..]);
+            let pending = pending.chain(std::iter::once(&self.output[..]));
+            for (slice, bytes) in slices.iter_mut().zip(pending) {
                 *slice = IoSlice::new(bytes);
             }
             let written =
@@ -174,16 +181,18 @@ impl Client {
     }
 
     fn advance(&mut self, mut written: usize) {
-        self.queued_bytes -= written;
         metrics::global().bytes_to_clients.inc_by(written as u64);
         while let Some(front) = self.queue.front_mut() {
             if front.len() > written {
                 front.advance(written);
+                self.queued_bytes -= written;
                 return;
             }
             written -= front.len();
+            self.queued_bytes -= front.len();
             self.queue.pop_front();
         }
+        self.output.advance(written);
     }
 
     /// Writes all that is queued.
