@@ -191,6 +191,7 @@ pub(super) fn effects<'a>(
 ) -> Effects {
     let mut out = Effects::default();
     for root in roots {
+        let mut plain: Vec<*const ast::Node> = Vec::new();
         let known = walk(Child::Select(root), &mut |child| {
             let node = match child {
                 Child::Node(n) => n.node.as_ref(),
@@ -199,6 +200,22 @@ pub(super) fn effects<'a>(
                     None
                 }
             };
+            match (node, child) {
+                (Some(Node::TypeCast(t)), _) if is_plain_cast(t) => {
+                    plain.extend(t.arg.as_deref().map(std::ptr::from_ref));
+                }
+                // Each shard would read it at its own time, whatever coerces it.
+                (Some(Node::AConst(c)), Child::Node(n))
+                    if is_moment(c) && !plain.contains(&std::ptr::from_ref(n)) =>
+                {
+                    forbid(
+                        &mut out,
+                        "a constant that may depend on the clock is",
+                        c.location,
+                    );
+                }
+                _ => {}
+            }
             if let Some(node) = node {
                 node_effects(catalog, search_path, node, &mut out);
             }
@@ -218,7 +235,13 @@ pub(super) fn effects<'a>(
 fn forbid(out: &mut Effects, what: &str, location: i32) {
     out.forbidden.get_or_insert_with(|| Refusal {
         message: format!("{what} not supported over several shards"),
-        hint: "Restrict the statement to one shard by its sharding key.".into(),
+        hint: match what.contains("the clock") {
+            true => {
+                "Use now(), current_date or the moment itself; cast it to text where it is text."
+                    .into()
+            }
+            false => "Restrict the statement to one shard by its sharding key.".into(),
+        },
         location: usize::try_from(location).ok(),
     });
 }
@@ -290,18 +313,8 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
         }
         Node::RangeTableSample(t) => forbid(out, "TABLESAMPLE is", t.location),
         Node::SqlvalueFunction(f) => value_function_effects(f, out),
-        Node::TypeCast(t) => {
-            if cast_name(t).is_some_and(|n| n.starts_with("reg")) {
-                out.catalog = true;
-            }
-            // 'now'::timestamptz and its like are read when the statement is.
-            if is_moment_literal(t) {
-                forbid(
-                    out,
-                    "a date or time constant that depends on the clock is",
-                    t.location,
-                );
-            }
+        Node::TypeCast(t) if cast_name(t).is_some_and(|n| n.starts_with("reg")) => {
+            out.catalog = true;
         }
         Node::FuncCall(call) => call_effects(catalog, search_path, call, out),
         Node::AExpr(e) => operator_effects(catalog, &e.name, e.location, out),
@@ -329,19 +342,23 @@ pub(super) fn cast_name(cast: &ast::TypeCast) -> Option<&str> {
     }
 }
 
-fn is_moment_literal(cast: &ast::TypeCast) -> bool {
-    let Some(Node::AConst(ast::AConst {
-        val: Some(ast::a_const::Val::Sval(s)),
-        ..
-    })) = cast.arg.as_deref().and_then(|a| a.node.as_ref())
-    else {
+/// A cast of such a constant to a type that reads it as it stands.
+fn is_plain_cast(cast: &ast::TypeCast) -> bool {
+    let plain = [
+        "text", "varchar", "bpchar", "char", "name", "bytea", "json", "jsonb", "regclass",
+    ];
+    cast_name(cast).is_some_and(|n| plain.contains(&n))
+}
+
+/// A constant in which date and time types, their ranges and arrays read the moment: `now`, `today 10:00`, `{now}`, `[now,)`.
+fn is_moment(constant: &ast::AConst) -> bool {
+    let Some(ast::a_const::Val::Sval(s)) = &constant.val else {
         return false;
     };
-    let moments = ["now", "today", "tomorrow", "yesterday", "allballs"];
-    let text = s.sval.to_ascii_lowercase();
-    let of_time =
-        cast_name(cast).is_some_and(|n| n == "date" || n.starts_with("time") || n == "abstime");
-    of_time && moments[..4].iter().any(|m| text.contains(m))
+    let moments = ["now", "today", "tomorrow", "yesterday"];
+    s.sval
+        .split(|c: char| !c.is_ascii_alphabetic())
+        .any(|word| moments.iter().any(|m| word.eq_ignore_ascii_case(m)))
 }
 
 fn call_effects(

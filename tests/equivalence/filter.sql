@@ -279,3 +279,7 @@ select count(*) from events where at > '03/04/2024'
 
 -- name: the same literal in the default DateStyle again
 select count(*) from events where at > '03/04/2024'
+
+-- name: untyped constant that reads the clock
+-- expect: refused
+select distinct coalesce(null::timestamptz, 'now') from users
