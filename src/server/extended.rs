@@ -42,11 +42,6 @@ impl Portal {
         self.running.is_some()
     }
 
-    /// It has rows left on the merge session.
-    pub fn holds_merge_session(&self) -> bool {
-        self.running.as_ref().is_some_and(Execution::needs_merge)
-    }
-
     /// Has the shards close what they hold for it.
     pub fn abandon(self, connections: &mut Connections) {
         // With a merge session of its own, closing that session ends its transaction and portal.

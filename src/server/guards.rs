@@ -54,25 +54,6 @@ pub fn refuse_session_functions(
 }
 
 impl Session {
-    /// A portal that is half read keeps the merge session to itself.
-    ///
-    /// # Errors
-    /// 0A000 for another statement that needs it meanwhile.
-    pub fn refuse_second_on_merge(&self) -> Result<(), ServerError> {
-        if !self
-            .portals
-            .values()
-            .any(super::extended::Portal::holds_merge_session)
-        {
-            return Ok(());
-        }
-        let hint = "Read the first one to its end, or close it.";
-        Err(unsupported(
-            "two half-read portals that both need a merge session are not supported",
-            hint,
-        ))
-    }
-
     /// Refuses a plan whose steps hand values on as text that would not mean the same to the next step.
     ///
     /// # Errors

@@ -186,7 +186,6 @@ impl Session {
         let begin = self.snapshot_begin(execution)?;
         self.join(&shards, &begin).await?;
         if execution.needs_merge() {
-            self.refuse_second_on_merge()?;
             Box::pin(self.join_merge()).await?;
         }
         let context = self.planning_context();

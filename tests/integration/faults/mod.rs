@@ -5,6 +5,7 @@ mod clients;
 mod crowd;
 mod hygiene;
 mod shards;
+mod stages;
 
 use crate::harness::{Client, Cluster, Config, Pgbraid, Relay, cluster, target_is_postgres};
 
