@@ -1,10 +1,12 @@
 //! What a statement may not do while its session is spread over several servers.
 
+use super::prepare::Prepared;
 use super::run::unsupported;
 use super::session::Session;
+use super::transaction::{Block, Clock};
 use crate::catalog::Catalog;
 use crate::executor::{PrintedForm, printed_form};
-use crate::plan::Plan;
+use crate::plan::{Plan, Planned, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::sql::{self, Statement};
@@ -53,7 +55,79 @@ pub fn refuse_session_functions(
     }
 }
 
+/// True when the text may hold one of PostgreSQL's date/time words as a literal.
+pub fn has_clock_words(sql: &str) -> bool {
+    let lower = sql.to_ascii_lowercase();
+    let quoted = |word: &str| {
+        lower.match_indices(word).any(|(at, _)| {
+            let opens = lower[..at].trim_end().ends_with(['\'', '$']);
+            let goes_on =
+                lower[at + word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            opens && !goes_on
+        })
+    };
+    ["now", "today", "tomorrow", "yesterday"]
+        .into_iter()
+        .any(quoted)
+}
+
 impl Session {
+    /// True when the client's text may go to the one shard as it is. In a block now() must have one value: the shard's, as long
+    /// as only that shard is asked for it, or the proxy's, which a rewritten text carries to any shard.
+    ///
+    /// # Errors
+    /// 0A000 where both would be mixed.
+    pub fn runs_unchanged(
+        &mut self,
+        planned: &Planned,
+        shard: ShardId,
+    ) -> Result<bool, ServerError> {
+        let open = self.transaction.block == Block::Open && !self.shared.is_one_shard();
+        if !open || !planned.uses_now {
+            return Ok(true);
+        }
+        let rewritten = !matches!(planned.fan_out, Ok(Plan::Remote(_)) | Err(_));
+        if rewritten && self.transaction.clock.is_none_or(|c| c == Clock::Proxy) {
+            return Ok(false);
+        }
+        self.read_clock(Clock::Shard(shard))?;
+        Ok(true)
+    }
+
+    /// Notes whose now() the transaction has shown.
+    ///
+    /// # Errors
+    /// 0A000 when it has shown another one before.
+    pub fn read_clock(&mut self, clock: Clock) -> Result<(), ServerError> {
+        match self.transaction.clock {
+            Some(other) if other != clock => {
+                let hint = "Run the statement in a transaction of its own, or pass the time as a parameter.";
+                Err(unsupported(
+                    "now() of one transaction on several shards is not supported here",
+                    hint,
+                ))
+            }
+            _ => {
+                self.transaction.clock = Some(clock);
+                Ok(())
+            }
+        }
+    }
+
+    /// Each shard would read such a literal by its own clock.
+    ///
+    /// # Errors
+    /// 0A000 for a statement over several shards.
+    pub fn refuse_clock_words(&self, prepared: &Prepared) -> Result<(), ServerError> {
+        match prepared.clock_words {
+            true => Err(unsupported(
+                "a literal such as 'now' or 'today' is not supported over several shards",
+                "Use now() or current_date.",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses a plan whose steps hand values on as text that would not mean the same to the next step.
     ///
     /// # Errors
@@ -101,5 +175,29 @@ impl Session {
                 .find(|(n, _)| n == name)
                 .map(|(_, v)| v.clone())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_words_are_found_as_literals_only() {
+        for sql in [
+            "select 'now'::timestamptz",
+            "select date ' Today'",
+            "select $$tomorrow$$::date",
+        ] {
+            assert!(has_clock_words(sql), "{sql}");
+        }
+        for sql in [
+            "select now()",
+            "select 'nowhere'",
+            "select today from t",
+            "select 'not now'",
+        ] {
+            assert!(!has_clock_words(sql), "{sql}");
+        }
     }
 }

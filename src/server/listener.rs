@@ -293,6 +293,7 @@ fn new_session(
         reported: HashMap::new(),
         reports: BytesMut::new(),
         transaction: Transaction::default(),
+        reads_clock: false,
         before_pipeline: None,
         connections: Connections::new(shared.config.shards.len()),
         pinned: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::extended::Portal;
-use super::guards::{oid_column, refuse_session_functions};
+use super::guards::{has_clock_words, oid_column, refuse_session_functions};
 use super::run::unsupported;
 use super::session::Session;
 use super::{Shared, control};
@@ -41,6 +41,8 @@ pub struct Prepared {
     pub arguments: Vec<String>,
     /// Position of a column whose binary form carries OIDs that no two servers share: binary output of it is refused.
     pub oid_column: Option<usize>,
+    /// It has a literal such as 'now' or 'today', which means another time whenever it is read.
+    pub clock_words: bool,
     /// The first parameter in the text, as (number, 1-based character position).
     pub first_parameter: Option<(i32, usize)>,
     /// It leaves something on its connection that no replay brings back (an advisory lock).
@@ -134,6 +136,7 @@ impl Session {
             arguments: Vec::new(),
             oid_column: None,
             first_parameter: None,
+            clock_words: false,
             pins: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -195,6 +198,7 @@ impl Session {
         prepared.columns = described.columns.map(Arc::from);
         prepared.oid_column = oid_column(statement, prepared.columns.as_deref(), &loaded.catalog);
         prepared.first_parameter = sql::first_parameter(statement);
+        prepared.clock_words = has_clock_words(&prepared.sql);
         let set_config = sql::set_config_calls(statement);
         let functions = sql::functions_called(&statement.node);
         prepared.pins = functions
@@ -334,16 +338,15 @@ impl Session {
             ));
         }
         let bound = self.bound(parameters, columns, fetch, sync)?;
-        // In a block now() must be the same on every shard, so even a routed statement gets the proxy's value.
-        let rewrite_now = planned.uses_now
-            && shards > 1
-            && self.transaction.block == super::transaction::Block::Open;
-        if let Some(shard) = Execution::single_shard(&planned.route, &bound, shards)
-            && !rewrite_now
+        self.reads_clock = prepared.clock_words;
+        let single = Execution::single_shard(&planned.route, &bound, shards);
+        if let Some(shard) = single
+            && self.runs_unchanged(planned, shard)?
         {
             self.count(QueryKind::Routed);
             return Ok(Execution::routed(shard, prepared.sql.clone(), bound));
         }
+        self.refuse_clock_words(prepared)?;
         match &planned.fan_out {
             Ok(plan) => {
                 let kind = match plan {
@@ -352,6 +355,9 @@ impl Session {
                 };
                 self.count(kind);
                 self.refuse_lossy_text(plan)?;
+                if planned.uses_now && self.transaction.block == super::transaction::Block::Open {
+                    self.read_clock(super::transaction::Clock::Proxy)?;
+                }
                 Execution::new(plan, bound, shards)
             }
             Err(refusal) => {

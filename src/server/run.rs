@@ -188,7 +188,11 @@ impl Session {
         if execution.needs_merge() {
             Box::pin(self.join_merge()).await?;
         }
-        let context = self.planning_context();
+        let context = match std::mem::take(&mut self.reads_clock) {
+            // Never met before: the shard prepares it again, and reads its literals anew.
+            true => rand::random(),
+            false => self.planning_context(),
+        };
         let held = self.connections.iter_mut().map(|(_, conn)| conn);
         held.for_each(|conn| conn.set_statement_context(context));
         if let Some(conn) = self.connections.merge() {

@@ -49,6 +49,8 @@ pub struct Session {
     /// ParameterStatus messages for the next ReadyForQuery.
     pub reports: BytesMut,
     pub transaction: Transaction,
+    /// The statement in hand has literals that mean another time whenever they are read.
+    pub reads_clock: bool,
     /// Settings before the first SET of an implicit transaction: what an error in it goes back to.
     pub before_pipeline: Option<Settings>,
     pub connections: Connections,

@@ -1,6 +1,7 @@
 //! The client's transaction block: what the session must tell every shard that joins it, and what a rollback undoes.
 
 use super::settings::Settings;
+use crate::plan::ShardId;
 
 /// Where the session stands, as ReadyForQuery tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +23,13 @@ impl Block {
     }
 }
 
+/// Whose now() a transaction shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    Proxy,
+    Shard(ShardId),
+}
+
 /// A transaction block over the shards it has touched so far; shards join when a statement first needs them.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -36,6 +44,8 @@ pub struct Transaction {
     before: Settings,
     /// now() of the transaction, microseconds since 2000-01-01 UTC; `None` until a statement asks.
     pub timestamp: Option<i64>,
+    /// Whose now() has been shown so far.
+    pub clock: Option<Clock>,
 }
 
 impl Transaction {

@@ -283,3 +283,13 @@ select count(*) from events where at > '03/04/2024'
 -- name: untyped constant that reads the clock
 -- expect: refused
 select distinct coalesce(null::timestamptz, 'now') from users
+
+-- name: now() in a block
+-- before: begin
+-- after: commit
+-- compare: shape
+select now(), now() = now()
+
+-- name: a clock word over several shards
+-- expect: refused
+select count(*) from events where at < 'now'
