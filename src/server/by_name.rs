@@ -111,6 +111,7 @@ impl Session {
                 .next()
                 .unwrap_or_default();
             let text = settings::set_config(&set.name, &value, set.is_local);
+            // Alone in its transaction a local one has had all its effect.
             if !set.is_local || self.transaction.block != super::transaction::Block::Idle {
                 self.apply(&text, &set.name, set.is_local).await?;
             }
@@ -120,10 +121,13 @@ impl Session {
 
     /// Refuses set_config of what no session here may change.
     pub fn check_set_config(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
-        prepared
-            .set_config
-            .iter()
-            .try_for_each(|set| self.refuse_identity(&set.name))
+        let sets = &prepared.set_config;
+        sets.iter()
+            .try_for_each(|set| self.refuse_identity(&set.name))?;
+        if sets.iter().any(|set| set.is_local) && !self.is_alone() {
+            self.open_implicit();
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::prepare::Prepared;
 use super::run::{Outcome, select_tag, unsupported};
 use super::session::{Ended, Session};
-use super::transaction::Block;
+use super::transaction::{Block, Company};
 use crate::backend::connections::Connections;
 use crate::backend::pool::Lease;
 use crate::executor::{Execution, Parameters};
@@ -142,6 +142,7 @@ impl Session {
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         let result = self.execute_portal(&mut portal, max_rows).await;
         if result.is_ok() {
+            self.company = Company::Pipeline;
             self.portals.insert(name, portal);
         }
         result
@@ -153,6 +154,10 @@ impl Session {
         if portal.done {
             return self.execute_again(&prepared);
         }
+        let last = self.client.peek_tag() == Some(b'S');
+        if self.company == Company::Alone && !last {
+            self.company = Company::Opening;
+        }
         if let Some(tag) = self.control_statement(&prepared).await? {
             portal.done = true;
             if tag.is_empty() {
@@ -163,7 +168,6 @@ impl Session {
             return Ok(());
         }
         if portal.running.is_none() {
-            let last = self.client.peek_tag() == Some(b'S');
             let columns = portal.columns.clone().unwrap_or_else(|| Arc::from([]));
             let fetch = u32::try_from(max_rows).unwrap_or(0);
             self.check_set_config(&prepared)?;

@@ -3,7 +3,7 @@
 use super::prepare::Prepared;
 use super::run::unsupported;
 use super::session::Session;
-use super::transaction::{Block, Clock};
+use super::transaction::{Block, Clock, Company};
 use crate::catalog::Catalog;
 use crate::executor::{PrintedForm, printed_form};
 use crate::plan::{Plan, Planned, ShardId};
@@ -82,7 +82,7 @@ impl Session {
         planned: &Planned,
         shard: ShardId,
     ) -> Result<bool, ServerError> {
-        let open = self.transaction.block == Block::Open && !self.shared.is_one_shard();
+        let open = !self.is_alone() && !self.shared.is_one_shard();
         if !open || !planned.uses_now {
             return Ok(true);
         }
@@ -92,6 +92,11 @@ impl Session {
         }
         self.read_clock(Clock::Shard(shard))?;
         Ok(true)
+    }
+
+    /// True for the only statement of its transaction.
+    pub fn is_alone(&self) -> bool {
+        self.transaction.block == Block::Idle && self.company == Company::Alone
     }
 
     /// Notes whose now() the transaction has shown.

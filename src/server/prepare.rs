@@ -395,14 +395,14 @@ impl Session {
         })
     }
 
-    /// now() of the transaction: taken once, when it begins or a statement first asks.
+    /// now() of the transaction: when the message came that began it, as in PostgreSQL.
     pub fn timestamp(&mut self) -> i64 {
-        *self.transaction.timestamp.get_or_insert_with(now)
+        *self.transaction.timestamp.get_or_insert(self.message_time)
     }
 }
 
 /// Microseconds from 2000-01-01 UTC to now.
-fn now() -> i64 {
+pub fn now() -> i64 {
     const UNIX_TO_2000: i64 = 946_684_800_000_000;
     let unix = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -62,6 +62,7 @@ impl Session {
             .filter(|s| !self.connections.holds(*s))
             .collect();
         self.replay_on_held(shards);
+        self.begin_on_held(shards, begin)?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -86,10 +87,10 @@ impl Session {
         Ok(())
     }
 
-    /// A pinned session's connections are brought back to its settings after an implicit transaction that changed them failed.
+    /// Connections are brought back to the session's settings after an implicit transaction that changed them was rolled back.
     fn replay_on_held(&mut self, shards: &[ShardId]) {
         let stale = |conn: &RawConn| conn.settings_mark() == MARK_UNKNOWN && !conn.unsynced();
-        if !self.pinned || self.transaction.block != Block::Idle {
+        if self.transaction.block != Block::Idle {
             return;
         }
         let (mark, replay) = (self.settings.mark(), self.settings.replay());
@@ -99,6 +100,22 @@ impl Session {
                 conn.set_settings_mark(mark);
             }
         }
+    }
+
+    /// Connections that the message has used already join the statement's own transaction as well.
+    fn begin_on_held(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
+        let held = self.connections.iter_mut();
+        for (_, conn) in held.filter(|(shard, _)| shards.contains(shard) && !begin.is_empty()) {
+            if conn.unsynced() {
+                let hint = "Read the portal to its end, or close it, before the next statement.";
+                return Err(unsupported(
+                    "the statement reads a shard in several steps while a portal on it is half read",
+                    hint,
+                ));
+            }
+            begin.iter().for_each(|sql| conn.query(sql));
+        }
+        Ok(())
     }
 
     /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
@@ -184,6 +201,7 @@ impl Session {
     pub async fn start(&mut self, execution: &mut Execution) -> Result<(), ServerError> {
         let shards = execution.shards().to_vec();
         let begin = self.snapshot_begin(execution)?;
+        self.has_run = true;
         self.join(&shards, &begin).await?;
         if execution.needs_merge() {
             Box::pin(self.join_merge()).await?;

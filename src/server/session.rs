@@ -12,7 +12,7 @@ use super::prepare::Prepared;
 use super::run::send_error;
 use super::settings::Settings;
 use super::stream::{Client, Message, ReadError};
-use super::transaction::{Block, Transaction};
+use super::transaction::{Block, Company, Transaction};
 use crate::backend::connections::Connections;
 use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
@@ -53,6 +53,12 @@ pub struct Session {
     pub reads_clock: bool,
     /// Settings before the first SET of an implicit transaction: what an error in it goes back to.
     pub before_pipeline: Option<Settings>,
+    /// When the message in hand came, microseconds since 2000-01-01 UTC: statement_timestamp().
+    pub message_time: i64,
+    /// What the statement in hand shares its implicit transaction with.
+    pub company: Company,
+    /// A query has run in that implicit transaction.
+    pub has_run: bool,
     pub connections: Connections,
     /// The session has state on its connections that cannot be replayed: it keeps them until it ends.
     pub pinned: bool,
@@ -116,6 +122,10 @@ impl Session {
     async fn dispatch(&mut self, message: Message) -> Result<(), Ended> {
         if self.skipping && !matches!(message.tag, b'S' | b'X') {
             return Ok(());
+        }
+        if matches!(message.tag, b'Q' | b'P' | b'B' | b'E') {
+            self.message_time = super::prepare::now();
+            self.timestamp();
         }
         let outcome = match message.tag {
             b'Q' => return Box::pin(self.simple_query(&message.body)).await,
@@ -204,6 +214,13 @@ impl Session {
 
     /// Ends a simple query or a pipeline: implicit transactions end, connections go back, ReadyForQuery goes out.
     pub async fn settle(&mut self) -> Result<(), Ended> {
+        if self.transaction.implicit {
+            let commit = self.transaction.block == Block::Open;
+            if let Err(error) = Box::pin(self.end_transaction(commit, "COMMIT")).await {
+                self.fail(&error);
+                self.recover().await;
+            }
+        }
         if self.transaction.block == Block::Idle {
             self.portals.clear();
         }
@@ -212,8 +229,10 @@ impl Session {
             self.recover().await;
         }
         self.before_pipeline = None;
+        self.company = Company::Alone;
+        self.has_run = false;
         if self.transaction.block == Block::Idle {
-            self.transaction.timestamp = None;
+            self.transaction.forget_clock();
             if !self.pinned {
                 self.connections.release();
             }

@@ -67,12 +67,14 @@ impl Session {
     }
 
     pub async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
-        if local && self.transaction.block == Block::Idle {
-            self.warn(
-                sqlstate::NO_ACTIVE_TRANSACTION,
-                "SET LOCAL can only be used in transaction blocks",
-            );
-            return Ok(());
+        if local {
+            if self.lacks_block() {
+                self.warn(
+                    sqlstate::NO_ACTIVE_TRANSACTION,
+                    "SET LOCAL can only be used in transaction blocks",
+                );
+            }
+            self.open_implicit();
         }
         if self.transaction.block == Block::Idle && self.before_pipeline.is_none() {
             self.before_pipeline = Some(self.settings.clone());

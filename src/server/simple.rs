@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::prepare::{CacheKey, Prepared};
 use super::run::{Outcome, select_tag};
 use super::session::{Ended, Session};
-use super::transaction::Block;
+use super::transaction::{Block, Company};
 use crate::executor::Execution;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
@@ -53,6 +53,9 @@ impl Session {
             return Ok(());
         }
         let count = statements.len();
+        if count > 1 {
+            self.company = Company::Message;
+        }
         for (n, statement) in statements.into_iter().enumerate() {
             let done = self.run_parsed(&statement, n + 1 == count).await;
             if let Err(Ended::Statement(error)) = done {
@@ -69,6 +72,16 @@ impl Session {
             Some(prepared) => prepared,
             None => self.prepare_statement(statement, key).await?,
         };
+        if self.company == Company::Message
+            && self.shared.is_one_shard()
+            && !matches!(
+                prepared.kind,
+                Kind::Begin { .. } | Kind::Commit { .. } | Kind::Rollback { .. }
+            )
+        {
+            // What they write is committed together.
+            self.open_implicit();
+        }
         self.run_statement(&prepared, last).await
     }
 

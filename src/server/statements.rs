@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::control;
-use super::prepare::Prepared;
+use super::prepare::{CATALOG_SHARD, Prepared};
 use super::run::unsupported;
 use super::session::{Ended, Session};
 use super::settings;
-use super::transaction::Block;
+use super::transaction::{Block, Company};
 use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -39,7 +39,7 @@ impl Session {
         let sql = &*prepared.sql;
         let tag = match &prepared.kind {
             Kind::Empty => String::new(),
-            Kind::Begin { .. } => self.begin(sql),
+            Kind::Begin { options } => self.begin(sql, options.isolation.as_deref()).await?,
             Kind::Commit { chain } => self.end_block(sql, true, *chain).await?,
             Kind::Rollback { chain } => self.end_block(sql, false, *chain).await?,
             Kind::Savepoint { name } => self.savepoint(sql, name).await?,
@@ -82,6 +82,8 @@ impl Session {
             }
             Kind::Unlisten if !self.shared.is_one_shard() => "UNLISTEN".into(),
             Kind::Discard { all: true } => self.discard_all(sql).await?,
+            // Clients have no temporary tables, sequences or plans of their own on the shards.
+            Kind::Discard { all: false } if !self.shared.is_one_shard() => discard_tag(sql),
             _ if self.shared.is_one_shard() => return Ok(None),
             other => return Err(refuse(other).into()),
         };
@@ -91,25 +93,68 @@ impl Session {
         Ok(Some(tag))
     }
 
-    fn begin(&mut self, sql: &str) -> String {
-        match self.transaction.block {
-            Block::Idle => {
-                self.transaction.open(sql, &self.settings);
-                self.timestamp();
+    async fn begin(&mut self, sql: &str, isolation: Option<&str>) -> Result<String, ServerError> {
+        if self.transaction.implicit {
+            // What the message has done so far belongs to the client's block.
+            let modes = transaction_modes(sql);
+            if !modes.is_empty() {
+                self.set_transaction(&format!("SET TRANSACTION {modes}"))
+                    .await?;
             }
-            _ => self.warn(
+            self.transaction.implicit = false;
+        } else if self.transaction.block == Block::Idle {
+            if self.has_run && isolation.is_some_and(|i| !i.eq_ignore_ascii_case("read committed"))
+            {
+                let message = "SET TRANSACTION ISOLATION LEVEL must be called before any query";
+                return Err(ServerError::new(sqlstate::ACTIVE_TRANSACTION, message));
+            }
+            let before = self.before_pipeline.take();
+            self.transaction
+                .open(sql, before.unwrap_or_else(|| self.settings.clone()));
+            self.join_held();
+            self.timestamp();
+        } else {
+            self.warn(
                 sqlstate::ACTIVE_TRANSACTION,
                 "there is already a transaction in progress",
-            ),
+            );
         }
         // The tag repeats the client's word for it.
         match sql
             .get(..5)
             .is_some_and(|word| word.eq_ignore_ascii_case("start"))
         {
-            true => "START TRANSACTION".into(),
-            false => "BEGIN".into(),
+            true => Ok("START TRANSACTION".into()),
+            false => Ok("BEGIN".into()),
         }
+    }
+
+    /// Begins the transaction that the statements of one message, or of a pipeline, share anyway, where its shards must know.
+    pub fn open_implicit(&mut self) {
+        if self.transaction.block != Block::Idle {
+            return;
+        }
+        let before = self.before_pipeline.take();
+        self.transaction
+            .open_implicit(before.unwrap_or_else(|| self.settings.clone()));
+        self.join_held();
+    }
+
+    /// Takes the connections that the message has used already into its block.
+    fn join_held(&mut self) {
+        let joining = self.transaction.join();
+        for (_, conn) in self.connections.iter_mut() {
+            if conn.unsynced() {
+                conn.sync();
+            }
+            joining.iter().for_each(|sql| conn.query(sql));
+        }
+    }
+
+    /// True for a statement that shares its transaction with none before it: the block that it needs would have to be there.
+    pub fn lacks_block(&self) -> bool {
+        self.transaction.block == Block::Idle
+            && matches!(self.company, Company::Alone | Company::Opening)
     }
 
     pub fn warn(&mut self, sqlstate: &str, message: &str) {
@@ -126,7 +171,7 @@ impl Session {
         commit: bool,
         chain: bool,
     ) -> Result<String, ServerError> {
-        if self.transaction.block == Block::Idle {
+        if self.transaction.block == Block::Idle || self.transaction.implicit {
             if chain {
                 let name = if commit { "COMMIT" } else { "ROLLBACK" };
                 let message = format!("{name} AND CHAIN can only be used in transaction blocks");
@@ -137,14 +182,18 @@ impl Session {
                 "there is no transaction in progress",
             );
             // It ends the implicit transaction of a message of several statements all the same.
-            if let Some(before) = self.before_pipeline.take()
+            self.has_run = false;
+            if self.transaction.implicit {
+                self.end_transaction(commit, "COMMIT").await?;
+            } else if let Some(before) = self.before_pipeline.take()
                 && !commit
             {
                 self.restore(before);
             }
+            self.transaction.forget_clock();
             return Ok(if commit { "COMMIT" } else { "ROLLBACK" }.into());
         }
-        self.drop_portals();
+        self.has_run = false;
         let committed = commit && self.transaction.block == Block::Open;
         // After a failure on one shard the others must not commit.
         let text = match (committed, chain) {
@@ -153,16 +202,28 @@ impl Session {
             (false, false) => "ROLLBACK",
         };
         let begin = self.transaction.begin_texts();
-        let result = self.broadcast(text).await;
-        let before = self.transaction.close(committed && result.is_ok());
-        if let Some(settings) = before {
-            self.restore(settings);
-        }
-        if chain && result.is_ok() {
+        self.end_transaction(committed, text).await?;
+        if chain {
             self.transaction.open_chained(begin, &self.settings);
         }
-        result?;
         Ok(if committed { "COMMIT" } else { "ROLLBACK" }.into())
+    }
+
+    /// Ends the block on every shard that joined; settings go back where it does not commit.
+    ///
+    /// # Errors
+    /// What a shard says of `text`; the block is over all the same.
+    pub async fn end_transaction(&mut self, commit: bool, text: &str) -> Result<(), ServerError> {
+        self.drop_portals();
+        let text = match (commit, self.transaction.implicit) {
+            (false, true) => "ROLLBACK",
+            _ => text,
+        };
+        let result = self.broadcast(text).await;
+        if let Some(settings) = self.transaction.close(commit && result.is_ok()) {
+            self.restore(settings);
+        }
+        result
     }
 
     fn drop_portals(&mut self) {
@@ -198,11 +259,11 @@ impl Session {
 
     fn needs_block(&self, what: &str) -> Result<(), ServerError> {
         match self.transaction.block {
-            Block::Idle => {
+            _ if !self.transaction.implicit && self.transaction.block != Block::Idle => Ok(()),
+            _ => {
                 let message = format!("{what} can only be used in transaction blocks");
                 Err(ServerError::new(sqlstate::NO_ACTIVE_TRANSACTION, message))
             }
-            _ => Ok(()),
         }
     }
 
@@ -233,12 +294,18 @@ impl Session {
     }
 
     async fn set_transaction(&mut self, sql: &str) -> Result<String, ServerError> {
-        if self.transaction.block == Block::Idle {
+        if self.lacks_block() {
             self.warn(
                 sqlstate::NO_ACTIVE_TRANSACTION,
                 "SET TRANSACTION can only be used in transaction blocks",
             );
-            return Ok("SET".into());
+        }
+        self.open_implicit();
+        if self.has_run && self.transaction.implicit {
+            // Its queries ran in transactions of their own; a shard shall judge as if they had been in this one.
+            self.join_and_wait(&[CATALOG_SHARD]).await?;
+            let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
+            control::command(conn, &["SELECT 1".into(), sql.to_owned()]).await?;
         }
         self.broadcast(sql).await?;
         self.transaction.add_characteristics(sql);
@@ -264,11 +331,13 @@ impl Session {
     }
 
     async fn discard_all(&mut self, sql: &str) -> Result<String, ServerError> {
-        if self.transaction.block != Block::Idle {
-            return Err(ServerError::new(
-                sqlstate::ACTIVE_TRANSACTION,
-                "DISCARD ALL cannot run inside a transaction block",
-            ));
+        let problem = match (self.transaction.block, self.company) {
+            (Block::Idle, Company::Alone | Company::Opening) => None,
+            (_, Company::Pipeline) => Some("DISCARD ALL cannot be executed within a pipeline"),
+            _ => Some("DISCARD ALL cannot run inside a transaction block"),
+        };
+        if let Some(message) = problem {
+            return Err(ServerError::new(sqlstate::ACTIVE_TRANSACTION, message));
         }
         self.statements.clear();
         self.drop_portals();
@@ -351,6 +420,26 @@ fn refuse(kind: &Kind) -> ServerError {
         ),
     };
     unsupported(format!("{what} is not supported"), hint)
+}
+
+/// The tag repeats what is discarded, TEMP without its rest.
+fn discard_tag(sql: &str) -> String {
+    let what = sql.split_whitespace().nth(1).unwrap_or_default();
+    match what.to_ascii_uppercase().as_str() {
+        "TEMPORARY" => "DISCARD TEMP".into(),
+        what => format!("DISCARD {what}"),
+    }
+}
+
+/// What follows BEGIN or START TRANSACTION.
+fn transaction_modes(sql: &str) -> String {
+    let is_noise = |word: &&str| {
+        ["begin", "start", "work", "transaction"]
+            .iter()
+            .any(|noise| word.eq_ignore_ascii_case(noise))
+    };
+    let words: Vec<&str> = sql.split_whitespace().skip_while(is_noise).collect();
+    words.join(" ")
 }
 
 fn no_savepoint(name: &str) -> ServerError {

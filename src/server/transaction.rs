@@ -23,6 +23,19 @@ impl Block {
     }
 }
 
+/// What a statement shares its message, and so its transaction, with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Company {
+    #[default]
+    Alone,
+    /// Other statements of one Query.
+    Message,
+    /// The first of several Executes up to a Sync.
+    Opening,
+    /// Executes before it since the last Sync.
+    Pipeline,
+}
+
 /// Whose now() a transaction shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
@@ -34,6 +47,8 @@ pub enum Clock {
 #[derive(Debug, Default)]
 pub struct Transaction {
     pub block: Block,
+    /// Nobody said BEGIN: it ends with the message of several statements, or the pipeline, that it belongs to.
+    pub implicit: bool,
     /// The client's BEGIN, and SET TRANSACTION statements behind it.
     begin: Vec<String>,
     /// Savepoints in order, each with the settings in force when it was set.
@@ -49,13 +64,28 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub fn open(&mut self, begin: &str, settings: &Settings) {
+    /// Opens a block; `before` are the settings that a rollback goes back to. What the message has shown of now() stays.
+    pub fn open(&mut self, begin: &str, before: Settings) {
         *self = Self {
             block: Block::Open,
             begin: vec![begin.to_owned()],
-            before: settings.clone(),
+            before,
+            timestamp: self.timestamp,
+            clock: self.clock,
             ..Self::default()
         };
+    }
+
+    /// Opens the block that the statements of one message share.
+    pub fn open_implicit(&mut self, before: Settings) {
+        self.open("BEGIN", before);
+        self.implicit = true;
+    }
+
+    /// The next statement begins another implicit transaction.
+    pub fn forget_clock(&mut self) {
+        self.timestamp = None;
+        self.clock = None;
     }
 
     /// Adds a SET TRANSACTION that shards joining later must hear behind BEGIN.
@@ -178,10 +208,7 @@ mod tests {
     #[test]
     fn a_late_shard_hears_begin_locals_and_savepoints() {
         let mut t = Transaction::default();
-        t.open(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ",
-            &Settings::default(),
-        );
+        t.open("BEGIN ISOLATION LEVEL REPEATABLE READ", Settings::default());
         t.add_local("work_mem", "1MB");
         t.savepoint("a b", &Settings::default());
         assert_eq!(
@@ -200,9 +227,9 @@ mod tests {
         let mut before = Settings::default();
         before.set("timezone", "UTC".into());
         let mut t = Transaction::default();
-        t.open("BEGIN", &before);
+        t.open("BEGIN", before.clone());
         assert_eq!(t.close(false), Some(before.clone()));
-        t.open("BEGIN", &before);
+        t.open("BEGIN", before.clone());
         assert_eq!(t.close(true), None);
         assert_eq!(t.block, Block::Idle);
     }
@@ -210,7 +237,7 @@ mod tests {
     #[test]
     fn rollback_to_keeps_the_savepoint_and_drops_later_ones() {
         let mut t = Transaction::default();
-        t.open("BEGIN", &Settings::default());
+        t.open("BEGIN", Settings::default());
         t.savepoint("a", &Settings::default());
         t.savepoint("b", &Settings::default());
         t.block = Block::Failed;
