@@ -13,7 +13,9 @@ use super::{ProbedColumn, analyse::Dist};
 use crate::catalog::Catalog;
 use crate::plan::{Collation, Plan};
 use crate::sql::ast::{self, node::Node};
-use crate::sql::{ChildMut, children_mut, expression_text};
+use crate::sql::{
+    Child, ChildMut, children, children_mut, expression_text, select_children, select_children_mut,
+};
 use crate::types::oid;
 
 /// What a type is by, before or after asking.
@@ -58,33 +60,67 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> FanOut<'_, 'a> {
-    /// The text of an expression in which columns are what they mean, not how they are written.
+    /// The text of an expression in which columns are what they mean, not how they are written. Columns of a subquery's own
+    /// FROM keep their names: two equal subqueries read two occurrences of their tables.
     pub(super) fn canonical(&self, node: &ast::Node) -> Result<String, Stop> {
         let mut copy = node.clone();
-        self.name_columns(node, &mut copy);
+        self.name_columns(Child::Node(node), ChildMut::Node(&mut copy), None);
         expression_text(&copy).map_err(unprintable)
     }
 
-    fn name_columns(&self, original: &ast::Node, new: &mut ast::Node) {
-        if let Some(Node::ColumnRef(c)) = &original.node {
-            if let Some(Resolved::Column { attr, .. }) = self.analysis.colrefs.get(&node_id(c)) {
-                let name = format!("attr {attr}");
-                new.node = Some(Node::ColumnRef(ast::ColumnRef {
-                    fields: vec![ast::Node {
-                        node: Some(Node::String(ast::String { sval: name })),
-                    }],
-                    location: 0,
-                }));
-            }
-            return;
-        }
-        if let (Some(o), Some(n)) = (crate::sql::children(original), children_mut(new)) {
-            for pair in o.into_iter().zip(n) {
-                if let (crate::sql::Child::Node(o), ChildMut::Node(n)) = pair {
-                    self.name_columns(o, n);
+    fn name_columns(&self, original: Child<'_>, new: ChildMut<'_>, own: Option<(AttrId, AttrId)>) {
+        let (parts, copies, own) = match (original, new) {
+            (Child::Node(o), ChildMut::Node(n)) => {
+                if let Some(Node::ColumnRef(c)) = &o.node {
+                    if let Some(name) = self.meaning_of(c, own) {
+                        *n = name;
+                    }
+                    return;
                 }
+                let own = match &o.node {
+                    Some(Node::SelectStmt(s)) => own.or(self.attrs_of(s)),
+                    _ => own,
+                };
+                (
+                    children(o).unwrap_or_default(),
+                    children_mut(n).unwrap_or_default(),
+                    own,
+                )
             }
+            (Child::Select(o), ChildMut::Select(n)) => (
+                select_children(o),
+                select_children_mut(n),
+                own.or(self.attrs_of(o)),
+            ),
+            _ => return,
+        };
+        for (o, n) in parts.into_iter().zip(copies) {
+            self.name_columns(o, n, own);
         }
+    }
+
+    fn attrs_of(&self, s: &ast::SelectStmt) -> Option<(AttrId, AttrId)> {
+        self.analysis.blocks.get(&node_id(s)).map(|b| b.attrs)
+    }
+
+    /// What stands for a column, unless it is one of those made in a subquery of the expression.
+    fn meaning_of(&self, c: &ast::ColumnRef, own: Option<(AttrId, AttrId)>) -> Option<ast::Node> {
+        let Resolved::Column { attr, .. } = self.analysis.colrefs.get(&node_id(c))? else {
+            return None;
+        };
+        if own.is_some_and(|(from, to)| (from..to).contains(attr)) {
+            return None;
+        }
+        let name = format!("attr {attr}");
+        let field = ast::Node {
+            node: Some(Node::String(ast::String { sval: name })),
+        };
+        Some(ast::Node {
+            node: Some(Node::ColumnRef(ast::ColumnRef {
+                fields: vec![field],
+                location: 0,
+            })),
+        })
     }
 
     /// The plan of a grouped block over distributive rows; `None` when some aggregate cannot be split.
@@ -145,7 +181,7 @@ impl<'a> FanOut<'_, 'a> {
     /// Finds aggregates, and columns that depend on the groups, in an expression over groups. False when it cannot be.
     fn collect(&self, node: &'a ast::Node, pieces: &mut Pieces<'a>) -> Result<bool, Stop> {
         match &node.node {
-            Some(Node::SubLink(_) | Node::GroupingFunc(_)) => return Ok(false),
+            Some(Node::GroupingFunc(_)) => return Ok(false),
             Some(Node::ColumnRef(c)) => {
                 return match self.analysis.colrefs.get(&node_id(c)) {
                     // An output's name in ORDER BY or GROUP BY.
@@ -169,8 +205,11 @@ impl<'a> FanOut<'_, 'a> {
                 return Ok(true);
             }
         }
-        for child in crate::sql::children(node).unwrap_or_default() {
-            if let crate::sql::Child::Node(n) = child
+        if matches!(node.node, Some(Node::SubLink(_))) {
+            return Ok(false);
+        }
+        for child in children(node).unwrap_or_default() {
+            if let Child::Node(n) = child
                 && !self.collect(n, pieces)?
             {
                 return Ok(false);
@@ -179,7 +218,7 @@ impl<'a> FanOut<'_, 'a> {
         Ok(true)
     }
 
-    fn is_aggregate(&self, call: &ast::FuncCall) -> bool {
+    pub(super) fn is_aggregate(&self, call: &ast::FuncCall) -> bool {
         call.agg_star
             || call.agg_distinct
             || call.agg_within_group
@@ -324,93 +363,6 @@ impl<'a> FanOut<'_, 'a> {
             call.args.push(super::rewrite::cast(arg, "float8", -1));
         }
         node
-    }
-
-    /// Columns outside of aggregates that GROUP BY does not name: they depend on a primary key that it names.
-    pub(super) fn ungrouped_columns(&self) -> Result<Vec<&'a ast::Node>, Stop> {
-        let s = self.select;
-        let Some(outputs) = self.outputs() else {
-            return Ok(Vec::new());
-        };
-        let (mut grouped, mut groups) = (Vec::new(), Vec::new());
-        for item in &s.group_clause {
-            let node = match self.analysis.output_of(s, item, &outputs) {
-                Some(output) => output.expression,
-                None => Some(item),
-            };
-            if let Some(node) = node {
-                grouped.push(self.canonical(node)?);
-                groups.push(node);
-            }
-        }
-        let mut found = Vec::new();
-        let nodes = targets(s).filter_map(|t| t.val.as_deref());
-        for node in nodes
-            .chain(s.having_clause.as_deref())
-            .chain(&s.sort_clause)
-        {
-            self.ungrouped_in(node, &mut grouped, &mut found)?;
-        }
-        let by: Vec<AttrId> = groups
-            .iter()
-            .filter_map(|n| self.analysis.plain_attr(n))
-            .collect();
-        found.retain(|column| self.depends_on_groups(column, &by));
-        Ok(found)
-    }
-
-    /// True for a column of a table whose whole primary key is grouped by.
-    fn depends_on_groups(&self, column: &ast::Node, by: &[AttrId]) -> bool {
-        let analysis = self.analysis;
-        let base = |attr: AttrId| analysis.attrs[attr].base;
-        let Some((id, _)) = analysis.plain_attr(column).and_then(base) else {
-            return false;
-        };
-        let grouped: Vec<_> = by.iter().filter_map(|a| base(*a)).collect();
-        analysis.tables.get(&id).is_some_and(|used| {
-            let key = &used.table.primary_key;
-            !key.is_empty()
-                && key
-                    .iter()
-                    .all(|position| grouped.contains(&(id, *position)))
-        })
-    }
-
-    fn ungrouped_in(
-        &self,
-        node: &'a ast::Node,
-        grouped: &mut Vec<String>,
-        found: &mut Vec<&'a ast::Node>,
-    ) -> Result<(), Stop> {
-        match &node.node {
-            Some(Node::FuncCall(call)) if call.over.is_none() && self.is_aggregate(call) => {
-                return Ok(());
-            }
-            Some(Node::SubLink(_)) => return Ok(()),
-            _ => {}
-        }
-        if is_expression(node) {
-            let canonical = self.canonical(node)?;
-            if grouped.contains(&canonical) {
-                return Ok(());
-            }
-            if let Some(Node::ColumnRef(c)) = &node.node {
-                if matches!(
-                    self.analysis.colrefs.get(&node_id(c)),
-                    Some(Resolved::Column { levels: 0, .. })
-                ) {
-                    grouped.push(canonical);
-                    found.push(node);
-                }
-                return Ok(());
-            }
-        }
-        for child in crate::sql::children(node).unwrap_or_default() {
-            if let crate::sql::Child::Node(n) = child {
-                self.ungrouped_in(n, grouped, found)?;
-            }
-        }
-        Ok(())
     }
 }
 

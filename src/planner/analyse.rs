@@ -64,6 +64,8 @@ pub(super) struct Block {
     pub(super) windows: bool,
     /// Names something of a query around it.
     pub(super) correlated: bool,
+    /// The columns made in it: from the first up to, not including, the second.
+    pub(super) attrs: (AttrId, AttrId),
     pub(super) env: Option<Rc<Env>>,
     /// What grouping, windows and DISTINCT make of `from`, LIMIT and ORDER BY left aside.
     pub(super) unlimited: Dist,

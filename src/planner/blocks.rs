@@ -21,10 +21,12 @@ impl<'a> Analysis<'a> {
         ctes: &Ctes<'a>,
     ) -> Result<Rel, Refusal> {
         self.enter(node_id(s));
+        let first = self.attrs.len();
         let result = self.select_block(s, env, ctes);
         let correlated = self.leave();
         let mut block = result?;
         block.correlated = correlated;
+        block.attrs = (first, self.attrs.len());
         let rel = Rel {
             dist: block.dist.clone(),
             cols: block.cols.clone(),
@@ -304,6 +306,7 @@ impl<'a> Analysis<'a> {
             grouped,
             windows,
             correlated: false,
+            attrs: (0, 0),
             env: Some(env),
             unlimited,
             plain,

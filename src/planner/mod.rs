@@ -6,6 +6,7 @@ mod blocks;
 mod bounds;
 mod condition;
 mod ctes;
+mod dependent;
 mod final_aggregate;
 mod from_items;
 mod functions;
@@ -25,6 +26,7 @@ mod set_operations;
 mod stage_subqueries;
 mod stage_tables;
 mod stages;
+mod total;
 mod types;
 
 use std::collections::HashMap;

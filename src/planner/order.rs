@@ -356,9 +356,9 @@ impl<'p, 'a> FanOut<'p, 'a> {
         extra: Vec<Extra>,
     ) -> Result<Plan, Stop> {
         let total = width + keys.len();
-        let mut remote = self.remote(sql, first_sql, extra, total, 0);
+        let remote = self.remote(sql, first_sql, extra, total, 0);
         let columns: Vec<String> = (1..=total).map(|i| format!("c{i}")).collect();
-        let stage = self.probed_stage(1, &mut remote, &columns)?;
+        let stage = self.probed_stage(1, remote, &columns)?;
         let visible: Vec<String> = columns[..width].iter().map(|c| format!("s.{c}")).collect();
         let order: Vec<String> = keys
             .iter()

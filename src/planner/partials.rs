@@ -3,12 +3,13 @@
 use super::aggregate::{Part, Pieces, Split, is_expression, renamed};
 use super::analyse::Dist;
 use super::analyse::node_id;
+use super::condition::Conj;
 use super::functions::bare_name;
 use super::outputs::column_name;
-use super::pushdown::{FanOut, Stop, extras, gather, print, target, unprintable};
+use super::pushdown::{FanOut, Stop, extras, print, target, unprintable};
 use crate::plan::{Plan, Remote};
 use crate::sql::ast::{self, node::Node};
-use crate::sql::{ChildMut, children_mut};
+use crate::sql::{ChildMut, any_node, children_mut};
 use crate::types::oid;
 
 /// A grouped query split in two.
@@ -45,7 +46,8 @@ impl<'a> FanOut<'_, 'a> {
             select.group_clause = (1..=groups)
                 .map(|i| super::rewrite::integer(i as i32))
                 .collect();
-            select.having_clause = None;
+            let kept = self.group_conditions();
+            select.having_clause = all_of(kept.iter().map(|n| rewrite.copy_node(n)).collect());
             select.window_clause.clear();
             select.distinct_clause.clear();
             select.sort_clause.clear();
@@ -62,36 +64,59 @@ impl<'a> FanOut<'_, 'a> {
         Ok((sql, first, now))
     }
 
+    /// Conditions of HAVING on the groups alone. PostgreSQL tests them before it aggregates, so that what they exclude raises no
+    /// error.
+    fn group_conditions(&self) -> Vec<&'a ast::Node> {
+        let mut conditions = Vec::new();
+        super::condition::conjuncts(self.select.having_clause.as_deref(), &mut conditions);
+        let of_groups = |n: &&'a ast::Node| {
+            !any_node(n, &mut |n| match n {
+                Node::SubLink(_) | Node::GroupingFunc(_) => true,
+                Node::FuncCall(call) => self.is_aggregate(call),
+                _ => false,
+            })
+        };
+        let nodes = conditions.into_iter().filter_map(|c| match c {
+            Conj::Expression(node) => Some(node),
+            Conj::Equal(..) => None,
+        });
+        nodes.filter(of_groups).collect()
+    }
+
     /// Partial rows in a stage, and the statement over them.
     pub(super) fn combined(&self, pieces: Pieces<'a>) -> Result<Plan, Stop> {
         let Halves {
-            mut remote,
+            remote,
             names,
             mut select,
         } = self.halves(pieces)?;
-        let stage = self.probed_stage(1, &mut remote, &names)?;
+        let stage = self.probed_stage(1, remote, &names)?;
         let rewrite = self.rewrite(false);
         select.from_clause = vec![super::rewrite::stage_relation("pgbraid_stage_1", "s")];
         rewrite.edit_copy_select(&mut select);
         let text = print(&select)?;
         Ok(Plan::Combine {
             sql: super::stages::split(&text, 1)?,
-            stages: vec![crate::plan::Stage {
-                plan: gather(remote),
-                ..stage
-            }],
+            stages: vec![stage],
             extra: extras(rewrite.used_now.get()),
         })
     }
 
-    /// A grouped query split in two, `None` when it cannot be.
+    /// A grouped subquery split in two, `None` when it cannot be.
     pub(super) fn split_aggregates(&self) -> Result<Option<Halves>, Stop> {
         if !self.block.grouped || self.block.open || !matches!(self.block.from, Dist::Sharded(_)) {
             return Ok(None);
         }
+        let total = |n: &ast::Node| self.analysis.is_total(n);
         match self.pieces()? {
-            Some(pieces) => self.halves(pieces).map(Some),
-            None => Ok(None),
+            Some(pieces)
+                if self.analysis.has_total_source(self.select)
+                    && pieces.groups.iter().all(|(_, n)| total(n))
+                    && pieces.parts.iter().all(|p| total(p.node)) =>
+            {
+                self.halves(pieces).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -235,6 +260,22 @@ fn final_text(part: &Part<'_>, at: usize) -> String {
         }
         _ => format!("pg_catalog.{name}({column})"),
     }
+}
+
+/// The conditions as one.
+fn all_of(mut conditions: Vec<ast::Node>) -> Option<Box<ast::Node>> {
+    if conditions.len() < 2 {
+        return conditions.pop().map(Box::new);
+    }
+    let all = ast::BoolExpr {
+        xpr: None,
+        boolop: ast::BoolExprType::AndExpr as i32,
+        args: conditions,
+        location: -1,
+    };
+    Some(Box::new(ast::Node {
+        node: Some(Node::BoolExpr(Box::new(all))),
+    }))
 }
 
 /// An expression from its text.

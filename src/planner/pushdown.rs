@@ -10,7 +10,9 @@ use super::outputs::Outputs;
 use super::rewrite::Rewrite;
 use super::types::{collation, is_collatable, stage_column};
 use super::{Fact, Probe, ProbedColumn, Request};
-use crate::plan::{Extra, KeyCondition, Plan, Refusal, Remote, SqlPart, Stage, Targets};
+use crate::plan::{
+    Extra, KeyCondition, Plan, Refusal, Remote, SqlPart, Stage, StageColumn, Targets,
+};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::verified_select_text;
 
@@ -107,7 +109,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let (sql, now) = rewrite(true)?;
         let with_first = rewrite(false)?.0;
         let first_sql = (with_first != sql).then_some(with_first);
-        let mut remote = self.remote(sql, first_sql, extras(now), width, 0);
+        let remote = self.remote(sql, first_sql, extras(now), width, 0);
         if self.is_distinct_by_bytes() {
             return Ok(Some(Plan::Distinct {
                 input: Box::new(gather(remote)),
@@ -115,7 +117,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         }
         let keys = self.keys()?;
         let columns: Vec<String> = (1..=width).map(|i| format!("c{i}")).collect();
-        let stage = self.probed_stage(1, &mut remote, &columns)?;
+        let stage = self.probed_stage(1, remote, &columns)?;
         let visible: Vec<String> = columns.iter().map(|c| format!("s.{c}")).collect();
         let mut order = Vec::new();
         for key in &keys {
@@ -245,11 +247,24 @@ impl<'p, 'a> FanOut<'p, 'a> {
     pub(super) fn probed_stage(
         &self,
         number: usize,
-        remote: &mut Remote,
+        remote: Remote,
         columns: &[String],
     ) -> Result<Stage, Stop> {
+        Ok(Stage {
+            name: format!("stage_{number}"),
+            columns: self.probed_columns(&remote, columns)?,
+            plan: gather(remote),
+        })
+    }
+
+    /// The columns of a stage of a remote's rows.
+    pub(super) fn probed_columns(
+        &self,
+        remote: &Remote,
+        names: &[String],
+    ) -> Result<Vec<StageColumn>, Stop> {
         let probed = self.probe_columns(&remote.sql)?;
-        if probed.len() != columns.len() {
+        if probed.len() != names.len() {
             return Err(refusal(
                 "the statement's columns are not known",
                 "Name the columns instead of using a star.",
@@ -258,7 +273,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
             .into());
         }
         let mut out = Vec::new();
-        for (name, p) in columns.iter().zip(probed) {
+        for (name, p) in names.iter().zip(probed) {
             let column = stage_column(self.analysis.catalog, name.clone(), p).ok_or_else(|| {
                 refusal(
                     "a column of this type cannot be brought together from several shards",
@@ -268,11 +283,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
             })?;
             out.push(column);
         }
-        Ok(Stage {
-            name: format!("stage_{number}"),
-            columns: out,
-            plan: gather(remote.clone()),
-        })
+        Ok(out)
     }
 }
 

@@ -105,6 +105,7 @@ impl<'a> Analysis<'a> {
             grouped: false,
             windows: false,
             correlated: false,
+            attrs: (0, 0),
             env: None,
         }
     }

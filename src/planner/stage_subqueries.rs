@@ -1,10 +1,10 @@
 //! Subqueries as stages: whole where they are distributive, in partial rows where their aggregates split.
 
 use super::analyse::{Block, Dist, node_id};
-use super::pushdown::{FanOut, Stop, extras, gather, print};
+use super::pushdown::{FanOut, Stop, extras, print};
 use super::stages::{Stager, aliased};
 use super::types::static_stage_column;
-use crate::plan::{Remote, Stage, StageColumn};
+use crate::plan::{Remote, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, walk};
 
@@ -24,6 +24,7 @@ impl<'a> Stager<'_, '_, 'a> {
             && !super::outputs::targets(s).any(literal)
             && !block.cols.is_empty()
             && !self.uses_outer_cte(s)
+            && self.fan_out.analysis.is_total_select(s)
     }
 
     /// True when the SELECT names a WITH query that is defined outside of it.
@@ -123,33 +124,27 @@ impl<'a> Stager<'_, '_, 'a> {
         columns: Vec<StageColumn>,
         names: &[String],
     ) -> Result<ast::Node, Stop> {
-        let number = self.next_number()?;
-        self.stages.borrow_mut().push(Stage {
-            name: format!("stage_{number}"),
-            columns,
-            plan: gather(remote),
-        });
-        Ok(aliased(number, "s", names))
+        Ok(aliased(self.add(columns, remote)?, "s", names))
     }
 
     /// Makes a stage whose columns' types are asked for; its FROM item has the alias `s` and the given column names.
-    fn probed(&self, mut remote: Remote, names: &[String]) -> Result<ast::Node, Stop> {
+    fn probed(&self, remote: Remote, names: &[String]) -> Result<ast::Node, Stop> {
         let columns: Vec<String> = (1..=names.len()).map(|i| format!("c{i}")).collect();
-        let number = self.next_number()?;
-        match self.fan_out.probed_stage(number, &mut remote, &columns) {
-            Ok(stage) => self.stages.borrow_mut().push(stage),
-            Err(Stop::Ask(mut probes)) => {
+        let columns = match self.fan_out.probed_columns(&remote, &columns) {
+            Ok(columns) => columns,
+            Err(Stop::Ask(probes)) => {
                 // Go on with the others: one round trip asks for all of them.
-                self.asked.borrow_mut().append(&mut probes);
-                self.stages.borrow_mut().push(Stage {
-                    name: format!("stage_{number}"),
-                    columns: Vec::new(),
-                    plan: gather(remote),
-                });
+                let mut asked = self.asked.borrow_mut();
+                let new = probes
+                    .into_iter()
+                    .filter(|p| !asked.contains(p))
+                    .collect::<Vec<_>>();
+                asked.extend(new);
+                Vec::new()
             }
             Err(stop) => return Err(stop),
-        }
-        Ok(aliased(number, "s", names))
+        };
+        Ok(aliased(self.add(columns, remote)?, "s", names))
     }
 }
 

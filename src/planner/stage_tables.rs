@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use super::analyse::{Analysis, node_id, refusal};
 use super::from_items::{alias_columns, alias_name};
-use super::pushdown::{Stop, extras, gather, unprintable};
+use super::pushdown::{Stop, extras, unprintable};
 use super::rewrite::strip_reference;
 use super::scope::{Resolved, Ty};
 use super::stages::{Conditions, Stager, aliased, string};
 use super::types::static_stage_column;
 use crate::catalog::{Distribution, Table};
-use crate::plan::{Extra, KeyCondition, Remote, Stage, StageColumn, Targets};
+use crate::plan::{Extra, KeyCondition, Remote, StageColumn, Targets};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, ChildMut, children_mut, expression_text, quote_identifier, walk};
 
@@ -77,7 +77,6 @@ impl<'a> Stager<'_, '_, 'a> {
             Distribution::Single(shard) => Targets::Shard(*shard),
             _ => self.fan_out.targets(cond),
         };
-        let number = self.next_number()?;
         let remote = Remote {
             targets,
             sql,
@@ -86,11 +85,7 @@ impl<'a> Stager<'_, '_, 'a> {
             hidden: 0,
             extra,
         };
-        self.stages.borrow_mut().push(Stage {
-            name: format!("stage_{number}"),
-            columns,
-            plan: gather(remote),
-        });
+        let number = self.add(columns, remote)?;
         *new = aliased(number, alias, &names);
         Ok(())
     }
@@ -141,7 +136,7 @@ impl<'a> Stager<'_, '_, 'a> {
         Ok((sql, extras(rewrite.used_now.get())))
     }
 
-    /// True for a condition on columns of one table only, without subqueries and volatile functions.
+    /// True for a condition on columns of one table only, without subqueries and volatile functions, that raises no error.
     fn is_about(&self, condition: &ast::Node, table: usize) -> bool {
         let analysis = self.fan_out.analysis;
         let mut columns = 0;
@@ -166,7 +161,7 @@ impl<'a> Stager<'_, '_, 'a> {
             }
             _ => false,
         });
-        columns > 0 && !other
+        columns > 0 && !other && analysis.is_total(condition)
     }
 }
 

@@ -10,11 +10,11 @@ use super::stage_tables::looked_up;
 
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
-use super::pushdown::{FanOut, Stop, extras, print, unprintable};
+use super::pushdown::{FanOut, Stop, extras, gather, print, unprintable};
 use super::rewrite::{Rewrite, expanded_view, stage_relation, strip_reference};
 use super::scope::find_table;
 use crate::catalog::{Table, TableKind};
-use crate::plan::{Plan, SqlPart, Stage};
+use crate::plan::{Plan, Remote, SqlPart, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, ChildMut, children, children_mut, select_children, select_children_mut};
 
@@ -76,7 +76,7 @@ impl FanOut<'_, '_> {
 /// Cuts a text at the names that stand for stages.
 pub(super) fn split(text: &str, stages: usize) -> Result<Vec<SqlPart>, Stop> {
     let mut out = Vec::new();
-    let mut seen = 0;
+    let mut seen = HashSet::new();
     let mut rest = text;
     while let Some(at) = rest.find(PLACEHOLDER) {
         let digits: String = rest[at + PLACEHOLDER.len()..]
@@ -89,11 +89,11 @@ pub(super) fn split(text: &str, stages: usize) -> Result<Vec<SqlPart>, Stop> {
         }
         out.push(SqlPart::Text(rest[..at].to_owned()));
         out.push(SqlPart::Stage(number - 1));
-        seen += 1;
+        seen.insert(number);
         rest = &rest[at + PLACEHOLDER.len() + digits.len()..];
     }
     out.push(SqlPart::Text(rest.to_owned()));
-    if seen != stages {
+    if seen.len() != stages {
         return Err(unprintable("a name of pgbraid's own appears in it".into()));
     }
     Ok(out)
@@ -152,17 +152,30 @@ impl<'a> Stager<'_, '_, 'a> {
         Ok(())
     }
 
-    pub(super) fn next_number(&self) -> Result<usize, Stop> {
-        let number = self.stages.borrow().len() + 1;
-        match number <= STAGES_MAX {
-            true => Ok(number),
-            false => Err(refusal(
+    /// Adds a stage, and gives its number. Equal ones are one: PostgreSQL matches a GROUP BY, DISTINCT or ORDER BY expression
+    /// with one of the select list only while the subqueries in them read the same.
+    pub(super) fn add(&self, columns: Vec<StageColumn>, remote: Remote) -> Result<usize, Stop> {
+        let mut stages = self.stages.borrow_mut();
+        let plan = gather(remote);
+        let same = |s: &Stage| s.plan == plan && s.columns == columns;
+        if let Some(at) = stages.iter().position(same) {
+            return Ok(at + 1);
+        }
+        let number = stages.len() + 1;
+        if number > STAGES_MAX {
+            return Err(refusal(
                 "the statement reads too many relations",
                 "Split it into several statements.",
                 -1,
             )
-            .into()),
+            .into());
         }
+        stages.push(Stage {
+            name: format!("stage_{number}"),
+            columns,
+            plan,
+        });
+        Ok(number)
     }
 
     fn table_expression(
@@ -315,22 +328,7 @@ impl<'a> Stager<'_, '_, 'a> {
         new: &mut ast::SelectStmt,
         block: &Block,
     ) -> Result<(), Stop> {
-        // Equal subqueries become different stages, so that the expressions are no longer equal.
-        let computed =
-            |g: &&ast::Node| crate::sql::any_node(g, &mut |n| matches!(n, Node::SubLink(_)));
-        if original.group_clause.iter().any(|g| computed(&g)) {
-            return Err(refusal(
-                "a subquery in GROUP BY is not supported here over several shards",
-                "Name the expression in the select list and group by that name.",
-                -1,
-            )
-            .into());
-        }
-        let simple = original
-            .group_clause
-            .iter()
-            .all(|g| !matches!(g.node, Some(Node::GroupingSet(_))));
-        if original.group_clause.is_empty() || !simple {
+        if original.group_clause.is_empty() {
             return Ok(());
         }
         let inner = FanOut {
@@ -341,8 +339,7 @@ impl<'a> Stager<'_, '_, 'a> {
             parameters: self.fan_out.parameters,
             volatile: false,
         };
-        for column in inner.ungrouped_columns()? {
-            let mut copy = column.clone();
+        for mut copy in inner.dependent_columns()? {
             if let Some(Node::ColumnRef(c)) = &mut copy.node {
                 strip_reference(c);
             }

@@ -179,3 +179,52 @@ merge into lonely l using (select 1 as id) s on l.id = -s.id when not matched th
 -- name: insert into a reference table is refused
 -- expect: refused
 insert into empty_r select 1, 'x' where false
+
+-- name: subquery of a CASE branch that is not taken
+-- note: what is staged must not raise what one server never evaluates
+select case when l.id > 1000000 then (select 1 / (d.id - 1) from dupes d where d.id = 1) end from lonely l
+
+-- name: subquery of a CASE branch that is taken
+-- expect: 22012
+select case when l.id > 0 then (select 1 / (d.id - 1) from dupes d where d.id = 1) end from lonely l
+
+-- name: select list of EXISTS
+select l.id from lonely l where exists (select 1 / (d.id - d.id) from dupes d where d.k is not null)
+
+-- name: column of a subquery that nobody names
+select count(*) from (select 1 / (id - 1) x, id from dupes) q join lonely l on l.v <> '' and q.id < 5
+
+-- name: column of a grouped subquery that nobody names
+select count(*) from (select k, sum(1 / (id - 1)) from dupes group by k) q
+
+-- name: HAVING on groups comes before aggregates
+select k, max(1 / (k - 3)) from dupes group by k having k <> 3
+
+-- name: HAVING on groups comes before aggregates, in a subquery
+select count(*) from (select k, max(1 / (k - 3)) x from dupes group by k having k <> 3) q join lonely l on l.k = q.x
+
+-- name: subquery for no rows
+select (select 1 / (id - id) from dupes where id = 3) from empty_s
+
+-- name: WITH query behind a false condition
+with x as (select 1 / (id - id) a, k from dupes) select id from lonely where false and id in (select k from x)
+
+-- name: WITH query that nobody names
+with x as (select 1 / (id - id) from dupes) select count(*) from lonely l join dupes d on l.k = d.k
+
+-- name: COALESCE stops at a value
+select coalesce(l.id, (select (v || 'x')::int from dupes where id = 1)) from lonely l
+
+-- name: overflow in a subquery that is not needed
+select case when id < 0 then (select max(i4 + 2147483647) from limits) end from lonely
+
+-- name: overflow in a subquery that is needed
+-- expect: 22003
+select id, (select max(i4 + 2147483647) from limits) from lonely
+
+-- name: bad cast in EXISTS
+select id from lonely where exists (select (v || 'x')::int from dupes)
+
+-- name: condition that fails on rows a join leaves out
+select count(*) from (select id, k from dupes where k is not null) d join lonely l on l.k = d.k where case when d.k = 0 then 1 else 10 / d.k end > 0
+

@@ -305,8 +305,37 @@ select 1 where 5 in (values ((select count(*) from users)), (5))
 select id from users where id = 1 union all select id from users where id = 1 limit (select count(*) from users where id = 3)
 
 -- name: GROUP BY a subquery's comparison
--- expect: same-or-refused
 select (u.id = (select max(user_id) from events)) as e, count(*) from users u group by u.id = (select max(user_id) from events)
 
 -- name: GROUP BY a subquery's comparison, by its name
 select (u.id = (select max(user_id) from events)) as e, count(*) from users u group by e
+
+-- name: GROUP BY an IN subquery
+select u.id in (select manager_id from users) as e, count(*) from users u group by u.id in (select manager_id from users)
+
+-- name: GROUP BY a correlated EXISTS
+select exists (select from lonely l where l.k = d.k), count(*) from dupes d group by exists (select from lonely l where l.k = d.k)
+
+-- name: GROUP BY a subquery over a reference table
+select k in (select id from tags) as e, count(*), max(w) from dupes group by k in (select id from tags)
+
+-- name: DISTINCT ordered by its IN subquery
+select distinct k in (select k from lonely) from dupes order by k in (select k from lonely)
+
+-- name: DISTINCT ON an IN subquery
+select distinct on (k in (select k from lonely)) k, id from dupes order by k in (select k from lonely), id, k
+
+-- name: HAVING with the grouped subquery
+select k in (select k from lonely) as e, count(*) from dupes group by k in (select k from lonely) having k in (select k from lonely)
+
+-- name: columns of a star that depend on the grouped key, off the sharding key
+select d.*, count(*) from dupes d join lonely l on l.id = d.k group by d.id
+
+-- name: column that depends on the grouped key, in a subquery
+select (select d.v), count(*) from dupes d join lonely l on l.id = d.k group by d.id
+
+-- name: column that depends on the grouped key, in a correlated subquery
+select d.k, (select count(*) from lonely l where l.id = d.k and l.v <> d.v) from dupes d group by d.id
+
+-- name: column that depends on the grouped key, in ROLLUP
+select d.id, d.v, l.k, count(*) from dupes d join lonely l on l.id = d.k group by d.id, rollup (l.k)

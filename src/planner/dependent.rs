@@ -1,0 +1,136 @@
+//! Columns that GROUP BY need not name, for they depend on a primary key that it names.
+
+use super::aggregate::is_expression;
+use super::analyse::node_id;
+use super::outputs::targets;
+use super::pushdown::{FanOut, Stop};
+use super::scope::{AttrId, Resolved, name_parts};
+use crate::sql::ast::{self, node::Node};
+use crate::sql::{Child, children, walk};
+
+impl<'a> FanOut<'_, 'a> {
+    /// The columns outside of aggregates that GROUP BY does not name, each once. A stage has no primary key: there they must be
+    /// named.
+    pub(super) fn dependent_columns(&self) -> Result<Vec<ast::Node>, Stop> {
+        let s = self.select;
+        let Some(outputs) = self.outputs() else {
+            return Ok(Vec::new());
+        };
+        let (mut grouped, mut by) = (Vec::new(), Vec::new());
+        for item in &s.group_clause {
+            if matches!(item.node, Some(Node::GroupingSet(_))) {
+                continue;
+            }
+            let node = match self.analysis.output_of(s, item, &outputs) {
+                Some(output) => {
+                    by.extend(output.attr);
+                    output.expression
+                }
+                None => Some(item),
+            };
+            if let Some(node) = node {
+                grouped.push(self.canonical(node)?);
+                by.extend(self.analysis.plain_attr(node));
+            }
+        }
+        let mut found: Vec<(AttrId, ast::Node)> = Vec::new();
+        let nodes = targets(s).filter_map(|t| t.val.as_deref());
+        let nodes = nodes.chain(s.having_clause.as_deref());
+        for node in nodes
+            .chain(&s.sort_clause)
+            .chain(&s.window_clause)
+            .chain(&s.distinct_clause)
+        {
+            self.ungrouped_in(node, &grouped, &mut found)?;
+        }
+        let stars = outputs.list.iter().filter(|o| o.expression.is_none());
+        found.extend(stars.filter_map(|o| Some((o.attr?, self.reference_to(o.attr?)?))));
+        let mut seen = by.clone();
+        found.retain(|(attr, _)| {
+            let new = !seen.contains(attr) && self.depends_on(*attr, &by);
+            seen.push(*attr);
+            new
+        });
+        Ok(found.into_iter().map(|(_, column)| column).collect())
+    }
+
+    /// True for a column of a table whose whole primary key is grouped by.
+    fn depends_on(&self, column: AttrId, by: &[AttrId]) -> bool {
+        let analysis = self.analysis;
+        let base = |attr: AttrId| analysis.attrs[attr].base;
+        let Some((id, _)) = base(column) else {
+            return false;
+        };
+        let grouped: Vec<_> = by.iter().filter_map(|a| base(*a)).collect();
+        analysis.tables.get(&id).is_some_and(|used| {
+            let key = &used.table.primary_key;
+            let is_grouped = |position: &usize| grouped.contains(&(id, *position));
+            !key.is_empty() && key.iter().all(is_grouped)
+        })
+    }
+
+    fn ungrouped_in(
+        &self,
+        node: &'a ast::Node,
+        grouped: &[String],
+        found: &mut Vec<(AttrId, ast::Node)>,
+    ) -> Result<(), Stop> {
+        if let Some(Node::FuncCall(call)) = &node.node
+            && call.over.is_none()
+            && self.is_aggregate(call)
+        {
+            return Ok(());
+        }
+        if is_expression(node) && grouped.contains(&self.canonical(node)?) {
+            return Ok(());
+        }
+        match &node.node {
+            Some(Node::ColumnRef(_)) => self.note_column(node, found),
+            Some(Node::SubLink(link)) => {
+                // Those of the subquery's own tables are sorted out later.
+                walk(Child::Node(node), &mut |c| {
+                    if let Child::Node(n) = c {
+                        self.note_column(n, found);
+                    }
+                    true
+                });
+                if let Some(test) = link.testexpr.as_deref() {
+                    self.ungrouped_in(test, grouped, found)?;
+                }
+            }
+            _ => {
+                for child in children(node).unwrap_or_default() {
+                    if let Child::Node(n) = child {
+                        self.ungrouped_in(n, grouped, found)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_column(&self, node: &ast::Node, found: &mut Vec<(AttrId, ast::Node)>) {
+        if let Some(Node::ColumnRef(c)) = &node.node
+            && let Some(Resolved::Column { attr, .. }) = self.analysis.colrefs.get(&node_id(c))
+            && name_parts(c).is_some()
+        {
+            found.push((*attr, node.clone()));
+        }
+    }
+
+    /// A name for a column that a star stands for.
+    fn reference_to(&self, attr: AttrId) -> Option<ast::Node> {
+        let scope = &self.block.env.as_ref()?.scope;
+        let named = |i: &&super::scope::Item| !i.name.is_empty();
+        let found = scope.items.iter().filter(named).find_map(|item| {
+            let (name, _) = item.columns.iter().find(|(_, a)| *a == attr)?;
+            Some([item.name.as_str(), name])
+        })?;
+        Some(ast::Node {
+            node: Some(Node::ColumnRef(ast::ColumnRef {
+                fields: found.iter().map(|n| super::stages::string(n)).collect(),
+                location: -1,
+            })),
+        })
+    }
+}
