@@ -23,8 +23,13 @@ pub struct Planned {
     /// False where a statement may change data or session state; such a statement runs only when it is routed to one
     /// shard of a one-shard configuration.
     pub read_only: bool,
-    /// Set when the client's text names now() or its like: it needs `passthrough_sql` inside a transaction over shards.
+    /// Set when the client's text names now() or its like: it needs `clocked` where several statements share a transaction.
     pub uses_now: bool,
+    /// It has constants such as `'now'::timestamptz`, which mean the moment of its preparation.
+    pub frozen: bool,
+    /// The client's text for one shard with parameters for what it reads of the clock; `None` where it reads nothing of it, or
+    /// reads it where no parameter reaches.
+    pub clocked: Option<Remote>,
 }
 
 /// Shards that may hold rows a step needs.
@@ -162,6 +167,10 @@ pub struct Remote {
 pub enum Extra {
     /// The transaction's one value of now(), a timestamptz.
     TransactionTimestamp,
+    /// When the message came that runs the statement: statement_timestamp().
+    StatementTimestamp,
+    /// now() of the transaction in which the statement was prepared: what its constants `'now'` and `'today'` mean.
+    PreparedTimestamp,
 }
 
 /// How rows are ordered by one hidden column. Types are those of the remote's row description.

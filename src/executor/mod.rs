@@ -21,6 +21,7 @@ mod gather_merge;
 mod keys;
 mod limit;
 mod merge_transaction;
+mod object_oids;
 mod operator;
 mod pipeline;
 mod project;
@@ -68,6 +69,10 @@ pub struct Bound {
     pub columns: Arc<[ColumnDescription]>,
     /// now() of the transaction, microseconds since 2000-01-01 UTC.
     pub transaction_timestamp: i64,
+    /// When the message came that runs the statement.
+    pub statement_timestamp: i64,
+    /// now() of the transaction in which it was prepared.
+    pub prepared_timestamp: i64,
     /// Rows a shard may send before it waits to be asked again; 0: all. Set for row-limited portals and cursors.
     pub fetch: u32,
     /// End each shard's message sequence with Sync (else Flush: the client's transaction or pipeline goes on).
@@ -81,6 +86,8 @@ pub struct Bound {
     /// Type OIDs of the shards, enum labels and the catalog shard. Without it (a statement that runs before it is loaded),
     /// enums are not comparable and shard 0 is the catalog shard.
     pub catalog: Option<Arc<Catalog>>,
+    /// Binary values may be OIDs of objects that users made: those of the one server that answers.
+    pub shows_objects: bool,
     /// A shard whose connection the session already holds: taken where any shard would do.
     pub preferred: Option<ShardId>,
 }
@@ -162,6 +169,8 @@ pub struct Execution {
     /// Rows that did not fit into the last budget.
     held: Option<Run>,
     budget: Option<u64>,
+    /// Rows may hold OIDs of objects that must not be shown.
+    checks_oids: bool,
 }
 
 impl Execution {
@@ -203,12 +212,13 @@ impl Execution {
         shards.sort_unstable();
         shards.dedup();
         Self {
-            bound,
             shards,
             pipeline,
+            checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
             forwards: VecDeque::new(),
             held: None,
             budget: None,
+            bound,
         }
     }
 
@@ -279,11 +289,22 @@ impl Execution {
             .pipeline
             .poll_run(&self.bound, connections, &mut self.forwards, cx);
         if self.forwards.is_empty() {
-            return polled.map_ok(|run| self.finish(run));
+            return match polled {
+                Poll::Ready(Ok(Some(run))) if self.checks_oids => {
+                    object_oids::check(&run, &self.bound)?;
+                    Poll::Ready(Ok(self.within_budget(run)))
+                }
+                polled => polled.map_ok(|run| self.finish(run)),
+            };
         }
         match polled {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(Some(run))) => self.held = Some(run),
+            Poll::Ready(Ok(Some(run))) => {
+                if self.checks_oids {
+                    object_oids::check(&run, &self.bound)?;
+                }
+                self.held = Some(run);
+            }
             // The operator repeats that it is at its end when asked again.
             Poll::Ready(Ok(None)) | Poll::Pending => {}
         }
@@ -354,12 +375,15 @@ mod testing {
             parameters: Arc::default(),
             columns: Arc::from([]),
             transaction_timestamp: 0,
+            statement_timestamp: 0,
+            prepared_timestamp: 0,
             fetch: 0,
             sync: true,
             shard_names: Arc::from([Arc::from("s1"), Arc::from("s2")]),
             memory_max: 1 << 20,
             max_staged_bytes: 1 << 20,
             catalog: None,
+            shows_objects: true,
             preferred: None,
         }
     }

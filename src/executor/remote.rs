@@ -204,13 +204,14 @@ impl RemoteStep {
         }
         self.types.extend_from_slice(&bound.parameters.types);
         for extra in &self.statement.extra {
-            match extra {
-                Extra::TransactionTimestamp => {
-                    self.types.push(oid::TIMESTAMPTZ);
-                    let value = bound.transaction_timestamp.to_be_bytes();
-                    self.added.push(Bytes::copy_from_slice(&value));
-                }
-            }
+            let value = match extra {
+                Extra::TransactionTimestamp => bound.transaction_timestamp,
+                Extra::StatementTimestamp => bound.statement_timestamp,
+                Extra::PreparedTimestamp => bound.prepared_timestamp,
+            };
+            self.types.push(oid::TIMESTAMPTZ);
+            self.added
+                .push(Bytes::copy_from_slice(&value.to_be_bytes()));
         }
         for (type_oid, value) in self.statement.added.drain(..) {
             self.types.push(type_oid);

@@ -103,6 +103,8 @@ pub(super) struct Analysis<'a> {
     pub(super) first_arms: HashSet<usize>,
     /// Views with such arms, by schema and name.
     pub(super) split_views: HashSet<(String, String)>,
+    /// Views that read the clock: named they would read the shard's.
+    pub(super) clock_views: HashSet<(String, String)>,
     /// Columns that USING makes of two.
     pub(super) merged: Vec<(AttrId, AttrId, AttrId)>,
     /// FROM names that mean a WITH query.
@@ -188,6 +190,7 @@ impl<'a> Analysis<'a> {
             system_columns: None,
             first_arms: HashSet::new(),
             split_views: HashSet::new(),
+            clock_views: super::clock::views(catalog, views),
             merged: Vec::new(),
             cte_uses: HashSet::new(),
             view_uses: HashSet::new(),

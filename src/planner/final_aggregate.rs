@@ -2,7 +2,7 @@
 
 use super::aggregate::{Known, Part, Pieces, Split, renamed};
 use super::outputs::targets;
-use super::pushdown::{FanOut, Stop, extras, unprintable};
+use super::pushdown::{FanOut, Stop, unprintable};
 use super::types::{is_comparable, is_orderable};
 use crate::plan::{Final, FinalFunction, OutputColumn, Plan};
 use crate::sql::ast;
@@ -135,7 +135,7 @@ impl<'a> FanOut<'_, 'a> {
         let hidden_count = hidden.len();
         visible.extend(hidden);
         let (sql, first_sql, now) = self.partial_texts(&visible, groups)?;
-        let remote = self.remote(sql, first_sql, extras(now), width, hidden_count);
+        let remote = self.remote(sql, first_sql, now, width, hidden_count);
         Ok(Plan::FinalAggregate {
             input: Box::new(Plan::Remote(remote)),
             groups,

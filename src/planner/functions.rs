@@ -1,5 +1,6 @@
 //! What the functions and operators of a statement may do: read tables, change something, or answer differently each time.
 
+use super::clock::{self, Constants};
 use super::proof::{self, Proof};
 use crate::catalog::{Catalog, Function, FunctionKind, Volatility};
 use crate::plan::Refusal;
@@ -11,6 +12,10 @@ use crate::sql::{Child, walk};
 pub(super) struct Effects {
     /// now() and its like: one value a transaction.
     pub(super) uses_now: bool,
+    /// It has constants whose moment is that of its preparation.
+    pub(super) frozen: bool,
+    /// It may read the clock where no parameter reaches.
+    pub(super) hidden_now: bool,
     /// Changes data or what other sessions see.
     pub(super) writes: bool,
     /// Looks at the catalog: right on the catalog shard.
@@ -22,9 +27,6 @@ pub(super) struct Effects {
     /// Why the statement must not run on several shards.
     pub(super) forbidden: Option<Refusal>,
 }
-
-/// Functions that give one value for a whole transaction.
-pub(super) const NOW: [&str; 2] = ["now", "transaction_timestamp"];
 
 /// Volatile functions whose value belongs to the row they are computed for, wherever that is.
 pub(super) const PER_ROW: [&str; 9] = [
@@ -40,8 +42,7 @@ pub(super) const PER_ROW: [&str; 9] = [
 ];
 
 /// Stable functions whose value differs between shards or moments.
-pub(super) const PER_SERVER: [&str; 40] = [
-    "statement_timestamp",
+pub(super) const PER_SERVER: [&str; 39] = [
     "inet_server_addr",
     "inet_server_port",
     "inet_client_addr",
@@ -191,7 +192,7 @@ pub(super) fn effects<'a>(
 ) -> Effects {
     let mut out = Effects::default();
     for root in roots {
-        let mut plain: Vec<*const ast::Node> = Vec::new();
+        let mut constants = Constants::default();
         let known = walk(Child::Select(root), &mut |child| {
             let node = match child {
                 Child::Node(n) => n.node.as_ref(),
@@ -200,27 +201,24 @@ pub(super) fn effects<'a>(
                     None
                 }
             };
-            match (node, child) {
-                (Some(Node::TypeCast(t)), _) if is_plain_cast(t) => {
-                    plain.extend(t.arg.as_deref().map(std::ptr::from_ref));
-                }
-                // Each shard would read it at its own time, whatever coerces it.
-                (Some(Node::AConst(c)), Child::Node(n))
-                    if is_moment(c) && !plain.contains(&std::ptr::from_ref(n)) =>
-                {
-                    forbid(
-                        &mut out,
-                        "a constant that may depend on the clock is",
-                        c.location,
-                    );
-                }
-                _ => {}
+            if let Child::Node(n) = child {
+                constants.meet(n, &mut out);
             }
             if let Some(node) = node {
                 node_effects(catalog, search_path, node, &mut out);
             }
             true
         });
+        if let Some(location) = constants.unsure() {
+            // Each shard would read it at its own time.
+            out.uses_now = true;
+            out.hidden_now = true;
+            forbid(
+                &mut out,
+                "a constant that may depend on the clock is",
+                location,
+            );
+        }
         if !known {
             forbid(
                 &mut out,
@@ -342,25 +340,6 @@ pub(super) fn cast_name(cast: &ast::TypeCast) -> Option<&str> {
     }
 }
 
-/// A cast of such a constant to a type that reads it as it stands.
-fn is_plain_cast(cast: &ast::TypeCast) -> bool {
-    let plain = [
-        "text", "varchar", "bpchar", "char", "name", "bytea", "json", "jsonb", "regclass",
-    ];
-    cast_name(cast).is_some_and(|n| plain.contains(&n))
-}
-
-/// A constant in which date and time types, their ranges and arrays read the moment: `now`, `today 10:00`, `{now}`, `[now,)`.
-fn is_moment(constant: &ast::AConst) -> bool {
-    let Some(ast::a_const::Val::Sval(s)) = &constant.val else {
-        return false;
-    };
-    let moments = ["now", "today", "tomorrow", "yesterday"];
-    s.sval
-        .split(|c: char| !c.is_ascii_alphabetic())
-        .any(|word| moments.iter().any(|m| word.eq_ignore_ascii_case(m)))
-}
-
 fn call_effects(
     catalog: &Catalog,
     search_path: &[String],
@@ -381,9 +360,13 @@ fn call_effects(
         return;
     };
     judge(called.proof, &format!("function {name}"), location, out);
+    if !called.builtin && clock::is_hidden_in(catalog, name) {
+        out.uses_now = true;
+        out.hidden_now = true;
+    }
     if called.proof != Proof::Everywhere {
         // That is worse than anything below.
-    } else if is(&NOW) {
+    } else if is(&clock::NOW) {
         out.uses_now = true;
     } else if is(&PER_ROW) {
         out.volatile_row

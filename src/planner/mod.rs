@@ -4,6 +4,7 @@ mod aggregate;
 mod analyse;
 mod blocks;
 mod bounds;
+mod clock;
 mod condition;
 mod ctes;
 mod dependent;
@@ -89,7 +90,7 @@ pub type Facts = HashMap<Probe, Fact>;
 
 /// Plans one statement; `Err` asks for facts first.
 pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Probe>> {
-    let statement = match crate::sql::parse(request.sql) {
+    let mut statement = match crate::sql::parse(request.sql) {
         Ok(mut all) if all.len() == 1 => all.remove(0),
         Ok(_) => {
             return Ok(refused(
@@ -108,8 +109,12 @@ pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Pro
             ));
         }
     };
-    match &statement.node {
-        Node::SelectStmt(select) => Planner { request, catalog }.select(select),
+    match &mut statement.node {
+        Node::SelectStmt(select) => {
+            let planner = Planner { request, catalog };
+            planner.spell_out(select);
+            planner.select(select)
+        }
         _ => Ok(refused(
             refusal(
                 "only SELECT is supported over several shards",
@@ -127,6 +132,8 @@ fn refused(why: Refusal, read_only: bool) -> Planned {
         fan_out: Err(why),
         read_only,
         uses_now: false,
+        frozen: false,
+        clocked: None,
     }
 }
 
@@ -136,21 +143,44 @@ struct Planner<'p> {
 }
 
 impl Planner<'_> {
+    /// Shorthands that read the clock are written out, unless somebody has defined a function of that name.
+    fn spell_out(&self, select: &mut ast::SelectStmt) {
+        let overloads = self.catalog.functions.get("age").into_iter().flatten();
+        if overloads.into_iter().all(|f| f.schema == "pg_catalog") {
+            clock::spell_out_age(select);
+        }
+    }
+
     fn select(&self, select: &ast::SelectStmt) -> Result<Planned, Vec<Probe>> {
-        let found = match relations::collect(self.catalog, self.request.search_path, select) {
+        let mut found = match relations::collect(self.catalog, self.request.search_path, select) {
             Ok(found) => found,
             Err(why) => return Ok(refused(why, false)),
         };
+        found.views.values_mut().for_each(|v| self.spell_out(v));
         let effects =
             functions::effects(self.catalog, self.request.search_path, [select].into_iter());
         let of_views = functions::effects(self.catalog, &[], found.views.values());
         let read_only = !effects.writes && !of_views.writes;
         let uses_now = effects.uses_now || of_views.uses_now;
+        let mut analysis = Analysis::new(
+            self.catalog,
+            &found.views,
+            self.request.search_path,
+            self.request.parameter_types,
+        );
+        let analysed = analysis.select(select, None, &None);
+        let hidden = effects.hidden_now || of_views.hidden_now;
+        let clocked = match uses_now && !hidden && analysed.is_ok() {
+            true => self.clocked(select, &analysis),
+            false => None,
+        };
         let planned = |route, fan_out| Planned {
             route,
             fan_out,
             read_only,
             uses_now,
+            frozen: effects.frozen && clocked.is_some(),
+            clocked: clocked.clone(),
         };
         let unproved = effects.unproved.clone().or(of_views.unproved.clone());
         if let Some(why) = unproved
@@ -165,13 +195,7 @@ impl Planner<'_> {
         if let (true, Some(why)) = (found.system, found.mixed) {
             return Ok(planned(Targets::All, Err(why)));
         }
-        let mut analysis = Analysis::new(
-            self.catalog,
-            &found.views,
-            self.request.search_path,
-            self.request.parameter_types,
-        );
-        let rel = match analysis.select(select, None, &None) {
+        let rel = match analysed {
             Ok(rel) => rel,
             Err(why) => return Ok(planned(Targets::All, Err(why))),
         };
@@ -179,7 +203,7 @@ impl Planner<'_> {
             return Ok(planned(Targets::All, Err(why)));
         }
         let route = route(&rel, found.singles);
-        let kept = self.kept_from_fan_out(select, &analysis, &effects, of_views);
+        let kept = self.kept_from_fan_out(select, &analysis, &effects, &of_views);
         if let Some(why) = kept {
             return Ok(planned(route, Err(why)));
         }
@@ -210,11 +234,12 @@ impl Planner<'_> {
         select: &ast::SelectStmt,
         analysis: &Analysis<'_>,
         here: &functions::Effects,
-        of_views: functions::Effects,
+        of_views: &functions::Effects,
     ) -> Option<Refusal> {
         let in_views = of_views.volatile_row;
         let read_only = !here.writes && !of_views.writes;
         forbidden(here.forbidden.clone(), of_views, read_only)
+            .or_else(|| self.guarded_clock_view(analysis))
             .or_else(|| analysis.system_columns.clone())
             .or_else(|| {
                 misplaced_volatile(
@@ -225,6 +250,44 @@ impl Planner<'_> {
                     in_views,
                 )
             })
+    }
+
+    /// A view that reads the clock stands in the text by its query, which protects nothing.
+    fn guarded_clock_view(&self, analysis: &Analysis<'_>) -> Option<Refusal> {
+        let is_guarded = |key: &&(String, String)| {
+            let table = self.catalog.tables.get(*key);
+            table.is_some_and(|t| t.guarded)
+        };
+        let (_, name) = analysis.clock_views.iter().find(is_guarded)?;
+        Some(refusal(
+            format!(
+                "view {name}, which protects its rows and uses now(), is not supported over several shards"
+            ),
+            "Write the view's query into the statement.",
+            -1,
+        ))
+    }
+
+    /// The statement for one shard with parameters in the place of now() and its like.
+    fn clocked(&self, select: &ast::SelectStmt, analysis: &Analysis<'_>) -> Option<Remote> {
+        if self.guarded_clock_view(analysis).is_some() {
+            return None;
+        }
+        let rewrite = rewrite::Rewrite {
+            analysis,
+            first_extra: self.parameters(select) as i32 + 1,
+            clocks: Default::default(),
+            empty_arms: false,
+        };
+        let copy = rewrite.copy(select);
+        Some(Remote {
+            targets: Targets::Any,
+            sql: crate::sql::verified_select_text(&copy).ok()?,
+            first_sql: None,
+            visible: 0,
+            hidden: 0,
+            extra: rewrite.extras(),
+        })
     }
 
     /// A relation that the analysis has not met: what it did not count must not be left out of the route.
@@ -314,7 +377,7 @@ fn route(rel: &analyse::Rel, singles: bool) -> Targets {
 /// Why functions keep the statement from several shards.
 fn forbidden(
     here: Option<Refusal>,
-    of_views: functions::Effects,
+    of_views: &functions::Effects,
     read_only: bool,
 ) -> Option<Refusal> {
     if !read_only {
@@ -324,14 +387,7 @@ fn forbidden(
             -1,
         ));
     }
-    let now_in_view = of_views.uses_now.then(|| {
-        refusal(
-            "a view that uses now() is not supported over several shards",
-            "Write the view's query into the statement.",
-            -1,
-        )
-    });
-    here.or(of_views.forbidden).or(now_in_view)
+    here.or(of_views.forbidden.clone())
 }
 
 /// Volatile functions may run where the row is, in the outermost select list of a statement that only reads rows.

@@ -3,7 +3,7 @@
 use super::analyse::refusal;
 use super::bounds::{Bound, limit, limit_text, push_limit};
 use super::outputs::{Outputs, targets};
-use super::pushdown::{FanOut, Stop, extras, print, target};
+use super::pushdown::{FanOut, Stop, print, target};
 use super::types::{
     base_type, collation, collation_named, is_collatable, is_comparable, is_orderable,
 };
@@ -207,7 +207,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
                 }
             }
         }
-        let text = |empty_arms| -> Result<(String, bool), Stop> {
+        let text = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut inner = rewrite.copy(self.select);
             inner
@@ -237,14 +237,14 @@ impl<'p, 'a> FanOut<'p, 'a> {
                 order.join(", "),
                 limit_text(count, offset, with_ties),
             );
-            Ok((sql, rewrite.used_now.get()))
+            Ok((sql, rewrite.extras()))
         };
         let (sql, now) = text(true)?;
         let first_sql = match self.analysis.first_arms.is_empty() {
             true => None,
             false => Some(text(false)?.0),
         };
-        Ok((sql, first_sql, extras(now)))
+        Ok((sql, first_sql, now))
     }
 
     /// Types and collations of the keys; `None` when the proxy cannot order by one of them.

@@ -6,8 +6,8 @@ use super::analyse::node_id;
 use super::condition::Conj;
 use super::functions::bare_name;
 use super::outputs::column_name;
-use super::pushdown::{FanOut, Stop, extras, print, target, unprintable};
-use crate::plan::{Plan, Remote};
+use super::pushdown::{FanOut, Stop, print, target, unprintable};
+use crate::plan::{Extra, Plan, Remote};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{ChildMut, any_node, children_mut};
 use crate::types::oid;
@@ -28,8 +28,8 @@ impl<'a> FanOut<'_, 'a> {
         &self,
         columns: &[ast::Node],
         groups: usize,
-    ) -> Result<(String, Option<String>, bool), Stop> {
-        let text = |empty_arms| -> Result<(String, bool), Stop> {
+    ) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
+        let text = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut select = rewrite.copy(self.select);
             let now = |n: &ast::Node| {
@@ -54,7 +54,7 @@ impl<'a> FanOut<'_, 'a> {
             select.limit_count = None;
             select.limit_offset = None;
             select.limit_option = ast::LimitOption::Default as i32;
-            Ok((print(&select)?, rewrite.used_now.get()))
+            Ok((print(&select)?, rewrite.extras()))
         };
         let (sql, now) = text(true)?;
         let first = match self.analysis.first_arms.is_empty() {
@@ -98,7 +98,7 @@ impl<'a> FanOut<'_, 'a> {
         Ok(Plan::Combine {
             sql: super::stages::split(&text, 1)?,
             stages: vec![stage],
-            extra: extras(rewrite.used_now.get()),
+            extra: rewrite.extras(),
         })
     }
 
@@ -141,7 +141,7 @@ impl<'a> FanOut<'_, 'a> {
         let (sql, first_sql, now) = self.partial_texts(&columns, groups)?;
         let names: Vec<String> = (1..=columns.len()).map(|i| format!("c{i}")).collect();
         Ok(Halves {
-            remote: self.remote(sql, first_sql, extras(now), names.len(), 0),
+            remote: self.remote(sql, first_sql, now, names.len(), 0),
             select: self.final_select(&pieces, &finals)?,
             names,
         })

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::functions::{NOW, PER_ROW, PER_SERVER, WRITES, looks_at_catalog};
+use super::clock::NOW;
+use super::functions::{PER_ROW, PER_SERVER, WRITES, looks_at_catalog};
 use crate::catalog::{Catalog, Distribution, Function, FunctionKind, TableKind, Volatility};
 
 /// Where a function gives the answer of a server with all rows.

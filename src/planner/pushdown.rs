@@ -1,6 +1,6 @@
 //! A statement that is the union of itself over the shards: one Remote below Gather, GatherMerge and Limit.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::bounds::{limit, push_limit};
 use super::order::direction;
@@ -50,8 +50,8 @@ impl<'p, 'a> FanOut<'p, 'a> {
     pub(super) fn rewrite(&self, empty_arms: bool) -> Rewrite<'p, 'a> {
         Rewrite {
             analysis: self.analysis,
-            now_parameter: self.parameters as i32 + 1,
-            used_now: Cell::new(false),
+            first_extra: self.parameters as i32 + 1,
+            clocks: RefCell::default(),
             empty_arms,
         }
     }
@@ -97,19 +97,19 @@ impl<'p, 'a> FanOut<'p, 'a> {
             return Ok(None);
         }
         let width = self.width()?;
-        let rewrite = |empty_arms| -> Result<(String, bool), Stop> {
+        let rewrite = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut select = rewrite.copy(s);
             select.sort_clause.clear();
             select.limit_count = None;
             select.limit_offset = None;
             select.limit_option = ast::LimitOption::Default as i32;
-            Ok((print(&select)?, rewrite.used_now.get()))
+            Ok((print(&select)?, rewrite.extras()))
         };
         let (sql, now) = rewrite(true)?;
         let with_first = rewrite(false)?.0;
         let first_sql = (with_first != sql).then_some(with_first);
-        let remote = self.remote(sql, first_sql, extras(now), width, 0);
+        let remote = self.remote(sql, first_sql, now, width, 0);
         if self.is_distinct_by_bytes() {
             return Ok(Some(Plan::Distinct {
                 input: Box::new(gather(remote)),
@@ -201,11 +201,11 @@ impl<'p, 'a> FanOut<'p, 'a> {
         &self,
         edit: impl Fn(&mut ast::SelectStmt),
     ) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
-        let text = |empty_arms| -> Result<(String, bool), Stop> {
+        let text = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.rewrite(empty_arms);
             let mut select = rewrite.copy(self.select);
             edit(&mut select);
-            let now = rewrite.used_now.get();
+            let now = rewrite.extras();
             // What needs no edit goes out as the client wrote it: error positions stay right.
             if select == *self.select {
                 return Ok((self.request.sql.to_owned(), now));
@@ -217,7 +217,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
             true => None,
             false => Some(text(false)?.0),
         };
-        Ok((sql, first_sql, extras(now)))
+        Ok((sql, first_sql, now))
     }
 
     pub(super) fn remote(
@@ -284,14 +284,6 @@ impl<'p, 'a> FanOut<'p, 'a> {
             out.push(column);
         }
         Ok(out)
-    }
-}
-
-pub(super) fn extras(now: bool) -> Vec<Extra> {
-    if now {
-        vec![Extra::TransactionTimestamp]
-    } else {
-        Vec::new()
     }
 }
 

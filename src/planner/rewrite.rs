@@ -1,24 +1,25 @@
 //! Edits that every text for shards needs: one value of now(), and UNION ALL arms that only one shard may answer.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::from_items::{alias_columns, alias_name};
 
 use super::analyse::{Analysis, node_id};
-use super::functions::bare_name;
+use super::clock::{Moment, moment};
 use super::outputs::column_name;
 use super::scope::find_table;
 use crate::catalog::Table;
+use crate::plan::Extra;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, ChildMut, children, children_mut, select_children, select_children_mut};
 
 /// Copies trees with the edits made. The copy is walked beside the original, whose addresses the analysis knows.
 pub(super) struct Rewrite<'p, 'a> {
     pub(super) analysis: &'p Analysis<'a>,
-    /// Number of the parameter that carries now().
-    pub(super) now_parameter: i32,
-    /// Set once that parameter is used.
-    pub(super) used_now: Cell<bool>,
+    /// Number of the first parameter behind the client's.
+    pub(super) first_extra: i32,
+    /// The moments whose parameters have been used, in the order of those.
+    pub(super) clocks: RefCell<Vec<Extra>>,
     /// Make the arms empty that another shard answers.
     pub(super) empty_arms: bool,
 }
@@ -40,9 +41,8 @@ impl Rewrite<'_, '_> {
 
     /// Makes the edit that goes by shape alone, now(), in a copy.
     pub(super) fn edit_copy(&self, copy: &mut ast::Node) {
-        if let Some(type_name) = now_type(copy) {
-            self.used_now.set(true);
-            *copy = self.now(type_name);
+        if let Some(moment) = moment(copy) {
+            *copy = self.now(moment);
             return;
         }
         for part in children_mut(copy).unwrap_or_default() {
@@ -65,16 +65,15 @@ impl Rewrite<'_, '_> {
 
     /// Puts the parameter in the place of now() or its like; a column that loses its name by that gets it as an alias.
     pub(super) fn replace_now(&self, original: &ast::Node, new: &mut ast::Node) -> bool {
-        if let Some(type_name) = now_type(original) {
-            self.used_now.set(true);
-            *new = self.now(type_name);
+        if let Some(moment) = moment(original) {
+            *new = self.now(moment);
             return true;
         }
         if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) =
             (&original.node, &mut new.node)
             && o.name.is_empty()
             && let Some(value) = o.val.as_deref()
-            && now_type(value).is_some()
+            && moment(value).is_some()
         {
             // Queries around it may name the column.
             n.name = column_name(value).1;
@@ -110,14 +109,14 @@ impl Rewrite<'_, '_> {
             return;
         }
         if let Some(Node::RangeVar(v)) = &original.node
-            && let Some(expanded) = self.without_first_arms(v)
+            && let Some(expanded) = self.expanded(v)
         {
             *new = expanded;
             return;
         }
         if let Some(Node::ColumnRef(c)) = &mut new.node
-            && self.empty_arms
-            && !self.analysis.split_views.is_empty()
+            && (self.empty_arms && !self.analysis.split_views.is_empty()
+                || !self.analysis.clock_views.is_empty())
         {
             strip_reference(c);
         }
@@ -126,10 +125,11 @@ impl Rewrite<'_, '_> {
         }
     }
 
-    /// A view's query in its place, where arms of it are another shard's: by its name the shard would answer all of them.
-    fn without_first_arms(&self, v: &ast::RangeVar) -> Option<ast::Node> {
+    /// A view's query in its place, where by its name the shard would answer arms that are another shard's, or read its own
+    /// clock.
+    fn expanded(&self, v: &ast::RangeVar) -> Option<ast::Node> {
         let analysis = self.analysis;
-        if !self.empty_arms || analysis.cte_uses.contains(&node_id(v)) {
+        if analysis.cte_uses.contains(&node_id(v)) {
             return None;
         }
         // Names within views have their schema.
@@ -140,26 +140,27 @@ impl Rewrite<'_, '_> {
             &v.relname,
         )?;
         let key = (table.schema.clone(), table.name.clone());
-        if !analysis.split_views.contains(&key) {
+        let split = self.empty_arms && analysis.split_views.contains(&key);
+        if !split && !analysis.clock_views.contains(&key) {
             return None;
         }
         let body = self.copy(analysis.views.get(&key)?);
         Some(expanded_view(v, table, body))
     }
 
-    /// `$n::timestamptz`, cast on to what the function returns.
-    fn now(&self, to: (&'static str, i32)) -> ast::Node {
-        let parameter = ast::Node {
-            node: Some(Node::ParamRef(ast::ParamRef {
-                number: self.now_parameter,
-                location: -1,
-            })),
-        };
-        let moment = cast(parameter, "timestamptz", -1);
-        match to {
-            ("timestamptz", -1) => moment,
-            (name, precision) => cast(moment, name, precision),
-        }
+    fn now(&self, moment: Moment) -> ast::Node {
+        let mut clocks = self.clocks.borrow_mut();
+        let at = clocks.iter().position(|c| *c == moment.clock);
+        let at = at.unwrap_or_else(|| {
+            clocks.push(moment.clock);
+            clocks.len() - 1
+        });
+        moment.expression(self.first_extra + at as i32)
+    }
+
+    /// Values behind the client's parameters that the copies need.
+    pub(super) fn extras(&self) -> Vec<Extra> {
+        self.clocks.borrow().clone()
     }
 }
 
@@ -247,29 +248,6 @@ pub(super) fn stage_relation(name: &str, alias: &str) -> ast::Node {
             location: -1,
             ..Default::default()
         })),
-    }
-}
-
-/// The type and precision of a call of now() or its like.
-fn now_type(node: &ast::Node) -> Option<(&'static str, i32)> {
-    use ast::SqlValueFunctionOp as F;
-    match &node.node {
-        Some(Node::FuncCall(f)) if f.args.is_empty() && f.over.is_none() => match bare_name(f)? {
-            "now" | "transaction_timestamp" => Some(("timestamptz", -1)),
-            _ => None,
-        },
-        Some(Node::SqlvalueFunction(f)) => {
-            let name = match F::try_from(f.op).ok()? {
-                F::SvfopCurrentDate => "date",
-                F::SvfopCurrentTime | F::SvfopCurrentTimeN => "timetz",
-                F::SvfopCurrentTimestamp | F::SvfopCurrentTimestampN => "timestamptz",
-                F::SvfopLocaltime | F::SvfopLocaltimeN => "time",
-                F::SvfopLocaltimestamp | F::SvfopLocaltimestampN => "timestamp",
-                _ => return None,
-            };
-            Some((name, f.typmod))
-        }
-        _ => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Subqueries as stages: whole where they are distributive, in partial rows where their aggregates split.
 
 use super::analyse::{Block, Dist, node_id};
-use super::pushdown::{FanOut, Stop, extras, print};
+use super::pushdown::{FanOut, Stop, print};
 use super::stages::{Stager, aliased};
 use super::types::static_stage_column;
-use crate::plan::{Remote, StageColumn};
+use crate::plan::{Extra, Remote, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, walk};
 
@@ -54,10 +54,10 @@ impl<'a> Stager<'_, '_, 'a> {
         new: &mut ast::SelectStmt,
         block: &Block,
     ) -> Result<(), Stop> {
-        let text = |empty_arms| -> Result<(String, bool), Stop> {
+        let text = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.fan_out.rewrite(empty_arms);
             let select = rewrite.copy(original);
-            Ok((print(&select)?, rewrite.used_now.get()))
+            Ok((print(&select)?, rewrite.extras()))
         };
         let (sql, now) = text(true)?;
         let with_first = text(false)?.0;
@@ -69,7 +69,7 @@ impl<'a> Stager<'_, '_, 'a> {
             first_sql,
             visible: names.len(),
             hidden: 0,
-            extra: extras(now),
+            extra: now,
         };
         let relation = match self.typed_columns(block) {
             Some(columns) => self.typed(remote, columns, &names)?,

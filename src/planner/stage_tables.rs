@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::analyse::{Analysis, node_id, refusal};
 use super::from_items::{alias_columns, alias_name};
-use super::pushdown::{Stop, extras, unprintable};
+use super::pushdown::{Stop, unprintable};
 use super::rewrite::strip_reference;
 use super::scope::{Resolved, Ty};
 use super::stages::{Conditions, Stager, aliased, string};
@@ -133,7 +133,7 @@ impl<'a> Stager<'_, '_, 'a> {
             sql.push_str(" WHERE ");
             sql.push_str(&filters.join(" AND "));
         }
-        Ok((sql, extras(rewrite.used_now.get())))
+        Ok((sql, rewrite.extras()))
     }
 
     /// True for a condition on columns of one table only, without subqueries and volatile functions, that raises no error.

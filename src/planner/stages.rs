@@ -10,7 +10,7 @@ use super::stage_tables::looked_up;
 
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
-use super::pushdown::{FanOut, Stop, extras, gather, print, unprintable};
+use super::pushdown::{FanOut, Stop, gather, print, unprintable};
 use super::rewrite::{Rewrite, expanded_view, stage_relation, strip_reference};
 use super::scope::find_table;
 use crate::catalog::{Table, TableKind};
@@ -63,7 +63,7 @@ impl FanOut<'_, '_> {
             return Err(Stop::Ask(asked));
         }
         let stages = stager.stages.into_inner();
-        let extra = extras(stager.rewrite.used_now.get());
+        let extra = stager.rewrite.extras();
         let text = print(&select)?;
         Ok(Plan::Combine {
             sql: split(&text, stages.len())?,

@@ -64,16 +64,9 @@ pub(super) fn is_collatable(catalog: &Catalog, type_oid: u32) -> bool {
     ) || catalog.types.get(&type_oid).is_some_and(|t| t.collatable)
 }
 
-/// The OIDs of `regclass` and its like: numbers that mean something else on each server.
-const REG_TYPES: [u32; 11] = [
-    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
-];
-
-/// True for types whose values can be stored in a column of the merge session and mean the same there.
+/// True for types whose values can be stored in a column of the merge session and mean the same there; regclass and its like do,
+/// as they travel by name.
 pub(super) fn is_stageable(catalog: &Catalog, type_oid: u32) -> bool {
-    if REG_TYPES.contains(&type_oid) {
-        return false;
-    }
     match catalog.types.get(&type_oid) {
         Some(t) if t.kind == b'p' => false,
         Some(t) if t.element != 0 && t.kind == b'b' => is_stageable(catalog, t.element),

@@ -288,6 +288,13 @@ impl Session {
         {
             return Ok(prepared);
         }
+        let frozen = prepared.planned.as_ref().is_some_and(|p| p.frozen);
+        if frozen && prepared.context != self.planning_context() {
+            return Err(unsupported(
+                "a literal such as 'now' or 'today' was read under other settings",
+                "Prepare the statement again.",
+            ));
+        }
         let types = prepared.parameter_types.clone();
         let again = Box::pin(self.prepare(prepared.sql.to_string(), &types)).await?;
         if prepared.columns.is_some()
@@ -298,6 +305,14 @@ impl Session {
                 "Prepare the statement again.",
             ));
         }
+        let again = match prepared.clock_words {
+            // Its constants were read when it was first prepared.
+            true => Arc::new(Prepared {
+                moment: prepared.moment,
+                ..(*again).clone()
+            }),
+            false => again,
+        };
         self.statements.insert(name.to_owned(), again.clone());
         Ok(again)
     }

@@ -1,36 +1,21 @@
 //! What a statement may not do while its session is spread over several servers.
 
-use super::prepare::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use super::transaction::{Block, Clock, Company};
 use crate::catalog::Catalog;
-use crate::executor::{PrintedForm, printed_form};
-use crate::plan::{Plan, Planned, ShardId};
+use crate::executor::{Parameters, PrintedForm, printed_form};
+use crate::plan::{Plan, Planned, Remote, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
-use crate::sql::{self, Statement};
 
-/// Types whose binary form is an OID: regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig,
-/// regdictionary, regnamespace, regrole, regcollation.
-const OID_TYPES: [u32; 11] = [
-    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
-];
-
-/// A result column of such a type, or of arrays of a composite, unless the statement reads the catalog, whose OIDs are the
-/// catalog shard's throughout.
-pub fn oid_column(
-    statement: &Statement,
-    columns: Option<&[ColumnDescription]>,
-    catalog: &Catalog,
-) -> Option<usize> {
+/// A result column of arrays of a composite.
+pub fn oid_column(columns: Option<&[ColumnDescription]>, catalog: &Catalog) -> Option<usize> {
     let composites = |oid: u32| {
         let element = catalog.types.get(&oid).map_or(0, |t| t.element);
         catalog.types.get(&element).is_some_and(|t| t.kind == b'c')
     };
-    let carries = |c: &ColumnDescription| OID_TYPES.contains(&c.type_oid) || composites(c.type_oid);
-    let at = columns?.iter().position(carries)?;
-    (!sql::reads_catalog(statement)).then_some(at)
+    columns?.iter().position(|c| composites(c.type_oid))
 }
 
 /// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
@@ -55,6 +40,38 @@ pub fn refuse_session_functions(
     }
 }
 
+/// Types that read words such as `now` in their text form: date, time and timestamp types, their arrays, ranges and multiranges.
+const CLOCK_TYPES: [u32; 16] = [
+    1082, 1083, 1114, 1115, 1182, 1183, 1184, 1185, 1266, 1270, 3908, 3910, 3912, 4533, 4534, 4535,
+];
+
+/// Each shard would read such a value by its own clock.
+///
+/// # Errors
+/// 0A000 for a parameter `now`, `today` and the like.
+pub fn refuse_clock_parameters(parameters: &Parameters) -> Result<(), ServerError> {
+    let words = ["now", "today", "tomorrow", "yesterday"];
+    let reads = |value: &[u8]| {
+        let mut parts = value.split(|b| !b.is_ascii_alphabetic());
+        parts.any(|part| {
+            words
+                .iter()
+                .any(|w| part.eq_ignore_ascii_case(w.as_bytes()))
+        })
+    };
+    let columns = parameters.types.iter().zip(&parameters.formats);
+    let mut all = columns.zip(&parameters.values);
+    match all.any(|((t, format), value)| {
+        *format == 0 && CLOCK_TYPES.contains(t) && value.as_deref().is_some_and(reads)
+    }) {
+        true => Err(unsupported(
+            "a parameter such as 'now' or 'today' is not supported over several shards",
+            "Pass the moment itself, or use now() or current_date.",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// True when the text may hold one of PostgreSQL's date/time words as a literal.
 pub fn has_clock_words(sql: &str) -> bool {
     let lower = sql.to_ascii_lowercase();
@@ -72,26 +89,33 @@ pub fn has_clock_words(sql: &str) -> bool {
 }
 
 impl Session {
-    /// True when the client's text may go to the one shard as it is. In a block now() must have one value: the shard's, as long
-    /// as only that shard is asked for it, or the proxy's, which a rewritten text carries to any shard.
+    /// The plan of a statement that one shard answers, where its own text would not do: now() has one value in a transaction, the
+    /// proxy's, which parameters carry. Where none can, the shard's, as long as only that shard is asked for it.
     ///
     /// # Errors
     /// 0A000 where both would be mixed.
-    pub fn runs_unchanged(
+    pub fn clocked(
         &mut self,
         planned: &Planned,
         shard: ShardId,
-    ) -> Result<bool, ServerError> {
-        let open = !self.is_alone() && !self.shared.is_one_shard();
-        if !open || !planned.uses_now {
-            return Ok(true);
+        columns: usize,
+    ) -> Result<Option<Plan>, ServerError> {
+        if !planned.uses_now || self.shared.is_one_shard() || (self.is_alone() && !planned.frozen) {
+            return Ok(None);
         }
-        let rewritten = !matches!(planned.fan_out, Ok(Plan::Remote(_)) | Err(_));
-        if rewritten && self.transaction.clock.is_none_or(|c| c == Clock::Proxy) {
-            return Ok(false);
+        let Some(remote) = &planned.clocked else {
+            self.open_implicit();
+            self.read_clock(Clock::Shard(shard))?;
+            return Ok(None);
+        };
+        if !self.is_alone() {
+            self.read_clock(Clock::Proxy)?;
         }
-        self.read_clock(Clock::Shard(shard))?;
-        Ok(true)
+        Ok(Some(Plan::Remote(Remote {
+            targets: Targets::Shard(shard),
+            visible: columns,
+            ..remote.clone()
+        })))
     }
 
     /// True for the only statement of its transaction.
@@ -116,20 +140,6 @@ impl Session {
                 self.transaction.clock = Some(clock);
                 Ok(())
             }
-        }
-    }
-
-    /// Each shard would read such a literal by its own clock.
-    ///
-    /// # Errors
-    /// 0A000 for a statement over several shards.
-    pub fn refuse_clock_words(&self, prepared: &Prepared) -> Result<(), ServerError> {
-        match prepared.clock_words {
-            true => Err(unsupported(
-                "a literal such as 'now' or 'today' is not supported over several shards",
-                "Use now() or current_date.",
-            )),
-            false => Ok(()),
         }
     }
 

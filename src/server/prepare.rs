@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::extended::Portal;
-use super::guards::{has_clock_words, oid_column, refuse_session_functions};
+use super::guards::{
+    has_clock_words, oid_column, refuse_clock_parameters, refuse_session_functions,
+};
 use super::run::unsupported;
 use super::session::Session;
 use super::{Shared, control};
@@ -26,7 +28,7 @@ const PROBE_ROUNDS_MAX: usize = 8;
 pub const CATALOG_SHARD: ShardId = ShardId(0);
 
 /// A statement ready to be bound. Shared between sessions through the plan cache.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Prepared {
     pub sql: Arc<str>,
     pub kind: Kind,
@@ -41,8 +43,12 @@ pub struct Prepared {
     pub arguments: Vec<String>,
     /// Position of a column whose binary form carries OIDs that no two servers share: binary output of it is refused.
     pub oid_column: Option<usize>,
+    /// It names a relation of pg_catalog or information_schema.
+    pub reads_catalog: bool,
     /// It has a literal such as 'now' or 'today', which means another time whenever it is read.
     pub clock_words: bool,
+    /// now() of the transaction in which it was prepared.
+    pub moment: i64,
     /// The first parameter in the text, as (number, 1-based character position).
     pub first_parameter: Option<(i32, usize)>,
     /// It leaves something on its connection that no replay brings back (an advisory lock).
@@ -135,8 +141,10 @@ impl Session {
             set_config: Vec::new(),
             arguments: Vec::new(),
             oid_column: None,
+            reads_catalog: false,
             first_parameter: None,
             clock_words: false,
+            moment: 0,
             pins: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -196,9 +204,14 @@ impl Session {
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
         prepared.parameter_types = described.parameter_types;
         prepared.columns = described.columns.map(Arc::from);
-        prepared.oid_column = oid_column(statement, prepared.columns.as_deref(), &loaded.catalog);
+        // The catalog's OIDs are the catalog shard's throughout.
+        prepared.reads_catalog = sql::reads_catalog(statement);
+        if !prepared.reads_catalog {
+            prepared.oid_column = oid_column(prepared.columns.as_deref(), &loaded.catalog);
+        }
         prepared.first_parameter = sql::first_parameter(statement);
         prepared.clock_words = has_clock_words(&prepared.sql);
+        prepared.moment = self.timestamp();
         let set_config = sql::set_config_calls(statement);
         let functions = sql::functions_called(&statement.node);
         prepared.pins = functions
@@ -224,7 +237,7 @@ impl Session {
             .planning_seconds
             .observe(since.elapsed().as_secs_f64());
         let prepared = Arc::new(prepared);
-        if cacheable(&prepared.kind) {
+        if cacheable(&prepared.kind) && !prepared.clock_words {
             self.shared.plans.insert(key, prepared.clone());
             let entries = self.shared.plans.len() as i64;
             metrics.plan_cache_entries.set(entries);
@@ -337,16 +350,19 @@ impl Session {
                 hint,
             ));
         }
-        let bound = self.bound(parameters, columns, fetch, sync)?;
+        let mut bound = self.bound(parameters, columns, fetch, sync)?;
+        bound.shows_objects = prepared.reads_catalog || shards == 1;
         self.reads_clock = prepared.clock_words;
         let single = Execution::single_shard(&planned.route, &bound, shards);
-        if let Some(shard) = single
-            && self.runs_unchanged(planned, shard)?
-        {
+        bound.prepared_timestamp = prepared.moment;
+        if let Some(shard) = single {
             self.count(QueryKind::Routed);
-            return Ok(Execution::routed(shard, prepared.sql.clone(), bound));
+            return match self.clocked(planned, shard, bound.columns.len())? {
+                Some(plan) => Execution::new(&plan, bound, shards),
+                None => Ok(Execution::routed(shard, prepared.sql.clone(), bound)),
+            };
         }
-        self.refuse_clock_words(prepared)?;
+        refuse_clock_parameters(&bound.parameters)?;
         match &planned.fan_out {
             Ok(plan) => {
                 let kind = match plan {
@@ -355,7 +371,7 @@ impl Session {
                 };
                 self.count(kind);
                 self.refuse_lossy_text(plan)?;
-                if planned.uses_now && self.transaction.block == super::transaction::Block::Open {
+                if planned.uses_now && !self.is_alone() {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }
                 Execution::new(plan, bound, shards)
@@ -381,6 +397,8 @@ impl Session {
             parameters,
             columns,
             transaction_timestamp: self.timestamp(),
+            statement_timestamp: self.message_time,
+            prepared_timestamp: 0,
             fetch,
             // Over several shards there are only reads, which need no common transaction up to the client's Sync. On one,
             // a pipeline is one transaction. A portal that is read in batches must outlive this message.
@@ -391,6 +409,7 @@ impl Session {
             memory_max: self.shared.config.merge.memory_max,
             max_staged_bytes: self.shared.config.merge.max_staged_bytes,
             catalog: Some(loaded.catalog.clone()),
+            shows_objects: true,
             preferred,
         })
     }
@@ -399,15 +418,6 @@ impl Session {
     pub fn timestamp(&mut self) -> i64 {
         *self.transaction.timestamp.get_or_insert(self.message_time)
     }
-}
-
-/// Microseconds from 2000-01-01 UTC to now.
-pub fn now() -> i64 {
-    const UNIX_TO_2000: i64 = 946_684_800_000_000;
-    let unix = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    unix.as_micros() as i64 - UNIX_TO_2000
 }
 
 /// The error of a refusal: 0A000, what the user may do instead, and where in the text.
@@ -455,6 +465,8 @@ fn pass_through() -> Planned {
         fan_out,
         read_only: true,
         uses_now: false,
+        frozen: false,
+        clocked: None,
     }
 }
 

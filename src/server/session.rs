@@ -124,7 +124,7 @@ impl Session {
             return Ok(());
         }
         if matches!(message.tag, b'Q' | b'P' | b'B' | b'E') {
-            self.message_time = super::prepare::now();
+            self.message_time = super::transaction::now();
             self.timestamp();
         }
         let outcome = match message.tag {

@@ -196,6 +196,15 @@ impl Transaction {
     }
 }
 
+/// Microseconds from 2000-01-01 UTC to now.
+pub fn now() -> i64 {
+    const UNIX_TO_2000: i64 = 946_684_800_000_000;
+    let unix = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    unix.as_micros() as i64 - UNIX_TO_2000
+}
+
 /// An identifier in double quotes.
 pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -50,3 +50,13 @@ pub const UUID_ARRAY: u32 = 2951;
 
 /// The first OID a server may give to an object that a user makes; below it, OIDs are the same on every server of a version.
 pub const FIRST_NORMAL_OBJECT: u32 = 16384;
+
+/// regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regnamespace, regrole, regcollation:
+/// their binary form is the OID of an object, their text its name.
+pub const REG_TYPES: [u32; 11] = [
+    24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+];
+/// Arrays of them, in the same order.
+pub const REG_ARRAYS: [u32; 11] = [
+    1008, 2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192,
+];

@@ -256,7 +256,6 @@ select id, count_users() from users
 
 -- name: tableoid of a sharded table
 -- note: OIDs of tables differ between shards; as a name it is right
--- expect: same-or-refused
 select tableoid::regclass::text, count(*) from events group by 1
 
 -- name: ctid
@@ -280,17 +279,3 @@ select count(*) from events where at > '03/04/2024'
 
 -- name: the same literal in the default DateStyle again
 select count(*) from events where at > '03/04/2024'
-
--- name: untyped constant that reads the clock
--- expect: refused
-select distinct coalesce(null::timestamptz, 'now') from users
-
--- name: now() in a block
--- before: begin
--- after: commit
--- compare: shape
-select now(), now() = now()
-
--- name: a clock word over several shards
--- expect: refused
-select count(*) from events where at < 'now'

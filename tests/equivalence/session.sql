@@ -97,3 +97,26 @@ select length(repeat('x', 100000)), repeat('ab', 50000) from lonely
 
 -- name: wide rows
 select id, repeat(pad, 200) as wide from big where id % 100 = 0
+
+-- name: name of an object as its OID
+-- expect: same-or-refused
+-- note: binary, it is the OID of what a user made
+select id, tableoid::regclass from users where id < 20
+
+-- name: name of a built-in object as its OID
+select distinct pg_typeof(id), pg_typeof(name), 'sum(int8)'::regprocedure, 'pg_class'::regclass from users
+
+-- name: names of built-in objects in an array and a row
+select array[pg_typeof(id), 'text'::regtype], row(pg_typeof(id), id) from users where id < 10
+
+-- name: name of an object in a row
+-- expect: same-or-refused
+select id, row(tableoid::regclass) from users where id < 20
+
+-- name: grouped by partition
+-- expect: same-or-refused
+select tableoid::regclass as part, count(*), min(at) from events group by 1 order by 1
+
+-- name: names of objects brought together
+-- expect: same-or-refused
+select tableoid::regclass::text, count(distinct kind) from events group by tableoid::regclass order by 1

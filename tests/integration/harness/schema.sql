@@ -52,6 +52,10 @@ create view v_user_totals as
   from users u left join events e on e.user_id = u.id group by u.id, u.name;
 create view v_kinds as select kind, count(*) as n, sum(amount) as total from events group by kind;
 create view v_countries as select code, name from countries where region is not null;
+create view v_clock as
+  select id, now() as seen, statement_timestamp() as said, current_date as today, age(created_at) as age from users where active;
+create view v_clocks as select seen, count(*) as n, min(today) as today from v_clock group by seen;
+create function moment() returns timestamptz language sql stable as 'select now()';
 create view v_union as select id, name from users union all select id, label from tags;
 
 create function add_one(int8) returns int8 language sql immutable as 'select $1 + 1';
