@@ -169,11 +169,8 @@ impl Planner<'_> {
             self.request.parameter_types,
         );
         let analysed = analysis.select(select, None, &None);
-        let hidden = effects.hidden_now || of_views.hidden_now;
-        let clocked = match uses_now && !hidden && analysed.is_ok() {
-            true => self.clocked(select, &analysis),
-            false => None,
-        };
+        let hidden = effects.hidden_now || of_views.hidden_now || analysed.is_err();
+        let clocked = self.clocked(select, &analysis, uses_now && !hidden);
         let planned = |route, fan_out| Planned {
             route,
             fan_out,
@@ -269,8 +266,13 @@ impl Planner<'_> {
     }
 
     /// The statement for one shard with parameters in the place of now() and its like.
-    fn clocked(&self, select: &ast::SelectStmt, analysis: &Analysis<'_>) -> Option<Remote> {
-        if self.guarded_clock_view(analysis).is_some() {
+    fn clocked(
+        &self,
+        select: &ast::SelectStmt,
+        analysis: &Analysis<'_>,
+        wanted: bool,
+    ) -> Option<Remote> {
+        if !wanted || self.guarded_clock_view(analysis).is_some() {
             return None;
         }
         let rewrite = rewrite::Rewrite {
