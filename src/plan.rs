@@ -326,6 +326,21 @@ pub struct Stage {
     pub columns: Vec<StageColumn>,
     /// Whose rows it holds.
     pub plan: Plan,
+    /// Conditions that values of earlier stages make. Where there are any, the text of the plan's remote ends in a WHERE clause
+    /// to which they can be added.
+    pub filters: Vec<StageFilter>,
+}
+
+/// `expression = ANY (values of a column of an earlier stage)`: a semi-join filter. Rows that fail it meet no row of that stage, so that
+/// leaving it out makes a stage larger, never another result. It is left out where the values are many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageFilter {
+    /// What is compared, as SQL in the remote's text.
+    pub expression: String,
+    /// Position of the earlier stage.
+    pub stage: usize,
+    /// Position of its column.
+    pub column: usize,
 }
 
 /// A column of the relation that a stage becomes.

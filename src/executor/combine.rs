@@ -6,7 +6,7 @@
 //! ```
 //! A small stage is held until it is complete and travels with the statement: one round trip. A large one is passed on as it
 //! arrives ([`MergeTransaction`]), so memory does not grow with it; at most `max_staged_bytes` may come. Nothing is read on the merge session but
-//! the stages.
+//! the stages. Values of a stage that restrict later ones are noted as they pass ([`StageKeys`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use super::merge_transaction::MergeTransaction;
 use super::pipeline::Pipeline;
 use super::remote::{Form, Place, RemoteStep, Statement};
 use super::stage::{self, Collected};
+use super::stage_keys::StageKeys;
 use super::stage_table::StageTable;
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
-use crate::plan::{Extra, ShardId, SqlPart, Stage, StageColumn};
+use crate::plan::{Extra, ShardId, SqlPart, Stage, StageColumn, StageFilter};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::protocol::sqlstate;
@@ -54,6 +55,9 @@ struct Running {
     columns: Vec<StageColumn>,
     pipeline: Pipeline,
     rows: Rows,
+    /// Values of columns that restrict later stages.
+    keys: Vec<StageKeys>,
+    filters: Vec<StageFilter>,
     /// Bytes that came so far.
     bytes: u64,
     /// The client's, but for the columns.
@@ -77,9 +81,16 @@ impl Combine {
             let message = "rows without a type cannot be combined over shards";
             return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
         }
-        let stages = stages.iter().map(|s| Running::new(s, bound, shards));
+        let running = stages.iter().map(|s| Running::new(s, bound, shards));
+        let mut running = running.collect::<Result<Vec<_>, _>>()?;
+        for filter in stages.iter().flat_map(|s| &s.filters) {
+            let keys = &mut running[filter.stage].keys;
+            if !keys.iter().any(|k| k.column == filter.column) {
+                keys.push(StageKeys::new(filter.column));
+            }
+        }
         Ok(Self {
-            stages: stages.collect::<Result<_, _>>()?,
+            stages: running,
             current: 0,
             staged_bytes: 0,
             sql: sql.to_vec(),
@@ -152,6 +163,9 @@ impl Combine {
             return Err(too_large(&stage.name, stage.bytes, bound.max_staged_bytes));
         }
         let malformed = || error::internal(format!("malformed rows in {}", stage.name));
+        for keys in &mut stage.keys {
+            keys.add(run).ok_or_else(malformed)?;
+        }
         match &mut stage.rows {
             Rows::Table(table) => {
                 let put = self.transaction.put(table, run, connections)?;
@@ -174,8 +188,12 @@ impl Combine {
                 .close_table(table, &stage.columns, connections)?;
         }
         self.current += 1;
-        match self.stages.get_mut(self.current) {
-            Some(next) => next.pipeline.start(&next.bound, connections),
+        let (done, rest) = self.stages.split_at_mut(self.current);
+        match rest.first_mut() {
+            Some(next) => {
+                next.restrict(done)?;
+                next.pipeline.start(&next.bound, connections)
+            }
             None => self.index_held(connections),
         }
     }
@@ -290,6 +308,22 @@ impl Combine {
 }
 
 impl Running {
+    /// Adds the conditions that stages before it make, where their values are few.
+    fn restrict(&mut self, done: &[Self]) -> Result<(), ServerError> {
+        for filter in &self.filters {
+            let source = &done[filter.stage];
+            let keys = source.keys.iter().find(|k| k.column == filter.column);
+            let element = source.columns[filter.column].type_oid;
+            let values = keys.and_then(|k| k.array(element));
+            if let (Some(array), Some(values)) = (stage::array_of(element), values) {
+                let expression = &filter.expression;
+                self.pipeline
+                    .restrict(expression, (array, values), &self.bound)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Begins the table for the rows held so far.
     fn move_to_table(
         &mut self,
@@ -321,6 +355,8 @@ impl Running {
             columns: stage.columns.clone(),
             pipeline: Pipeline::new(&stage.plan, &bound, shards)?,
             rows: Rows::Held(Collected::new(stage.columns.len())),
+            keys: Vec::new(),
+            filters: stage.filters.clone(),
             bytes: 0,
             bound,
         })
@@ -350,6 +386,7 @@ fn nothing() -> Statement {
         columns: None,
         extra: Vec::new(),
         added: Vec::new(),
+        once: false,
         own_text: false,
         expected: None,
     }

@@ -28,6 +28,7 @@ mod project;
 mod remote;
 mod row;
 mod stage;
+mod stage_keys;
 mod stage_table;
 pub mod target;
 mod translate;

@@ -72,6 +72,7 @@ impl Pipeline {
             columns: Some(bound.columns.len() as u16),
             extra: Vec::new(),
             added: Vec::new(),
+            once: false,
             own_text: true,
             expected: Some(Arc::clone(&bound.columns)),
         };
@@ -87,6 +88,7 @@ impl Pipeline {
             columns: None,
             extra: Vec::new(),
             added: Vec::new(),
+            once: false,
             own_text: true,
             expected: None,
         };
@@ -114,6 +116,22 @@ impl Pipeline {
 
     pub(super) fn needs_merge(&self) -> bool {
         matches!(self.foot, Foot::Combine(_))
+    }
+
+    /// Adds `expression = ANY (values)` to the remote's text; to be called before the start.
+    pub(super) fn restrict(
+        &mut self,
+        expression: &str,
+        values: (u32, Bytes),
+        bound: &Bound,
+    ) -> Result<(), ServerError> {
+        match &mut self.foot {
+            Foot::Remote(remote) => {
+                remote.restrict(expression, values, bound);
+                Ok(())
+            }
+            Foot::Combine(_) => Err(error::internal("a condition for what is no remote step")),
+        }
     }
 
     pub(super) fn start(
@@ -261,6 +279,7 @@ fn statement(plan: &Plan, remote: &Remote, bound: &Arc<Bound>) -> Result<Stateme
         columns: Some((remote.visible + remote.hidden) as u16),
         extra: remote.extra.clone(),
         added: Vec::new(),
+        once: false,
         own_text: false,
         expected,
     })

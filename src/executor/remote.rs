@@ -70,6 +70,8 @@ pub(super) struct Statement {
     pub(super) extra: Vec<Extra>,
     /// Values and types of further parameters behind `extra`.
     pub(super) added: Vec<(u32, Added)>,
+    /// The text will hardly come again with such values: it is not kept prepared, and planned for these values alone.
+    pub(super) once: bool,
     /// The text is the client's own: positions in errors mean something to it.
     pub(super) own_text: bool,
     /// What the rows must be: the client's columns.
@@ -167,6 +169,18 @@ impl RemoteStep {
         self.streams.iter().map(|s| s.statistics.clone())
     }
 
+    /// Adds a condition on values to the text, which ends in a WHERE clause.
+    pub(super) fn restrict(&mut self, expression: &str, values: (u32, Added), bound: &Bound) {
+        let statement = &mut self.statement;
+        statement.added.push(values);
+        statement.once = true;
+        let number = bound.parameters.values.len() + statement.extra.len() + statement.added.len();
+        let condition = format!(" AND {expression} = ANY (${number})");
+        statement.sql = Arc::from([&statement.sql, condition.as_str()].concat());
+        let first = statement.first_sql.as_deref();
+        statement.first_sql = first.map(|sql| Arc::from([sql, &condition].concat()));
+    }
+
     /// Appends the first messages of every stream.
     pub(super) fn start(
         &mut self,
@@ -236,7 +250,10 @@ impl RemoteStep {
     /// True when a Parse was needed.
     fn send(&self, index: usize, bound: &Bound, connection: &mut RawConn) -> bool {
         let (sql, types) = self.prepared(index, bound);
-        let (name, new) = connection.statement_name(sql, types);
+        let (name, new) = match self.statement.once {
+            true => (String::new(), true),
+            false => connection.statement_name(sql, types),
+        };
         let out = connection.write_buffer();
         out.reserve(bind::size_hint(&bound.parameters));
         if new {
@@ -255,7 +272,7 @@ impl RemoteStep {
         }
         messages::execute(&self.portal, bound.fetch, out);
         end_sequence(bound, connection);
-        new
+        new && !self.statement.once
     }
 
     /// The next run of a stream, `None` at its end.

@@ -81,7 +81,7 @@ impl Plan {
                         ("├─ ", "│  ")
                     };
                     write!(f, "\n{indent}{branch}")?;
-                    write_stage(stage, f, shards, &format!("{indent}{below}"))?;
+                    write_stage(stage, stages, f, shards, &format!("{indent}{below}"))?;
                 }
                 Ok(())
             }
@@ -89,7 +89,13 @@ impl Plan {
     }
 }
 
-fn write_stage(stage: &Stage, f: &mut Formatter<'_>, shards: usize, indent: &str) -> fmt::Result {
+fn write_stage(
+    stage: &Stage,
+    all: &[Stage],
+    f: &mut Formatter<'_>,
+    shards: usize,
+    indent: &str,
+) -> fmt::Result {
     let columns: Vec<String> = stage
         .columns
         .iter()
@@ -98,12 +104,16 @@ fn write_stage(stage: &Stage, f: &mut Formatter<'_>, shards: usize, indent: &str
             None => format!("{} {}", c.name, c.type_name),
         })
         .collect();
-    write!(
-        f,
-        "Stage {} ({})\n{indent}└─ ",
-        stage.name,
-        columns.join(", ")
-    )?;
+    write!(f, "Stage {} ({})", stage.name, columns.join(", "))?;
+    for (i, filter) in stage.filters.iter().enumerate() {
+        let word = if i == 0 { " where" } else { " and" };
+        let source = all.get(filter.stage);
+        let column = source.and_then(|s| s.columns.get(filter.column));
+        let names = source.zip(column).map(|(s, c)| (&*s.name, &*c.name));
+        let (source, column) = names.unwrap_or(("?", "?"));
+        write!(f, "{word} {} in {source}.{column}", filter.expression)?;
+    }
+    write!(f, "\n{indent}└─ ")?;
     stage.plan.write(f, shards, &format!("{indent}   "))
 }
 

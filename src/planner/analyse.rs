@@ -107,6 +107,10 @@ pub(super) struct Analysis<'a> {
     pub(super) clock_views: HashSet<(String, String)>,
     /// Columns that USING makes of two.
     pub(super) merged: Vec<(AttrId, AttrId, AttrId)>,
+    /// Equalities that USING and NATURAL write, by join.
+    pub(super) using: HashMap<usize, Vec<(AttrId, AttrId)>>,
+    /// Column references that name a table of FROM itself, not what is made of it, with that table.
+    pub(super) owners: HashMap<usize, usize>,
     /// FROM names that mean a WITH query.
     pub(super) cte_uses: HashSet<usize>,
     /// FROM names that mean a view.
@@ -192,6 +196,8 @@ impl<'a> Analysis<'a> {
             split_views: HashSet::new(),
             clock_views: super::clock::views(catalog, views),
             merged: Vec::new(),
+            using: HashMap::new(),
+            owners: HashMap::new(),
             cte_uses: HashSet::new(),
             view_uses: HashSet::new(),
             working: Vec::new(),
@@ -300,6 +306,9 @@ impl<'a> Analysis<'a> {
         let levels = match &found {
             Resolved::Column { attr, levels } => {
                 self.mark_used(*attr);
+                if let Some(owner) = self.owner(*attr, *levels, scope, env) {
+                    self.owners.insert(node_id(c), owner);
+                }
                 *levels
             }
             Resolved::WholeRow { levels, .. } | Resolved::Unknown { levels } => {
@@ -323,6 +332,25 @@ impl<'a> Analysis<'a> {
         self.note_correlation(levels, env);
         self.colrefs.insert(node_id(c), found);
         Ok(())
+    }
+
+    /// The table whose column was found `levels` scopes further out, where that scope has the table itself.
+    fn owner(
+        &self,
+        attr: AttrId,
+        levels: usize,
+        scope: &Scope,
+        env: Option<&Rc<Env>>,
+    ) -> Option<usize> {
+        let (table, _) = self.attrs[attr].base?;
+        let mut outer = env;
+        let mut scope = scope;
+        for _ in 0..levels {
+            scope = &outer?.scope;
+            outer = outer?.parent.as_ref();
+        }
+        let owns = scope.items.iter().any(|i| i.table == Some(table));
+        owns.then_some(table)
     }
 
     /// Marks the blocks between a name and the scope it was found in.

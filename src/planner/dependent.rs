@@ -5,13 +5,17 @@ use super::analyse::node_id;
 use super::outputs::targets;
 use super::pushdown::{FanOut, Stop};
 use super::scope::{AttrId, Resolved, name_parts};
+use super::stage_conditions::Base;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, children, walk};
 
+/// A column with its table, where the text names that itself, and a reference to it.
+type Found = (AttrId, Option<Base>, ast::Node);
+
 impl<'a> FanOut<'_, 'a> {
     /// The columns outside of aggregates that GROUP BY does not name, each once. A stage has no primary key: there they must be
-    /// named.
-    pub(super) fn dependent_columns(&self) -> Result<Vec<ast::Node>, Stop> {
+    /// named. With each the table it is of, where the text names that itself.
+    pub(super) fn dependent_columns(&self) -> Result<Vec<(Option<Base>, ast::Node)>, Stop> {
         let s = self.select;
         let Some(outputs) = self.outputs() else {
             return Ok(Vec::new());
@@ -33,7 +37,7 @@ impl<'a> FanOut<'_, 'a> {
                 by.extend(self.analysis.plain_attr(node));
             }
         }
-        let mut found: Vec<(AttrId, ast::Node)> = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
         let nodes = targets(s).filter_map(|t| t.val.as_deref());
         let nodes = nodes.chain(s.having_clause.as_deref());
         for node in nodes
@@ -44,14 +48,15 @@ impl<'a> FanOut<'_, 'a> {
             self.ungrouped_in(node, &grouped, &mut found)?;
         }
         let stars = outputs.list.iter().filter(|o| o.expression.is_none());
-        found.extend(stars.filter_map(|o| Some((o.attr?, self.reference_to(o.attr?)?))));
+        found.extend(stars.filter_map(|o| Some((o.attr?, None, self.reference_to(o.attr?)?))));
         let mut seen = by.clone();
-        found.retain(|(attr, _)| {
+        found.retain(|(attr, ..)| {
             let new = !seen.contains(attr) && self.depends_on(*attr, &by);
             seen.push(*attr);
             new
         });
-        Ok(found.into_iter().map(|(_, column)| column).collect())
+        let columns = found.into_iter().map(|(_, base, column)| (base, column));
+        Ok(columns.collect())
     }
 
     /// True for a column of a table whose whole primary key is grouped by.
@@ -73,7 +78,7 @@ impl<'a> FanOut<'_, 'a> {
         &self,
         node: &'a ast::Node,
         grouped: &[String],
-        found: &mut Vec<(AttrId, ast::Node)>,
+        found: &mut Vec<Found>,
     ) -> Result<(), Stop> {
         if let Some(Node::FuncCall(call)) = &node.node
             && call.over.is_none()
@@ -109,12 +114,14 @@ impl<'a> FanOut<'_, 'a> {
         Ok(())
     }
 
-    fn note_column(&self, node: &ast::Node, found: &mut Vec<(AttrId, ast::Node)>) {
+    fn note_column(&self, node: &ast::Node, found: &mut Vec<Found>) {
         if let Some(Node::ColumnRef(c)) = &node.node
             && let Some(Resolved::Column { attr, .. }) = self.analysis.colrefs.get(&node_id(c))
             && name_parts(c).is_some()
         {
-            found.push((*attr, node.clone()));
+            let owner = self.analysis.owners.get(&node_id(c));
+            let base = owner.and(self.analysis.attrs[*attr].base);
+            found.push((*attr, base, node.clone()));
         }
     }
 

@@ -6,7 +6,7 @@ use super::ctes::Ctes;
 use super::from_items::{alias_columns, alias_name};
 use super::key_classes::{Classes, meets, tied};
 
-use super::analyse::{Analysis, Dist, Distributed, Part, Rel, refusal};
+use super::analyse::{Analysis, Dist, Distributed, Part, Rel, node_id, refusal};
 use super::condition::{Conj, and, conjuncts, or};
 use super::scope::{AttrId, Env, Item, Scope};
 use crate::plan::{KeyCondition, Refusal};
@@ -278,6 +278,7 @@ impl<'a> Analysis<'a> {
                 ));
             };
             on.push(Conj::Equal(l, r));
+            self.using.entry(node_id(j)).or_default().push((l, r));
             self.mark_used(l);
             self.mark_used(r);
             let merged = match ast::JoinType::try_from(j.jointype) {

@@ -32,7 +32,7 @@ impl Classes {
         out
     }
 
-    fn same(&self, a: AttrId, b: AttrId) -> bool {
+    pub(super) fn same(&self, a: AttrId, b: AttrId) -> bool {
         a == b || self.sets.iter().any(|s| s.contains(&a) && s.contains(&b))
     }
 

@@ -254,6 +254,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
             name: format!("stage_{number}"),
             columns: self.probed_columns(&remote, columns)?,
             plan: gather(remote),
+            filters: Vec::new(),
         })
     }
 

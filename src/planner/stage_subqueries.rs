@@ -2,6 +2,7 @@
 
 use super::analyse::{Block, Dist, node_id};
 use super::pushdown::{FanOut, Stop, print};
+use super::semi_joins::Size;
 use super::stages::{Stager, aliased};
 use super::types::static_stage_column;
 use crate::plan::{Extra, Remote, StageColumn};
@@ -71,10 +72,33 @@ impl<'a> Stager<'_, '_, 'a> {
             hidden: 0,
             extra: now,
         };
-        let relation = match self.typed_columns(block) {
-            Some(columns) => self.typed(remote, columns, &names)?,
-            None => self.probed(remote, &names)?,
+        let number = match self.typed_columns(block) {
+            Some(columns) => self.add(columns, remote)?,
+            None => self.probed(remote, names.len())?,
         };
+        let relation = aliased(number, "s", &names);
+        let stage = number - 1;
+        let mut semi_joins = self.semi_joins.borrow_mut();
+        for (column, (_, attr)) in block.cols.iter().enumerate() {
+            semi_joins.output(*attr, (stage, column));
+        }
+        let mut tables = Vec::new();
+        walk(Child::Select(original), &mut |c| {
+            if let Child::Node(n) = c
+                && let Some(Node::RangeVar(v)) = &n.node
+            {
+                tables.extend(self.fan_out.analysis.tables.get(&node_id(v)));
+            }
+            true
+        });
+        let mut size = Size::of(tables.iter().map(|t| &*t.table));
+        if let Some(condition) = original.where_clause.as_deref() {
+            size.restrict(condition);
+        }
+        if let Some(condition) = original.having_clause.as_deref() {
+            size.restrict(condition);
+        }
+        semi_joins.size(stage, size);
         *new = star_of(relation);
         Ok(())
     }
@@ -100,7 +124,8 @@ impl<'a> Stager<'_, '_, 'a> {
         let Some(split) = inner.split_aggregates()? else {
             return Ok(false);
         };
-        let relation = self.probed(split.remote, &split.names)?;
+        let number = self.probed(split.remote, split.names.len())?;
+        let relation = aliased(number, "s", &split.names);
         let mut select = split.select;
         self.rewrite.edit_copy_select(&mut select);
         select.from_clause = vec![renamed_relation(relation, "s")];
@@ -118,18 +143,9 @@ impl<'a> Stager<'_, '_, 'a> {
         block.cols.iter().enumerate().map(column).collect()
     }
 
-    fn typed(
-        &self,
-        remote: Remote,
-        columns: Vec<StageColumn>,
-        names: &[String],
-    ) -> Result<ast::Node, Stop> {
-        Ok(aliased(self.add(columns, remote)?, "s", names))
-    }
-
-    /// Makes a stage whose columns' types are asked for; its FROM item has the alias `s` and the given column names.
-    fn probed(&self, remote: Remote, names: &[String]) -> Result<ast::Node, Stop> {
-        let columns: Vec<String> = (1..=names.len()).map(|i| format!("c{i}")).collect();
+    /// Makes a stage whose columns' types are asked for, and gives its number.
+    fn probed(&self, remote: Remote, width: usize) -> Result<usize, Stop> {
+        let columns: Vec<String> = (1..=width).map(|i| format!("c{i}")).collect();
         let columns = match self.fan_out.probed_columns(&remote, &columns) {
             Ok(columns) => columns,
             Err(Stop::Ask(probes)) => {
@@ -144,7 +160,7 @@ impl<'a> Stager<'_, '_, 'a> {
             }
             Err(stop) => return Err(stop),
         };
-        Ok(aliased(self.add(columns, remote)?, "s", names))
+        self.add(columns, remote)
     }
 }
 

@@ -1,31 +1,132 @@
-//! Tables as stages: the columns that something names, the rows that pass the conditions on one table alone.
+//! Tables as stages: the columns that something names, the rows that pass the conditions on them. Tables that meet on their shard
+//! are one stage.
 
 use std::collections::HashSet;
 
-use super::analyse::{Analysis, node_id, refusal};
+use super::analyse::{Analysis, TableUse, node_id, refusal};
+use super::condition::{Conj, and};
+use super::flatten::{Flat, Unit};
 use super::from_items::{alias_columns, alias_name};
 use super::pushdown::{Stop, unprintable};
-use super::rewrite::strip_reference;
+use super::rewrite::Rewrite;
 use super::scope::{Resolved, Ty};
+use super::semi_joins::Size;
+use super::stage_conditions::{About, Base, strip_schema};
 use super::stages::{Conditions, Stager, aliased, string};
 use super::types::static_stage_column;
-use crate::catalog::{Distribution, Table};
-use crate::plan::{Extra, KeyCondition, Remote, StageColumn, Targets};
+use crate::catalog::Distribution;
+use crate::plan::{KeyCondition, Remote, StageColumn, Targets};
 use crate::sql::ast::{self, node::Node};
-use crate::sql::{Child, ChildMut, children_mut, expression_text, quote_identifier, walk};
+use crate::sql::{Child, expression_text, quote_identifier, walk};
+
+/// What the tables of one stage are read for.
+struct Reading<'s, 'a> {
+    /// What the stage is called where the statement reads it.
+    alias: String,
+    relations: Vec<(&'a ast::RangeVar, &'s TableUse)>,
+    columns: Vec<StageColumn>,
+    /// As the columns are called where the statement reads the stage.
+    names: Vec<String>,
+    select_list: Vec<String>,
+    /// What the columns are.
+    places: Vec<Base>,
+}
 
 impl<'a> Stager<'_, '_, 'a> {
-    /// A table as a stage of the columns that something names.
+    /// A table as a FROM item: a stage of the columns that something names.
     pub(super) fn table(
         &self,
         v: &'a ast::RangeVar,
-        table: &Table,
-        cond: &KeyCondition,
-        new: &mut ast::Node,
         conditions: &Conditions<'a>,
+    ) -> Result<ast::Node, Stop> {
+        let alias = alias_name(v.alias.as_ref()).unwrap_or(&v.relname);
+        self.read(alias, &[v], &[], conditions)
+    }
+
+    /// The tables of a unit as one FROM item.
+    pub(super) fn unit(
+        &self,
+        unit: &Unit,
+        flat: &Flat<'a>,
+        conditions: &Conditions<'a>,
+    ) -> Result<ast::Node, Stop> {
+        let relation = |leaf: &usize| match &flat.leaves[*leaf].node {
+            Some(Node::RangeVar(v)) => Some(v),
+            _ => None,
+        };
+        let relations: Vec<&'a ast::RangeVar> = unit.leaves.iter().filter_map(relation).collect();
+        match relations.as_slice() {
+            [v] => self.table(v, conditions),
+            _ => {
+                let alias = self.references.borrow().alias(unit.leaves[0]);
+                self.read(&alias, &relations, &unit.equal, conditions)
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        alias: &str,
+        relations: &[&'a ast::RangeVar],
+        equal: &[[Base; 2]],
+        conditions: &Conditions<'a>,
+    ) -> Result<ast::Node, Stop> {
+        let tables = &self.fan_out.analysis.tables;
+        let relations = relations.iter();
+        let mut reading = Reading {
+            alias: alias.into(),
+            relations: relations
+                .filter_map(|v| Some((*v, tables.get(&node_id(*v))?)))
+                .collect(),
+            columns: Vec::new(),
+            names: Vec::new(),
+            select_list: Vec::new(),
+            places: Vec::new(),
+        };
+        for (v, used) in reading.relations.clone() {
+            self.read_columns(v, used, &mut reading)?;
+        }
+        if reading.columns.is_empty() {
+            reading.columns.push(StageColumn {
+                name: "c1".into(),
+                type_name: "integer".into(),
+                type_oid: crate::types::oid::INT4,
+                collation: None,
+                joined: false,
+            });
+            reading.select_list.push("1".into());
+            reading.names.push("pgbraid_row".into());
+        }
+        let rewrite = self.fan_out.rewrite(false);
+        let (sql, size) = self.text(&reading, equal, conditions, &rewrite)?;
+        let remote = Remote {
+            targets: self.targets_of(&reading),
+            sql,
+            first_sql: None,
+            visible: reading.columns.len(),
+            hidden: 0,
+            extra: rewrite.extras(),
+        };
+        let number = self.add(reading.columns.clone(), remote)?;
+        let mut semi_joins = self.semi_joins.borrow_mut();
+        semi_joins.size(number - 1, size);
+        for (column, base) in reading.places.iter().enumerate() {
+            semi_joins.place(*base, (number - 1, column));
+        }
+        drop(semi_joins);
+        self.note_semi_joins(conditions, &reading, number - 1);
+        Ok(aliased(number, alias, &reading.names))
+    }
+
+    /// The columns of one table that are still needed where the stage is read.
+    fn read_columns(
+        &self,
+        v: &'a ast::RangeVar,
+        used: &TableUse,
+        reading: &mut Reading<'_, 'a>,
     ) -> Result<(), Stop> {
         let analysis = self.fan_out.analysis;
-        let id = node_id(v);
+        let (id, table) = (node_id(v), &used.table);
         if analysis.whole_rows.contains(&id) {
             return Err(refusal(
                 format!("rows of {} as a whole, or its system columns, cannot be brought together from several shards", table.name),
@@ -34,135 +135,201 @@ impl<'a> Stager<'_, '_, 'a> {
             )
             .into());
         }
-        let given = alias_columns(v.alias.as_ref());
-        let mut names = Vec::new();
-        let mut columns = Vec::new();
-        let mut select_list = Vec::new();
+        let alone = reading.relations.len() == 1;
         for (position, column) in table.columns.iter().enumerate() {
-            if !analysis.used.contains(&(id, position)) {
+            let base = (id, position);
+            if !analysis.used.contains(&base) || !self.references.borrow().is_named(base) {
                 continue;
             }
-            let visible = match given.get(position).and_then(|n| n.node.as_ref()) {
-                Some(Node::String(s)) => s.sval.clone(),
-                _ => column.name.clone(),
-            };
-            let stage_name = format!("c{}", columns.len() + 1);
-            let mut stage_column = static_stage_column(analysis.catalog, stage_name, &Ty::of(column)).ok_or_else(|| {
-                refusal(
-                    format!("column {} cannot be brought together from several shards because of its type", column.name),
-                    "Cast the column to text in a subquery.",
-                    v.location,
-                )
-            })?;
-            stage_column.joined = self.looked_up.contains(&(id, position));
-            columns.push(stage_column);
-            select_list.push(quote_identifier(&visible));
-            names.push(visible);
+            let stage_name = format!("c{}", reading.columns.len() + 1);
+            let mut stage_column =
+                static_stage_column(analysis.catalog, stage_name.clone(), &Ty::of(column))
+                    .ok_or_else(|| {
+                        refusal(
+                            format!("column {} cannot be brought together from several shards because of its type", column.name),
+                            "Cast the column to text in a subquery.",
+                            v.location,
+                        )
+                    })?;
+            stage_column.joined = self.looked_up.contains(&base);
+            reading.places.push(base);
+            reading.columns.push(stage_column);
+            if alone {
+                let visible = visible_name(v, used, position);
+                reading.select_list.push(quote_identifier(&visible));
+                reading.names.push(visible);
+            } else {
+                let mut references = self.references.borrow_mut();
+                references.moved(base, &reading.alias, &stage_name);
+                reading.select_list.push(column_text(v, used, position));
+                reading.names.push(stage_name);
+            }
         }
-        if columns.is_empty() {
-            columns.push(StageColumn {
-                name: "c1".into(),
-                type_name: "integer".into(),
-                type_oid: crate::types::oid::INT4,
-                collation: None,
-                joined: false,
-            });
-            select_list.push("1".into());
-            names.push("pgbraid_row".into());
-        }
-        let alias = alias_name(v.alias.as_ref()).unwrap_or(&v.relname);
-        let (sql, extra) = self.table_text(v, table, alias, &select_list, conditions)?;
-        let targets = match &table.distribution {
-            Distribution::Reference => Targets::Any,
-            Distribution::Single(shard) => Targets::Shard(*shard),
-            _ => self.fan_out.targets(cond),
-        };
-        let remote = Remote {
-            targets,
-            sql,
-            first_sql: None,
-            visible: columns.len(),
-            hidden: 0,
-            extra,
-        };
-        let number = self.add(columns, remote)?;
-        *new = aliased(number, alias, &names);
         Ok(())
     }
 
-    fn table_text(
-        &self,
-        v: &'a ast::RangeVar,
-        table: &Table,
-        alias: &str,
-        select_list: &[String],
-        conditions: &Conditions<'a>,
-    ) -> Result<(String, Vec<Extra>), Stop> {
-        let rewrite = self.fan_out.rewrite(false);
-        let mut filters = Vec::new();
-        for condition in conditions {
-            if self.is_about(condition, node_id(v)) {
-                let mut copy = rewrite.copy_node(condition);
-                strip_schema(&mut copy);
-                filters.push(format!(
-                    "({})",
-                    expression_text(&copy).map_err(unprintable)?
-                ));
+    fn targets_of(&self, reading: &Reading<'_, 'a>) -> Targets {
+        let mut cond = None;
+        for (_, used) in &reading.relations {
+            match &used.table.distribution {
+                Distribution::Reference => {}
+                Distribution::Single(shard) => return Targets::Shard(*shard),
+                _ => {
+                    let before = cond.take().unwrap_or(KeyCondition::Any);
+                    cond = Some(and(before, used.cond.clone()));
+                }
             }
         }
-        let only = if v.inh { "" } else { "ONLY " };
-        let mut columns = String::new();
-        let given: Vec<String> = alias_columns(v.alias.as_ref())
-            .iter()
-            .filter_map(|n| match &n.node {
-                Some(Node::String(s)) => Some(quote_identifier(&s.sval)),
-                _ => None,
-            })
-            .collect();
-        if !given.is_empty() {
-            columns = format!("({})", given.join(", "));
+        cond.map_or(Targets::Any, |c| self.fan_out.targets(&c))
+    }
+
+    /// What the shards run, and about how much comes of it.
+    fn text(
+        &self,
+        reading: &Reading<'_, 'a>,
+        equal: &[[Base; 2]],
+        conditions: &Conditions<'a>,
+        rewrite: &Rewrite<'_, 'a>,
+    ) -> Result<(String, Size), Stop> {
+        let ids: Vec<usize> = reading.relations.iter().map(|(v, _)| node_id(*v)).collect();
+        let mut size = Size::of(reading.relations.iter().map(|(_, used)| &*used.table));
+        let mut filters = Vec::new();
+        for condition in conditions {
+            let Conj::Expression(node) = condition else {
+                continue;
+            };
+            let mut copy = match self.part_about(node, &ids) {
+                Some(About::Whole) => rewrite.copy_node(node),
+                Some(About::Part(mut part)) => {
+                    rewrite.edit_copy(&mut part);
+                    *part
+                }
+                None => continue,
+            };
+            strip_schema(&mut copy);
+            size.restrict(&copy);
+            let text = expression_text(&copy).map_err(unprintable)?;
+            filters.push(format!("({text})"));
+        }
+        let column = |base: Base| {
+            let relation = reading
+                .relations
+                .iter()
+                .find(|(v, _)| node_id(*v) == base.0);
+            relation.map(|(v, used)| column_text(v, used, base.1))
+        };
+        for [a, b] in equal {
+            if let (Some(a), Some(b)) = (column(*a), column(*b)) {
+                filters.push(format!("({a} = {b})"));
+            }
+        }
+        let mut from = Vec::new();
+        for (v, used) in &reading.relations {
+            from.push(relation_text(v, used));
         }
         let mut sql = format!(
-            "SELECT {} FROM {only}{}.{} AS {}{columns}",
-            select_list.join(", "),
-            quote_identifier(&table.schema),
-            quote_identifier(&table.name),
-            quote_identifier(alias),
+            "SELECT {} FROM {}",
+            reading.select_list.join(", "),
+            from.join(", "),
         );
         if !filters.is_empty() {
             sql.push_str(" WHERE ");
             sql.push_str(&filters.join(" AND "));
         }
-        Ok((sql, rewrite.extras()))
+        size.has_where = !filters.is_empty();
+        Ok((sql, size))
     }
 
-    /// True for a condition on columns of one table only, without subqueries and volatile functions, that raises no error.
-    fn is_about(&self, condition: &ast::Node, table: usize) -> bool {
+    /// An equality with a column of another stage, or with what IN looks in, may leave out rows that meet nothing there. Not where
+    /// a condition on the rows by themselves may raise an error: it must see them all.
+    fn note_semi_joins(
+        &self,
+        conditions: &Conditions<'a>,
+        reading: &Reading<'_, 'a>,
+        stage: usize,
+    ) {
+        for (v, _) in &reading.relations {
+            if self.may_fail(conditions, node_id(*v)) {
+                return;
+            }
+        }
         let analysis = self.fan_out.analysis;
-        let mut columns = 0;
-        let other = crate::sql::any_node(condition, &mut |n| match n {
-            Node::ColumnRef(c) => {
-                columns += 1;
-                match analysis.colrefs.get(&node_id(c)) {
-                    Some(Resolved::Column { attr, levels: 0 }) => {
-                        analysis.attrs[*attr].base.is_none_or(|(t, _)| t != table)
-                    }
-                    _ => true,
-                }
-            }
-            Node::SubLink(_) | Node::RangeVar(_) => true,
-            Node::FuncCall(f) => {
-                super::functions::find(analysis.catalog, self.fan_out.request.search_path, f)
-                    .is_none_or(|c| {
-                        c.aggregate
-                            || c.returns_set
-                            || c.volatility == crate::catalog::Volatility::Volatile
-                    })
-            }
-            _ => false,
-        });
-        columns > 0 && !other && analysis.is_total(condition)
+        let own = |attr: usize| {
+            let (id, position) = analysis.attrs[attr].base?;
+            let (v, used) = reading.relations.iter().find(|(v, _)| node_id(*v) == id)?;
+            Some(column_text(v, used, position))
+        };
+        for condition in conditions {
+            let Some((a, b)) = self.equal_columns(condition) else {
+                continue;
+            };
+            let (expression, source) = match (own(a), own(b)) {
+                (Some(a), None) => (a, b),
+                (None, Some(b)) => (b, a),
+                _ => continue,
+            };
+            let base = analysis.attrs[source].base;
+            let mut semi_joins = self.semi_joins.borrow_mut();
+            semi_joins.may_restrict(stage, expression, (source, base));
+        }
     }
+
+    /// Two columns that are equal where a condition holds.
+    fn equal_columns(&self, condition: &Conj<'a>) -> Option<(usize, usize)> {
+        let analysis = self.fan_out.analysis;
+        if let Conj::Expression(node) = condition
+            && let Some((test, query)) = self.test_of(node)
+        {
+            let block = analysis.blocks.get(&node_id(query))?;
+            let [(_, column)] = block.cols.as_slice() else {
+                return None;
+            };
+            let known = !block.open && analysis.comparable(test, *column);
+            return known.then_some((test, *column));
+        }
+        analysis.equality(condition)
+    }
+}
+
+/// A column's name where it is read.
+fn visible_name(v: &ast::RangeVar, used: &TableUse, position: usize) -> String {
+    match alias_columns(v.alias.as_ref())
+        .get(position)
+        .and_then(|n| n.node.as_ref())
+    {
+        Some(Node::String(s)) => s.sval.clone(),
+        _ => used.table.columns[position].name.clone(),
+    }
+}
+
+fn column_text(v: &ast::RangeVar, used: &TableUse, position: usize) -> String {
+    let alias = alias_name(v.alias.as_ref()).unwrap_or(&v.relname);
+    let column = visible_name(v, used, position);
+    format!("{}.{}", quote_identifier(alias), quote_identifier(&column))
+}
+
+/// A table as it stands in FROM, with its alias.
+fn relation_text(v: &ast::RangeVar, used: &TableUse) -> String {
+    let table = &used.table;
+    let alias = alias_name(v.alias.as_ref()).unwrap_or(&v.relname);
+    let only = if v.inh { "" } else { "ONLY " };
+    let given: Vec<String> = alias_columns(v.alias.as_ref())
+        .iter()
+        .filter_map(|n| match &n.node {
+            Some(Node::String(s)) => Some(quote_identifier(&s.sval)),
+            _ => None,
+        })
+        .collect();
+    let columns = match given.is_empty() {
+        true => String::new(),
+        false => format!("({})", given.join(", ")),
+    };
+    format!(
+        "{only}{}.{} AS {}{columns}",
+        quote_identifier(&table.schema),
+        quote_identifier(&table.name),
+        quote_identifier(alias),
+    )
 }
 
 /// Columns, as table and position, that `=` compares with a column from further out. Flat joins hash what they read once; a
@@ -192,16 +359,4 @@ pub(super) fn looked_up(analysis: &Analysis, select: &ast::SelectStmt) -> HashSe
         });
     }
     found
-}
-
-fn strip_schema(node: &mut ast::Node) {
-    if let Some(Node::ColumnRef(c)) = &mut node.node {
-        strip_reference(c);
-        return;
-    }
-    for part in children_mut(node).unwrap_or_default() {
-        if let ChildMut::Node(n) = part {
-            strip_schema(n);
-        }
-    }
 }

@@ -10,9 +10,12 @@ use super::stage_tables::looked_up;
 
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
+use super::flatten::{Flat, flatten};
 use super::pushdown::{FanOut, Stop, gather, print, unprintable};
-use super::rewrite::{Rewrite, expanded_view, stage_relation, strip_reference};
+use super::rewrite::{Rewrite, expanded_view, stage_relation};
 use super::scope::find_table;
+use super::semi_joins::SemiJoins;
+use super::stage_conditions::{References, all_of};
 use crate::catalog::{Table, TableKind};
 use crate::plan::{Plan, Remote, SqlPart, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
@@ -33,10 +36,14 @@ pub(super) struct Stager<'f, 'p, 'a> {
     pub(super) asked: RefCell<Vec<super::Probe>>,
     /// Columns of tables that a subquery looks up by a column from further out, see [`StageColumn::joined`].
     pub(super) looked_up: HashSet<(usize, usize)>,
+    /// Which stages may restrict which.
+    pub(super) semi_joins: RefCell<SemiJoins>,
+    /// What names columns where.
+    pub(super) references: RefCell<References>,
 }
 
 /// Conditions that may move into the stage of the one relation they are about.
-pub(super) type Conditions<'a> = Vec<&'a ast::Node>;
+pub(super) type Conditions<'a> = Vec<Conj<'a>>;
 
 impl FanOut<'_, '_> {
     /// The plan that pulls everything.
@@ -55,6 +62,8 @@ impl FanOut<'_, '_> {
             stages: RefCell::new(Vec::new()),
             asked: RefCell::new(Vec::new()),
             looked_up: looked_up(self.analysis, self.select),
+            semi_joins: RefCell::default(),
+            references: RefCell::new(References::new(self.analysis, self.select)),
         };
         let mut select = self.select.clone();
         stager.select(self.select, &mut select, true)?;
@@ -65,11 +74,9 @@ impl FanOut<'_, '_> {
         let stages = stager.stages.into_inner();
         let extra = stager.rewrite.extras();
         let text = print(&select)?;
-        Ok(Plan::Combine {
-            sql: split(&text, stages.len())?,
-            stages,
-            extra,
-        })
+        let mut sql = split(&text, stages.len())?;
+        let stages = stager.semi_joins.into_inner().arrange(stages, &mut sql);
+        Ok(Plan::Combine { sql, stages, extra })
     }
 }
 
@@ -124,12 +131,32 @@ impl<'a> Stager<'_, '_, 'a> {
             }
         }
         let mut conditions = Vec::new();
-        collect_conditions(original.where_clause.as_deref(), &mut conditions);
+        conjuncts(original.where_clause.as_deref(), &mut conditions);
+        conditions.extend(self.tested(original, block));
+        self.note_tests(&conditions);
+        self.references.borrow_mut().enter();
+        let flat = flatten(self.fan_out.analysis, original);
+        if let Some(flat) = &flat {
+            // Before what names its columns.
+            self.flat_from(flat, &conditions, new)?;
+        }
+        let done = |o: &ast::Node| {
+            let from = || original.from_clause.iter().any(|f| std::ptr::eq(f, o));
+            let condition = original.where_clause.as_deref();
+            flat.is_some() && (from() || condition.is_some_and(|w| std::ptr::eq(w, o)))
+        };
         let grouped = block.is_some_and(|b| b.grouped);
-        for pair in select_children(original)
-            .into_iter()
-            .zip(select_children_mut(new))
-        {
+        // The parts that are done are no longer as many.
+        let (from, condition) = match &flat {
+            Some(_) => {
+                let condition = new.where_clause.take();
+                (std::mem::take(&mut new.from_clause), condition)
+            }
+            None => (Vec::new(), None),
+        };
+        let rest = select_children(original).into_iter();
+        let rest = rest.filter(|c| !matches!(c, Child::Node(o) if done(o)));
+        for pair in rest.zip(select_children_mut(new)) {
             match pair {
                 (Child::Select(o), ChildMut::Select(n)) => self.select(o, n, false)?,
                 (Child::Node(o), ChildMut::Node(n)) => match &o.node {
@@ -146,9 +173,54 @@ impl<'a> Stager<'_, '_, 'a> {
                 _ => {}
             }
         }
+        self.references.borrow_mut().leave();
+        if flat.is_some() {
+            new.from_clause = from;
+            new.where_clause = condition;
+        }
         if grouped && let Some(block) = block {
             self.group_dependent_columns(original, new, block)?;
         }
+        Ok(())
+    }
+
+    /// FROM and WHERE of a block: tables that meet on their shard are read together, and what is decided there is not asked again.
+    fn flat_from(
+        &self,
+        flat: &Flat<'a>,
+        tests: &Conditions<'a>,
+        new: &mut ast::SelectStmt,
+    ) -> Result<(), Stop> {
+        let mut conditions: Conditions<'a> = flat
+            .conditions
+            .iter()
+            .map(|c| Conj::Expression(c))
+            .collect();
+        conditions.extend(tests.iter().filter(|c| matches!(c, Conj::Equal(..))));
+        let units = self.units(flat);
+        self.consume(flat, &units);
+        let mut items: Vec<Option<ast::Node>> = vec![None; flat.leaves.len()];
+        for unit in &units {
+            items[unit.leaves[0]] = Some(self.unit(unit, flat, &conditions)?);
+        }
+        let of_units: Vec<usize> = units.iter().flat_map(|u| u.leaves.clone()).collect();
+        for (leaf, original) in flat.leaves.iter().enumerate() {
+            if !of_units.contains(&leaf) {
+                let mut copy = (*original).clone();
+                self.table_expression(original, &mut copy, &conditions)?;
+                items[leaf] = Some(copy);
+            }
+        }
+        let mut left = Vec::new();
+        for condition in &flat.conditions {
+            if !self.references.borrow().is_consumed(condition) {
+                let mut copy = (*condition).clone();
+                self.expression(condition, &mut copy)?;
+                left.push(copy);
+            }
+        }
+        new.from_clause = items.into_iter().flatten().collect();
+        new.where_clause = all_of(left).map(Box::new);
         Ok(())
     }
 
@@ -158,7 +230,10 @@ impl<'a> Stager<'_, '_, 'a> {
         let mut stages = self.stages.borrow_mut();
         let plan = gather(remote);
         let same = |s: &Stage| s.plan == plan && s.columns == columns;
-        if let Some(at) = stages.iter().position(same) {
+        let known = stages.iter().position(same);
+        let mut semi_joins = self.semi_joins.borrow_mut();
+        semi_joins.read(known.unwrap_or(stages.len()));
+        if let Some(at) = known {
             return Ok(at + 1);
         }
         let number = stages.len() + 1;
@@ -174,6 +249,7 @@ impl<'a> Stager<'_, '_, 'a> {
             name: format!("stage_{number}"),
             columns,
             plan,
+            filters: Vec::new(),
         });
         Ok(number)
     }
@@ -210,7 +286,10 @@ impl<'a> Stager<'_, '_, 'a> {
         conditions: &Conditions<'a>,
     ) -> Result<(), Stop> {
         let mut on = Vec::new();
-        collect_conditions(o.quals.as_deref(), &mut on);
+        conjuncts(o.quals.as_deref(), &mut on);
+        let using = self.fan_out.analysis.using.get(&node_id(o));
+        let using = using.into_iter().flatten();
+        on.extend(using.map(|(l, r)| Conj::Equal(*l, *r)));
         let both: Conditions<'a> = conditions.iter().chain(&on).copied().collect();
         let none = Vec::new();
         let (left, right) = match ast::JoinType::try_from(o.jointype) {
@@ -246,8 +325,9 @@ impl<'a> Stager<'_, '_, 'a> {
         if analysis.cte_uses.contains(&node_id(v)) {
             return Ok(());
         }
-        if let Some(used) = analysis.tables.get(&node_id(v)) {
-            return self.table(v, &used.table, &used.cond, new, conditions);
+        if analysis.tables.contains_key(&node_id(v)) {
+            *new = self.table(v, conditions)?;
+            return Ok(());
         }
         let found = find_table(
             analysis.catalog,
@@ -302,10 +382,11 @@ impl<'a> Stager<'_, '_, 'a> {
             (Some(Node::SelectStmt(o)), Some(Node::SelectStmt(n))) => {
                 return self.select(o, n, false);
             }
-            (Some(Node::ColumnRef(_)), Some(Node::ColumnRef(c))) => {
-                strip_reference(c);
+            (Some(Node::ColumnRef(o)), Some(Node::ColumnRef(c))) => {
+                self.redirect(o, c);
                 return Ok(());
             }
+            (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) => self.keep_name(o, n),
             _ => {}
         }
         let (Some(parts), Some(copies)) = (children(original), children_mut(new)) else {
@@ -339,23 +420,14 @@ impl<'a> Stager<'_, '_, 'a> {
             parameters: self.fan_out.parameters,
             volatile: false,
         };
-        for mut copy in inner.dependent_columns()? {
+        for (base, mut copy) in inner.dependent_columns()? {
             if let Some(Node::ColumnRef(c)) = &mut copy.node {
-                strip_reference(c);
+                self.redirect_to(base, c);
             }
             new.group_clause.push(copy);
         }
         Ok(())
     }
-}
-
-fn collect_conditions<'a>(condition: Option<&'a ast::Node>, out: &mut Conditions<'a>) {
-    let mut conjs = Vec::new();
-    conjuncts(condition, &mut conjs);
-    out.extend(conjs.into_iter().filter_map(|c| match c {
-        Conj::Expression(node) => Some(node),
-        Conj::Equal(..) => None,
-    }));
 }
 
 pub(super) fn string(text: &str) -> ast::Node {
