@@ -182,6 +182,8 @@ pub struct Function {
     pub variadic: bool,
     /// How many of the last arguments may be left out.
     pub default_arguments: usize,
+    /// Names of its OUT, INOUT and TABLE arguments, empty where one has none: the columns it makes in FROM.
+    pub columns: Vec<String>,
     /// Of a user-defined function: names and operators in its body and its arguments' defaults, sorted, those of an aggregate
     /// its support functions; `None` where they do not tell what it does.
     pub names: Option<Vec<String>>,

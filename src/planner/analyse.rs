@@ -96,8 +96,14 @@ pub(super) struct Analysis<'a> {
     pub(super) tables: HashMap<usize, TableUse>,
     /// Columns that something names, by the table's place in the text and their position.
     pub(super) used: HashSet<(usize, usize)>,
-    /// Tables named as whole rows or with system columns: what is pulled of them would not do.
+    /// Tables of which a row is named as a whole: all columns are needed, under their names.
     pub(super) whole_rows: HashSet<usize>,
+    /// Tables named with system columns: what is pulled of them would not do.
+    pub(super) system_rows: HashSet<usize>,
+    /// Rows as a whole: schema and name of the table or view whose row type they have.
+    pub(super) row_types: HashMap<usize, (String, String)>,
+    /// Set once a join may make rows NULL.
+    pub(super) outer_joins: bool,
     pub(super) system_columns: Option<Refusal>,
     /// UNION ALL arms that only one shard may answer.
     pub(super) first_arms: HashSet<usize>,
@@ -191,6 +197,9 @@ impl<'a> Analysis<'a> {
             tables: HashMap::new(),
             used: HashSet::new(),
             whole_rows: HashSet::new(),
+            system_rows: HashSet::new(),
+            row_types: HashMap::new(),
+            outer_joins: false,
             system_columns: None,
             first_arms: HashSet::new(),
             split_views: HashSet::new(),
@@ -267,6 +276,8 @@ impl<'a> Analysis<'a> {
             Some(Node::GroupingFunc(_)) => uses.grouping = true,
             _ => {}
         }
+        // Only there a star is several values; elsewhere it is a row.
+        let several = matches!(&node.node, Some(Node::RowExpr(_) | Node::List(_)));
         let parts = children(node).ok_or_else(|| {
             refusal(
                 "this kind of expression is not supported over several shards",
@@ -277,6 +288,11 @@ impl<'a> Analysis<'a> {
         for part in parts {
             if let Child::Node(n) = part {
                 self.expression(n, scope, env, uses, false)?;
+                if let (true, Some(Node::ColumnRef(c))) = (several, &n.node)
+                    && super::scope::name_parts(c).is_none()
+                {
+                    self.row_types.remove(&node_id(c));
+                }
             }
         }
         Ok(())
@@ -294,12 +310,7 @@ impl<'a> Analysis<'a> {
         as_regclass: bool,
     ) -> Result<(), Refusal> {
         if super::scope::name_parts(c).is_none() {
-            // count(t.*), row(t.*): every column of the item, as a row.
-            for item in &scope.items {
-                if let Some(table) = item.table {
-                    self.whole_rows.insert(table);
-                }
-            }
+            self.star(c, scope, env);
             return Ok(());
         }
         let found = resolve(c, scope, env)?;
@@ -311,14 +322,13 @@ impl<'a> Analysis<'a> {
                 }
                 *levels
             }
-            Resolved::WholeRow { levels, .. } | Resolved::Unknown { levels } => {
-                if let (Resolved::WholeRow { item, .. }, 0) = (&found, *levels) {
-                    self.whole_rows.extend(scope.items[*item].table);
-                }
+            Resolved::WholeRow { levels, .. } => {
+                self.star(c, scope, env);
                 *levels
             }
+            Resolved::Unknown { levels } => *levels,
             Resolved::System { name, table } => {
-                self.whole_rows.insert(*table);
+                self.system_rows.insert(*table);
                 if !(as_regclass && name == "tableoid") {
                     self.system_columns.get_or_insert(refusal(
                         format!("column {name} is not the same over several shards"),
@@ -351,6 +361,28 @@ impl<'a> Analysis<'a> {
         }
         let owns = scope.items.iter().any(|i| i.table == Some(table));
         owns.then_some(table)
+    }
+
+    /// `t.*` within an expression, or `t` as a row: all columns are needed.
+    fn star(&mut self, c: &'a ast::ColumnRef, scope: &Scope, env: Option<&Rc<Env>>) {
+        let parts: Vec<&str> = c
+            .fields
+            .iter()
+            .filter_map(|f| match &f.node {
+                Some(Node::String(s)) => Some(s.sval.as_str()),
+                _ => None,
+            })
+            .collect();
+        let (items, levels) = super::scope::starred(&parts, scope, env);
+        for (_, attr) in items.iter().flat_map(|i| &i.columns) {
+            self.mark_used(*attr);
+        }
+        self.whole_rows.extend(items.iter().filter_map(|i| i.table));
+        let row_type = items.first().and_then(|i| i.row_type.clone());
+        if !parts.is_empty() {
+            self.note_correlation(levels, env);
+            self.row_types.extend(row_type.map(|t| (node_id(c), t)));
+        }
     }
 
     /// Marks the blocks between a name and the scope it was found in.

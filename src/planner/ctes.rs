@@ -123,6 +123,10 @@ impl<'a> Analysis<'a> {
             Some(rest) => rest?,
             None => base.clone(),
         };
+        let mut cols = cols;
+        for name in search_columns(cte.node) {
+            cols.push((name, self.fresh(None)));
+        }
         let dist = match (&base.dist, &rest.dist) {
             (Dist::Local, Dist::Local) if query.limit_count.is_none() => Dist::Local,
             _ => Dist::Global(refusal(
@@ -158,6 +162,17 @@ impl<'a> Analysis<'a> {
             .find(|(w, _)| *w == id)
             .map(|(_, cols)| cols.clone())
     }
+}
+
+/// The columns that SEARCH and CYCLE add, in their order.
+fn search_columns(cte: &ast::CommonTableExpr) -> Vec<String> {
+    let search = cte
+        .search_clause
+        .iter()
+        .map(|s| s.search_seq_column.clone());
+    let cycle = cte.cycle_clause.iter();
+    let cycle = cycle.flat_map(|c| [c.cycle_mark_column.clone(), c.cycle_path_column.clone()]);
+    search.chain(cycle).collect()
 }
 
 /// True when a query's text names a relation anywhere, so that a recursive WITH may mean itself.

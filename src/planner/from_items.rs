@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::analyse::{Analysis, Dist, Distributed, Part, Rel, TableUse, Uses, node_id, refusal};
+use super::analyse::{Analysis, Dist, Distributed, Part, Rel, TableUse, node_id, refusal};
 use super::ctes::Ctes;
 use super::outputs::truncate_name;
 use super::scope::{Attr, AttrId, Env, Item, Ty, find_table};
-use crate::catalog::{Distribution, FunctionKind, Table, TableKind};
+use crate::catalog::{Distribution, Table, TableKind};
 use crate::plan::{KeyCondition, Refusal};
 use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
@@ -24,7 +24,7 @@ impl<'a> Analysis<'a> {
         match &node.node {
             Some(Node::RangeVar(v)) => self.range_var(v, env, ctes),
             Some(Node::RangeSubselect(s)) => self.range_subselect(s, left, env, ctes),
-            Some(Node::RangeFunction(f)) => self.range_function(f, left, env),
+            Some(Node::RangeFunction(f)) => self.range_function(f, left, env, ctes),
             Some(Node::JoinExpr(j)) => self.join(j, left, env, ctes),
             Some(Node::RangeTableSample(t)) => Err(refusal(
                 "TABLESAMPLE is not supported over several shards",
@@ -134,6 +134,7 @@ impl<'a> Analysis<'a> {
         let mut part = derived_part(&mut rel, name, v.alias.as_ref());
         if let Some(item) = part.scope.items.first_mut() {
             item.schema = v.alias.is_none().then(|| table.schema.clone());
+            item.row_type = Some((table.schema.clone(), table.name.clone()));
         }
         Ok(part)
     }
@@ -218,6 +219,7 @@ impl<'a> Analysis<'a> {
             columns: cols,
             open: rel.open,
             table: Some(id),
+            row_type: Some((table.schema.clone(), table.name.clone())),
         };
         Part::leaf(rel, item)
     }
@@ -244,7 +246,7 @@ impl<'a> Analysis<'a> {
     }
 
     /// What a LATERAL item sees: the items left of it, and their keys.
-    fn lateral_env(&mut self, left: &Part<'a>, env: Option<&Rc<Env>>) -> Rc<Env> {
+    pub(super) fn lateral_env(&mut self, left: &Part<'a>, env: Option<&Rc<Env>>) -> Rc<Env> {
         let keys = match self.infer_group(&left.leaves, &left.conjs, env).dist {
             Dist::Sharded(d) => Some(d),
             _ => None,
@@ -255,122 +257,6 @@ impl<'a> Analysis<'a> {
             depth: self.depth(),
             parent: env.cloned(),
         })
-    }
-
-    fn range_function(
-        &mut self,
-        f: &'a ast::RangeFunction,
-        left: &Part<'a>,
-        env: Option<&Rc<Env>>,
-    ) -> Result<Part<'a>, Refusal> {
-        let mut uses = Uses::default();
-        let mut name = String::new();
-        for list in &f.functions {
-            let Some(Node::List(pair)) = &list.node else {
-                continue;
-            };
-            if let Some(call) = pair.items.first() {
-                if let Some(Node::FuncCall(c)) = &call.node {
-                    name = super::functions::name_of(c).1.to_owned();
-                }
-                self.expression(call, &left.scope, env, &mut uses, false)?;
-            }
-        }
-        if !uses.sublinks.is_empty() {
-            return Err(refusal(
-                "a subquery in a function of FROM is not supported over several shards",
-                "Join with the subquery.",
-                -1,
-            ));
-        }
-        let mut cols = Vec::new();
-        let item_name = alias_name(f.alias.as_ref()).unwrap_or(&name).to_owned();
-        let definitions: Vec<&str> = f
-            .coldeflist
-            .iter()
-            .filter_map(|d| match &d.node {
-                Some(Node::ColumnDef(c)) => Some(c.colname.as_str()),
-                _ => None,
-            })
-            .collect();
-        let scalar = definitions.is_empty() && f.functions.len() == 1 && self.is_scalar(f);
-        if scalar {
-            cols.push((item_name.clone(), self.fresh(None)));
-        }
-        for d in &definitions {
-            let attr = self.fresh(None);
-            cols.push(((*d).to_owned(), attr));
-        }
-        if f.ordinality && (scalar || !definitions.is_empty()) {
-            cols.push(("ordinality".into(), self.fresh(None)));
-        }
-        for extra in alias_columns(f.alias.as_ref()).iter().skip(cols.len()) {
-            if let Some(Node::String(s)) = &extra.node {
-                let attr = self.fresh(None);
-                cols.push((s.sval.clone(), attr));
-            }
-        }
-        rename(&mut cols, alias_columns(f.alias.as_ref()));
-        let open = definitions.is_empty() && !scalar;
-        let rel = Rel {
-            dist: Dist::Local,
-            cols: cols.clone(),
-            open,
-            cond: KeyCondition::Never,
-            table: None,
-        };
-        Ok(Part::leaf(
-            rel,
-            Item {
-                name: item_name,
-                schema: None,
-                columns: cols,
-                open,
-                table: None,
-            },
-        ))
-    }
-
-    /// A function of FROM that surely makes one column: every overload returns a type that is no row.
-    fn is_scalar(&self, f: &ast::RangeFunction) -> bool {
-        let Some(Node::List(pair)) = f.functions.first().and_then(|n| n.node.as_ref()) else {
-            return false;
-        };
-        let Some(Node::FuncCall(call)) = pair.items.first().and_then(|n| n.node.as_ref()) else {
-            return false;
-        };
-        let name = super::functions::name_of(call).1;
-        // unnest of an array of composites makes several columns; of several arrays too.
-        let of_rows =
-            name == "unnest" && (call.args.len() != 1 || !self.is_array_of_scalars(&call.args[0]));
-        let overloads = self.catalog.functions.get(name);
-        !of_rows
-            && overloads.is_some_and(|list| {
-                list.iter().all(|o| {
-                    let composite = self
-                        .catalog
-                        .types
-                        .get(&o.result)
-                        .is_some_and(|t| t.kind == b'c');
-                    o.kind == FunctionKind::Function
-                        && o.result != crate::types::oid::RECORD
-                        && !composite
-                })
-            })
-    }
-
-    fn is_array_of_scalars(&self, arg: &ast::Node) -> bool {
-        match &arg.node {
-            Some(Node::AArrayExpr(_)) => !crate::sql::any_node(arg, &mut |n| {
-                matches!(n, Node::RowExpr(_) | Node::ColumnRef(_))
-            }),
-            _ => self.static_type(arg).is_some_and(|t| {
-                let element = self.catalog.types.get(&t.oid).map(|a| a.element);
-                element
-                    .and_then(|e| self.catalog.types.get(&e))
-                    .is_some_and(|e| e.kind != b'c')
-            }),
-        }
     }
 }
 
@@ -413,6 +299,7 @@ fn derived_part<'a>(rel: &mut Rel, name: String, alias: Option<&ast::Alias>) -> 
         columns: rel.cols.clone(),
         open: rel.open,
         table: None,
+        row_type: None,
     };
     Part::leaf(rel.clone(), item)
 }

@@ -131,7 +131,11 @@ pub(super) fn find(
     call: &ast::FuncCall,
 ) -> Option<Called> {
     let (schema, name) = name_of(call);
-    let count = call.args.len();
+    // In FROM it takes any number of arrays, one call each.
+    let count = match name {
+        "unnest" => call.args.len().min(1),
+        _ => call.args.len(),
+    };
     let fits = |f: &crate::catalog::Function| {
         let n = f.arguments.len();
         let named = match schema {

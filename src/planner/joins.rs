@@ -167,7 +167,7 @@ impl<'a> Analysis<'a> {
         let mut scope = larg.scope.clone();
         scope.items.extend(rarg.scope.items.clone());
         scope.visible = self.join_columns(j, &larg.scope, &rarg.scope, &mut on)?;
-        self.resolve_on(j, &scope, &larg, &rarg, env)?;
+        let tested = self.resolve_on(j, &scope, (&larg, &rarg), env, ctes)?;
         let kind = ast::JoinType::try_from(j.jointype).map_err(|_| missing())?;
         let mut part = if kind == ast::JoinType::JoinInner {
             let mut leaves = larg.leaves;
@@ -175,6 +175,7 @@ impl<'a> Analysis<'a> {
             let mut conjs = larg.conjs;
             conjs.extend(rarg.conjs);
             conjs.extend(on);
+            leaves.extend(tested);
             Part {
                 leaves,
                 conjs,
@@ -183,7 +184,12 @@ impl<'a> Analysis<'a> {
         } else {
             let left = self.infer_group(&larg.leaves, &larg.conjs, env);
             let right = self.infer_group(&rarg.leaves, &rarg.conjs, env);
-            let rel = self.outer_join(kind, left, right, &on, &scope)?;
+            self.outer_joins = true;
+            let mut rel = self.outer_join(kind, left, right, &on, &scope)?;
+            if let Some(tested) = tested {
+                rel.cond = or(rel.cond, tested.cond);
+                rel.dist = tested.dist;
+            }
             Part {
                 leaves: vec![rel],
                 conjs: Vec::new(),
@@ -196,38 +202,51 @@ impl<'a> Analysis<'a> {
         Ok(part)
     }
 
-    /// Columns named in ON; a subquery there is looked at as part of the block.
+    /// Resolves ON. Subqueries there that are not the same on every shard come back as a relation that is nowhere.
     fn resolve_on(
         &mut self,
         j: &'a ast::JoinExpr,
         scope: &Scope,
-        larg: &Part<'a>,
-        rarg: &Part<'a>,
+        (larg, rarg): (&Part<'a>, &Part<'a>),
         env: Option<&Rc<Env>>,
-    ) -> Result<(), Refusal> {
+        ctes: &Ctes<'a>,
+    ) -> Result<Option<Rel>, Refusal> {
         let Some(on) = j.quals.as_deref() else {
-            return Ok(());
+            return Ok(None);
         };
+        let visible = larg.scope.visible.iter().chain(&rarg.scope.visible);
         let full = Scope {
             items: scope.items.clone(),
-            visible: larg
-                .scope
-                .visible
-                .iter()
-                .chain(&rarg.scope.visible)
-                .cloned()
-                .collect(),
+            visible: visible.cloned().collect(),
         };
         let mut uses = super::analyse::Uses::default();
         self.expression(on, &full, env, &mut uses, false)?;
-        match uses.sublinks.first() {
-            Some((s, _)) => Err(refusal(
-                "a subquery in a join condition is not supported over several shards",
-                "Move the subquery to WHERE or to FROM.",
-                s.location,
-            )),
-            None => Ok(()),
-        }
+        let own = Rc::new(Env {
+            scope: full,
+            keys: None,
+            depth: self.depth(),
+            parent: env.cloned(),
+        });
+        self.nowhere(&uses, &own, ctes)
+    }
+
+    /// A relation without rows' place, when a subquery of an expression in FROM is not the same on every shard.
+    pub(super) fn nowhere(
+        &mut self,
+        uses: &super::analyse::Uses<'a>,
+        env: &Rc<Env>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Option<Rel>, Refusal> {
+        let (mut dist, mut cond) = (Dist::Local, KeyCondition::Never);
+        self.detached_sublinks(uses, Some(env), ctes, &mut dist, &mut cond)?;
+        let rel = Rel {
+            dist,
+            cols: Vec::new(),
+            open: false,
+            cond,
+            table: None,
+        };
+        Ok((!matches!(rel.dist, Dist::Local)).then_some(rel))
     }
 
     /// The visible columns of a join, USING columns first; equalities that USING and NATURAL write go to `on`.
@@ -459,6 +478,7 @@ fn alias_join(scope: &mut Scope, alias: &ast::Alias) {
             columns,
             open: scope.is_open(),
             table: None,
+            row_type: None,
         }],
     };
 }

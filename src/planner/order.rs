@@ -10,6 +10,7 @@ use super::types::{
 use crate::plan::{Collation, Extra, Plan, Refusal, SortKey, SqlPart};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{any_node, expression_text};
+use crate::types::oid;
 
 /// One ORDER BY item.
 pub(super) struct Key<'a> {
@@ -359,6 +360,18 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let remote = self.remote(sql, first_sql, extra, total, 0);
         let columns: Vec<String> = (1..=total).map(|i| format!("c{i}")).collect();
         let stage = self.probed_stage(1, remote, &columns)?;
+        // By number, which every server gives anew.
+        if stage.columns[width..]
+            .iter()
+            .any(|c| oid::REG_TYPES.contains(&c.type_oid))
+        {
+            return Err(refusal(
+                "ordering by an object's number is not supported over several shards",
+                "Cast it to text.",
+                -1,
+            )
+            .into());
+        }
         let visible: Vec<String> = columns[..width].iter().map(|c| format!("s.{c}")).collect();
         let order: Vec<String> = keys
             .iter()

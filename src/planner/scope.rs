@@ -59,6 +59,8 @@ pub(super) struct Item {
     pub(super) open: bool,
     /// A table: it has system columns.
     pub(super) table: Option<usize>,
+    /// Schema and name of the table or view whose row type its rows have.
+    pub(super) row_type: Option<(String, String)>,
 }
 
 /// What one FROM makes visible.
@@ -92,7 +94,7 @@ pub(super) enum Resolved {
     /// `levels` scopes further out than where it stands.
     Column { attr: AttrId, levels: usize },
     /// A row of a FROM item.
-    WholeRow { item: usize, levels: usize },
+    WholeRow { levels: usize },
     /// ctid, tableoid and their like, of the table at this tree address.
     System { name: String, table: usize },
     /// A column of an item whose columns are not known.
@@ -111,6 +113,28 @@ pub(super) fn name_parts(reference: &ast::ColumnRef) -> Option<Vec<&str>> {
             _ => None,
         })
         .collect()
+}
+
+/// The FROM items that the star of `relation.*` or `*` stands for, in the innermost scope that has any.
+pub(super) fn starred<'s>(
+    parts: &[&'s str],
+    scope: &'s Scope,
+    parent: Option<&'s Rc<Env>>,
+) -> (Vec<&'s Item>, usize) {
+    let [.., name] = parts else {
+        return (scope.items.iter().collect(), 0);
+    };
+    let mut current = scope;
+    let mut outer = parent;
+    for level in 0.. {
+        if let Some((_, item)) = items(current, None, name).next() {
+            return (vec![item], level);
+        }
+        let Some(env) = outer else { break };
+        current = &env.scope;
+        outer = env.parent.as_ref();
+    }
+    (Vec::new(), 0)
 }
 
 /// Looks a reference up in `scope`, then in the scopes around it.
@@ -203,8 +227,8 @@ fn resolve_bare(name: &str, scope: &Scope, levels: usize) -> Result<Option<Resol
             _ => {}
         }
     }
-    if let Some((item, _)) = items(scope, None, name).next() {
-        return Ok(Some(Resolved::WholeRow { item, levels }));
+    if items(scope, None, name).next().is_some() {
+        return Ok(Some(Resolved::WholeRow { levels }));
     }
     Ok(scope.is_open().then_some(Resolved::Unknown { levels }))
 }

@@ -58,8 +58,8 @@ impl<'a> Analysis<'a> {
         Ok(())
     }
 
-    /// Subqueries of VALUES and of a set operation's LIMIT: what is not the same on every shard is brought together.
-    fn detached_sublinks(
+    /// Subqueries of VALUES, LIMIT, ON and functions in FROM: what is not the same on every shard is brought together.
+    pub(super) fn detached_sublinks(
         &mut self,
         uses: &Uses<'a>,
         env: Option<&Rc<Env>>,
@@ -77,7 +77,7 @@ impl<'a> Analysis<'a> {
             *cond = or(cond.clone(), sub.cond);
             if !matches!((&sub.dist, &*dist), (Dist::Local, _)) {
                 *dist = Dist::Global(refusal(
-                    "a subquery in VALUES or LIMIT is not supported over several shards",
+                    "a subquery in this place is not supported over several shards",
                     "Compute it in a statement of its own.",
                     link.location,
                 ));

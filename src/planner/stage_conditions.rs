@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use super::analyse::{Analysis, Block, node_id};
 use super::condition::Conj;
 use super::flatten::{Flat, Unit};
-use super::outputs::column_name;
 use super::rewrite::strip_reference;
 use super::scope::{AttrId, Resolved};
 use super::stages::{Conditions, Stager, string};
@@ -214,22 +213,6 @@ impl<'a> Stager<'_, '_, 'a> {
         let references = self.references.borrow();
         if let Some((alias, name)) = base.and_then(|b| references.moved.get(&b)) {
             copy.fields = vec![string(alias), string(name)];
-        }
-    }
-
-    /// An output column keeps its name although what it is made of gets another.
-    pub(super) fn keep_name(&self, original: &ast::ResTarget, copy: &mut ast::ResTarget) {
-        let Some(value) = original.val.as_deref().filter(|_| original.name.is_empty()) else {
-            return;
-        };
-        let references = self.references.borrow();
-        let mut moved = false;
-        named(self.fan_out.analysis, Child::Node(value), &mut |base| {
-            moved |= references.moved.contains_key(&base);
-        });
-        let (strength, name) = column_name(value);
-        if moved && strength > 0 {
-            copy.name = name;
         }
     }
 

@@ -127,9 +127,12 @@ impl<'a> Stager<'_, '_, 'a> {
     ) -> Result<(), Stop> {
         let analysis = self.fan_out.analysis;
         let (id, table) = (node_id(v), &used.table);
-        if analysis.whole_rows.contains(&id) {
+        if analysis.system_rows.contains(&id) {
             return Err(refusal(
-                format!("rows of {} as a whole, or its system columns, cannot be brought together from several shards", table.name),
+                format!(
+                    "system columns of {} cannot be brought together from several shards",
+                    table.name
+                ),
                 "Name the columns.",
                 v.location,
             )

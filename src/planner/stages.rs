@@ -11,6 +11,7 @@ use super::stage_tables::looked_up;
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
 use super::flatten::{Flat, flatten};
+use super::outputs::column_name;
 use super::pushdown::{FanOut, Stop, gather, print, unprintable};
 use super::rewrite::{Rewrite, expanded_view, stage_relation};
 use super::scope::find_table;
@@ -384,9 +385,12 @@ impl<'a> Stager<'_, '_, 'a> {
             }
             (Some(Node::ColumnRef(o)), Some(Node::ColumnRef(c))) => {
                 self.redirect(o, c);
+                self.replace_row(o, new);
                 return Ok(());
             }
-            (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) => self.keep_name(o, n),
+            (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) if o.name.is_empty() => {
+                return self.target(o, n);
+            }
             _ => {}
         }
         let (Some(parts), Some(copies)) = (children(original), children_mut(new)) else {
@@ -398,6 +402,19 @@ impl<'a> Stager<'_, '_, 'a> {
                 (Child::Select(o), ChildMut::Select(n)) => self.select(o, n, false)?,
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// A column keeps the name it has by its expression, whatever takes that one's place.
+    fn target(&self, original: &'a ast::ResTarget, new: &mut ast::ResTarget) -> Result<(), Stop> {
+        let (Some(o), Some(n)) = (original.val.as_deref(), new.val.as_deref_mut()) else {
+            return Ok(());
+        };
+        self.expression(o, n)?;
+        let name = column_name(o).1;
+        if column_name(n).1 != name {
+            new.name = name;
         }
         Ok(())
     }

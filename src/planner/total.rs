@@ -75,7 +75,7 @@ const TOTAL_FUNCTIONS: [&str; 51] = [
 const DATE_PARTS: [&str; 7] = ["year", "month", "day", "quarter", "week", "dow", "doy"];
 
 /// Types whose constants and casts cannot fail once a statement is read, see [`Analysis::is_total_cast`].
-const PLAIN_TYPES: [&str; 20] = [
+pub(super) const PLAIN_TYPES: [&str; 20] = [
     "bool",
     "int2",
     "int4",

@@ -275,3 +275,62 @@ select count(*) from users u, events e, lonely l where u.id = e.user_id and l.id
 
 -- name: full join of plain keys using
 select id, name, n from users full join (select user_id as id, n from visits) s using (id)
+
+-- name: unnest of several arrays
+select t.*, d.v from dupes d join unnest(array[1, 2, 3], array['x', 'y', 'z']) t(n, l) on t.n = d.id order by 1
+
+-- name: unnest of several arrays, no names given
+select d.id, u.* from dupes d, unnest(array[d.id, 2], array[d.v]) u where d.id < 9 order by 1, 2, 3
+
+-- name: unnest of several arrays with ordinality over stages
+select d.id, l.id, u.x, u.y, u.o from dupes d join lonely l on l.id = d.k, unnest(array[1, 2]::int8[], array[d.v]) with ordinality u(x, y, o) order by 1, 2, 5
+
+-- name: ROWS FROM several functions
+select * from rows from (generate_series(1, 3), unnest(array['a', 'b'])) with ordinality t(a, b, c) join dupes d on d.id = t.a order by d.id
+
+-- name: ROWS FROM columns by the functions' names
+select t.generate_series, t.unnest, d.id from rows from (generate_series(1, 3), unnest(array['a', 'b'])) t join dupes d on d.id = t.generate_series order by d.id
+
+-- name: function of FROM with a name for its column
+select d.id, x.value from dupes d, jsonb_array_elements('[1, 2]'::jsonb) x where d.id < 4 order by 1, x.value::text
+
+-- name: function of FROM with several columns
+select d.id, x.key, x.value from dupes d join lonely l on l.id = d.k, jsonb_each('{"a": 1, "b": 2}'::jsonb) x order by 1, 2, l.id
+
+-- name: function of FROM over a subquery
+select d.id, g from dupes d join lonely l on l.id = d.k, generate_series(1, (select count(*) from lonely where id < 3)) g order by 1, 2, l.id
+
+-- name: subquery in ON of an inner join
+select d.id from dupes d join lonely l on l.id = d.id and l.id in (select k from dupes) order by 1
+
+-- name: subquery over a reference table in ON of a left join
+select d.id, l.id from dupes d left join lonely l on l.id = d.id and exists (select 1 from tags t where t.id = l.id) where d.id < 20 order by 1
+
+-- name: correlated subquery in ON of a left join
+select d.id, l.id from dupes d left join lonely l on l.id = d.k and exists (select 1 from dupes t where t.id = l.id + d.id) where d.id < 20 order by 1, 2
+
+-- name: subquery in ON of a full join
+select d.id, l.id from dupes d full join lonely l on l.id = d.k and d.k = (select max(id) from lonely where id < 4) where coalesce(d.id, 0) < 20 order by 1, 2
+
+-- name: subquery in ON, pinned
+select u.id, e.id from users u join events e on e.user_id = u.id and e.id in (select id from events where user_id = 5) where u.id = 5 order by 2
+
+-- name: rows as values, off the key
+select t from dupes t join lonely l on l.id = t.k where t.id < 50 order by t.id, l.id
+
+-- name: rows as values that an outer join makes NULL
+select l, count(l), count(l.*), l is null from dupes t left join lonely l on l.id = t.k group by l.id, l order by l.id
+
+-- name: rows as values in functions
+select to_jsonb(t), row(t.*, 1), row(t.id, t.v), (t).v, t.v as "V" from dupes t join lonely l on l.id = t.k where t.id < 40 order by t.id, l.id
+
+-- name: row of a view
+select v from v_kinds v where kind = 'click'
+
+-- name: row of a view over an outer join
+select v, d.id from dupes d left join v_kinds v on v.kind = d.v where d.id < 30 order by d.id
+
+-- name: table of a row, grouped
+-- only: simple
+select tableoid::regclass, count(*) from events group by 1 order by 2, tableoid::regclass::text
+

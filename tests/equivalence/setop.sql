@@ -133,3 +133,13 @@ select id, count(*) from (select id from users union all select user_id from vis
 -- name: union all grouped by a column that is the key in one arm only
 -- expect: same-or-refused
 select x, count(*) from (select id as x from users union all select id from events) s group by x
+
+-- name: recursion in SEARCH DEPTH FIRST order
+with recursive m(id, mgr) as (select id, manager_id from users where id = 5 union all select u.id, u.manager_id from users u join m on u.id = m.mgr) search depth first by id set ord select id, mgr, ord from m order by ord
+
+-- name: recursion in SEARCH BREADTH FIRST order with CYCLE
+with recursive m(id, mgr) as (select id, manager_id from users where id = 5 union all select u.id, u.manager_id from users u join m on u.id = m.mgr) search breadth first by id set ord cycle id set is_cycle using path select id, mgr, is_cycle, path, ord from m order by id
+
+-- name: CYCLE with its own marks
+with recursive m(id, mgr) as (select id, manager_id from users where id < 10 union select u.id, u.manager_id from users u join m on u.id = m.mgr) cycle id set c to 'y' default 'n' using p select count(*), min(c), max(c) from m
+

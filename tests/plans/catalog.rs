@@ -284,6 +284,7 @@ fn function(text: &str) -> Function {
         language: "internal".into(),
         variadic,
         default_arguments: 0,
+        columns: Vec::new(),
         names: None,
     }
 }

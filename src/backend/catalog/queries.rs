@@ -88,7 +88,7 @@ WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 
     AND ($1 OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
 ORDER BY a.attrelid, a.attnum";
 
-/// The last column is the source of user-defined functions, in which the names are looked for.
+/// The last but one column is the source of user-defined functions, in which the names are looked for.
 pub(super) const FUNCTIONS: &str = "
 SELECT n.nspname::text, p.proname::text, p.prokind::text, p.provolatile::text, p.proisstrict, p.proargtypes::oid[], p.prorettype,
     p.proretset, l.lanname::text, p.provariadic <> 0, p.pronargdefaults,
@@ -99,7 +99,9 @@ SELECT n.nspname::text, p.proname::text, p.prokind::text, p.provolatile::text, p
     WHEN l.lanname IN ('c', 'internal') THEN coalesce(pg_get_expr(p.proargdefaults, 0), '')
     WHEN l.lanname IN ('sql', 'plpgsql') THEN
         CASE WHEN p.prosrc = '' THEN substring(pg_get_functiondef(p.oid) from '\n(BEGIN ATOMIC.*|RETURN .*)$') ELSE p.prosrc END
-        || E'\n;\n' || coalesce(pg_get_expr(p.proargdefaults, 0), '') END
+        || E'\n;\n' || coalesce(pg_get_expr(p.proargdefaults, 0), '') END,
+    ARRAY(SELECT coalesce(a.name, '') FROM unnest(p.proargmodes, p.proargnames) WITH ORDINALITY AS a(mode, name, position)
+        WHERE a.mode IN ('o', 'b', 't') ORDER BY a.position)
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 WHERE $1 AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY n.nspname, p.proname, p.oid";

@@ -334,5 +334,6 @@ fn function(row: &Row) -> Result<Function, ReadError> {
         variadic: get(row, 9)?,
         default_arguments: usize::try_from(get::<i16>(row, 10)?).unwrap_or(0),
         names: get::<Option<String>>(row, 11)?.and_then(|s| crate::sql::names_in_source(&s)),
+        columns: get(row, 12)?,
     })
 }

@@ -1,0 +1,78 @@
+//! Rows as a whole over stages: `t` and `t.*` as values. A stage's rows have no type of their own; the merge session gives them
+//! that of the table or view they stand for.
+
+use super::analyse::node_id;
+use super::stages::{Stager, string};
+use crate::sql::ast::{self, node::Node};
+
+impl Stager<'_, '_, '_> {
+    /// Puts `t.*::schema.table` in the place of a row of a table or view; true when it did.
+    pub(super) fn replace_row(&self, original: &ast::ColumnRef, new: &mut ast::Node) -> bool {
+        let analysis = self.fan_out.analysis;
+        let Some((schema, table)) = analysis.row_types.get(&node_id(original)) else {
+            return false;
+        };
+        let name = original.fields.iter().rev().find_map(|f| match &f.node {
+            Some(Node::String(s)) => Some(s.sval.as_str()),
+            _ => None,
+        });
+        let star = ast::Node {
+            node: Some(Node::AStar(ast::AStar {})),
+        };
+        let row = ast::Node {
+            node: Some(Node::ColumnRef(ast::ColumnRef {
+                fields: vec![string(name.unwrap_or("")), star],
+                location: -1,
+            })),
+        };
+        let typed = cast(row.clone(), &[schema, table]);
+        *new = match analysis.outer_joins {
+            true => unless_null(row, typed),
+            false => typed,
+        };
+        true
+    }
+}
+
+/// A row that an outer join makes NULL is no row of NULLs, which the cast would make of it. As text they differ.
+fn unless_null(row: ast::Node, typed: ast::Node) -> ast::Node {
+    let is_null = ast::NullTest {
+        arg: Some(Box::new(cast(row, &["pg_catalog", "text"]))),
+        nulltesttype: ast::NullTestType::IsNotNull as i32,
+        location: -1,
+        ..Default::default()
+    };
+    let when = ast::CaseWhen {
+        expr: Some(Box::new(ast::Node {
+            node: Some(Node::NullTest(Box::new(is_null))),
+        })),
+        result: Some(Box::new(typed)),
+        location: -1,
+        ..Default::default()
+    };
+    let case = ast::CaseExpr {
+        args: vec![ast::Node {
+            node: Some(Node::CaseWhen(Box::new(when))),
+        }],
+        location: -1,
+        ..Default::default()
+    };
+    ast::Node {
+        node: Some(Node::CaseExpr(Box::new(case))),
+    }
+}
+
+fn cast(arg: ast::Node, name: &[&str]) -> ast::Node {
+    ast::Node {
+        node: Some(Node::TypeCast(Box::new(ast::TypeCast {
+            arg: Some(Box::new(arg)),
+            type_name: Some(ast::TypeName {
+                names: name.iter().map(|n| string(n)).collect(),
+                typemod: -1,
+                location: -1,
+                ..Default::default()
+            }),
+            location: -1,
+        }))),
+    }
+}
