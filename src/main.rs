@@ -60,6 +60,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Only what is used of it takes memory.
+        .thread_stack_size(pgbraid::sql::STACK_BYTES)
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

@@ -5,6 +5,7 @@
 
 use super::analyse::node_id;
 use super::functions::{bare_name, find};
+use super::grouping::group_items;
 use super::outputs::targets;
 use super::pushdown::{FanOut, Stop, print, target, unprintable};
 use super::scope::{AttrId, Resolved, Ty};
@@ -144,7 +145,7 @@ impl<'a> FanOut<'_, 'a> {
             return Ok(None);
         };
         let mut pieces = Pieces::default();
-        for item in &s.group_clause {
+        for item in group_items(s) {
             if matches!(item.node, Some(Node::GroupingSet(_))) {
                 return Ok(None);
             }
@@ -199,11 +200,8 @@ impl<'a> FanOut<'_, 'a> {
             }
             _ => {}
         }
-        if is_expression(node) && !pieces.groups.is_empty() {
-            let canonical = self.canonical(node)?;
-            if pieces.groups.iter().any(|(c, _)| *c == canonical) {
-                return Ok(true);
-            }
+        if self.is_among(node, &pieces.groups)? {
+            return Ok(true);
         }
         if matches!(node.node, Some(Node::SubLink(_))) {
             return Ok(false);
@@ -216,6 +214,19 @@ impl<'a> FanOut<'_, 'a> {
             }
         }
         Ok(true)
+    }
+
+    /// True for one of these expressions, however its columns are written.
+    pub(super) fn is_among(
+        &self,
+        node: &ast::Node,
+        known: &[(String, &ast::Node)],
+    ) -> Result<bool, Stop> {
+        if !is_expression(node) || !known.iter().any(|(_, k)| is_alike(k, node)) {
+            return Ok(false);
+        }
+        let canonical = self.canonical(node)?;
+        Ok(known.iter().any(|(c, _)| *c == canonical))
     }
 
     pub(super) fn is_aggregate(&self, call: &ast::FuncCall) -> bool {
@@ -364,6 +375,12 @@ impl<'a> FanOut<'_, 'a> {
         }
         node
     }
+}
+
+/// False for nodes that are surely different: it takes long to write out every part of a long expression.
+pub(super) fn is_alike(a: &ast::Node, b: &ast::Node) -> bool {
+    let kind = |n: &ast::Node| n.node.as_ref().map(std::mem::discriminant);
+    kind(a) == kind(b)
 }
 
 /// False for nodes that are parts of expressions but none themselves.

@@ -1,7 +1,7 @@
 //! Columns that GROUP BY need not name, for they depend on a primary key that it names.
 
-use super::aggregate::is_expression;
 use super::analyse::node_id;
+use super::grouping::group_items;
 use super::outputs::targets;
 use super::pushdown::{FanOut, Stop};
 use super::scope::{AttrId, Resolved, name_parts};
@@ -21,7 +21,7 @@ impl<'a> FanOut<'_, 'a> {
             return Ok(Vec::new());
         };
         let (mut grouped, mut by) = (Vec::new(), Vec::new());
-        for item in &s.group_clause {
+        for item in group_items(s) {
             if matches!(item.node, Some(Node::GroupingSet(_))) {
                 continue;
             }
@@ -33,7 +33,7 @@ impl<'a> FanOut<'_, 'a> {
                 None => Some(item),
             };
             if let Some(node) = node {
-                grouped.push(self.canonical(node)?);
+                grouped.push((self.canonical(node)?, node));
                 by.extend(self.analysis.plain_attr(node));
             }
         }
@@ -77,7 +77,7 @@ impl<'a> FanOut<'_, 'a> {
     fn ungrouped_in(
         &self,
         node: &'a ast::Node,
-        grouped: &[String],
+        grouped: &[(String, &ast::Node)],
         found: &mut Vec<Found>,
     ) -> Result<(), Stop> {
         if let Some(Node::FuncCall(call)) = &node.node
@@ -86,7 +86,7 @@ impl<'a> FanOut<'_, 'a> {
         {
             return Ok(());
         }
-        if is_expression(node) && grouped.contains(&self.canonical(node)?) {
+        if self.is_among(node, grouped)? {
             return Ok(());
         }
         match &node.node {

@@ -21,7 +21,9 @@ pub(super) struct Effects {
     /// Looks at the catalog: right on the catalog shard.
     pub(super) catalog: bool,
     /// Volatile, but right wherever the row is.
-    pub(super) volatile_row: Option<usize>,
+    pub(super) volatile_row: bool,
+    /// Has one value for the whole statement, which one server must compute.
+    pub(super) per_statement: bool,
     /// Why no shard alone, nor all of them, may run the statement.
     pub(super) unproved: Option<Refusal>,
     /// Why the statement must not run on several shards.
@@ -83,6 +85,9 @@ pub(super) const PER_SERVER: [&str; 39] = [
     "pg_last_wal_receive_lsn",
     "pg_sequence_last_value",
 ];
+
+/// Functions of the session or the statement: right on whichever server it runs as a whole.
+const PER_STATEMENT: [&str; 3] = ["current_setting", "current_schema", "current_schemas"];
 
 pub(super) const WRITES: [&str; 8] = [
     "nextval",
@@ -373,8 +378,9 @@ fn call_effects(
     } else if is(&clock::NOW) {
         out.uses_now = true;
     } else if is(&PER_ROW) {
-        out.volatile_row
-            .get_or_insert(usize::try_from(location).unwrap_or(0));
+        out.volatile_row = true;
+    } else if is(&PER_STATEMENT) {
+        out.per_statement = true;
     } else if is(&PER_SERVER) || (called.volatility == Volatility::Volatile && !called.aggregate) {
         forbid(out, &format!("function {name} is"), location);
     } else if looks_at_catalog(name) && name != "pg_typeof" && !name.starts_with("pg_get_expr") {

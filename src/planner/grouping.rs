@@ -8,6 +8,25 @@ use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
 use crate::types::oid;
 
+/// What GROUP BY groups by: `(a, b)` is two columns.
+pub(super) fn group_items(s: &ast::SelectStmt) -> Vec<&ast::Node> {
+    fn add<'n>(items: &'n [ast::Node], out: &mut Vec<&'n ast::Node>) {
+        for item in items {
+            match &item.node {
+                Some(Node::RowExpr(r))
+                    if r.row_format == ast::CoercionForm::CoerceImplicitCast as i32 =>
+                {
+                    add(&r.args, out);
+                }
+                _ => out.push(item),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    add(&s.group_clause, &mut out);
+    out
+}
+
 impl<'a> Analysis<'a> {
     pub(super) fn grouped_dist(
         &self,
@@ -22,9 +41,8 @@ impl<'a> Analysis<'a> {
         };
         let mut keys = d.keys.clone();
         if grouped {
-            let by: Vec<AttrId> = s
-                .group_clause
-                .iter()
+            let by: Vec<AttrId> = group_items(s)
+                .into_iter()
                 .filter_map(|g| self.grouping_attr(s, g, outputs))
                 .collect();
             let plain = s
@@ -203,7 +221,7 @@ impl<'a> Analysis<'a> {
                 return why("this aggregate");
             }
         }
-        let grouped_exactly = s.group_clause.iter().all(|g| {
+        let grouped_exactly = group_items(s).into_iter().all(|g| {
             let node = match self.output_of(s, g, outputs) {
                 Some(o) => o.expression,
                 None => Some(g),

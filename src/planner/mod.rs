@@ -205,7 +205,19 @@ impl Planner<'_> {
             return Ok(planned(Targets::All, Err(why)));
         }
         let route = route(&rel, found.singles);
-        let kept = self.kept_from_fan_out(select, &analysis, &effects, &of_views);
+        let per_statement = effects.per_statement || of_views.per_statement;
+        let merge_only = per_statement
+            || is_misplaced_volatile(
+                self.catalog,
+                self.request.search_path,
+                select,
+                effects.volatile_row || of_views.volatile_row,
+                of_views.volatile_row,
+            );
+        let volatile = effects.volatile_row;
+        let kept = forbidden(effects.forbidden, &of_views, read_only)
+            .or_else(|| self.guarded_clock_view(&analysis))
+            .or_else(|| analysis.system_columns.clone());
         if let Some(why) = kept {
             return Ok(planned(route, Err(why)));
         }
@@ -221,37 +233,14 @@ impl Planner<'_> {
             select,
             block: &analysis.blocks[&analyse::node_id(select)],
             parameters: self.parameters(select),
-            volatile: effects.volatile_row.is_some(),
+            volatile,
+            merge_only,
         };
         match fan_out.plan() {
             Ok(plan) => Ok(planned(route, Ok(plan))),
             Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
             Err(Stop::Ask(probes)) => Err(probes),
         }
-    }
-
-    /// Why the statement cannot run on several shards, wherever its rows are.
-    fn kept_from_fan_out(
-        &self,
-        select: &ast::SelectStmt,
-        analysis: &Analysis<'_>,
-        here: &functions::Effects,
-        of_views: &functions::Effects,
-    ) -> Option<Refusal> {
-        let in_views = of_views.volatile_row;
-        let read_only = !here.writes && !of_views.writes;
-        forbidden(here.forbidden.clone(), of_views, read_only)
-            .or_else(|| self.guarded_clock_view(analysis))
-            .or_else(|| analysis.system_columns.clone())
-            .or_else(|| {
-                misplaced_volatile(
-                    self.catalog,
-                    self.request.search_path,
-                    select,
-                    here.volatile_row,
-                    in_views,
-                )
-            })
     }
 
     /// A view that reads the clock stands in the text by its query, which protects nothing.
@@ -350,23 +339,26 @@ impl Planner<'_> {
 
 impl FanOut<'_, '_> {
     fn plan(&self) -> Result<Plan, Stop> {
-        if pushdown::is_distributive(self.block) {
-            return match self.push_down() {
-                // An order or LIMIT that cannot be followed there: the merge session can.
-                Err(Stop::Refuse(why)) => self.gather_all().map_err(|stop| match stop {
-                    Stop::Refuse(_) => Stop::Refuse(why),
-                    ask @ Stop::Ask(_) => ask,
-                }),
+        if self.merge_only {
+            return self.gather_all();
+        }
+        let cheaper = match pushdown::is_distributive(self.block) {
+            true => self.push_down().map(Some),
+            false => match self.aggregate() {
+                Ok(None) => self.distinct(),
                 done => done,
-            };
+            },
+        };
+        match cheaper {
+            Ok(Some(plan)) => Ok(plan),
+            Ok(None) => self.gather_all(),
+            Err(ask @ Stop::Ask(_)) => Err(ask),
+            // An order, LIMIT or type that cannot be followed there: the merge session can.
+            Err(Stop::Refuse(why)) => self.gather_all().map_err(|stop| match stop {
+                Stop::Refuse(_) => Stop::Refuse(why),
+                ask @ Stop::Ask(_) => ask,
+            }),
         }
-        if let Some(plan) = self.aggregate()? {
-            return Ok(plan);
-        }
-        if let Some(plan) = self.distinct()? {
-            return Ok(plan);
-        }
-        self.gather_all()
     }
 }
 
@@ -397,25 +389,18 @@ fn forbidden(
     here.or(of_views.forbidden.clone())
 }
 
-/// Volatile functions may run where the row is, in the outermost select list of a statement that only reads rows.
-fn misplaced_volatile(
+/// Volatile functions may run where the row is in the outermost select list of a statement that only reads rows. Elsewhere
+/// they must run once, over stages.
+fn is_misplaced_volatile(
     catalog: &Catalog,
     search_path: &[String],
     select: &ast::SelectStmt,
-    here: Option<usize>,
-    in_views: Option<usize>,
-) -> Option<Refusal> {
-    let why = |location: Option<usize>| {
-        Refusal {
-        message: "a volatile function outside the outermost select list is not supported over several shards".into(),
-        hint: "Move the function to the outermost select list, or restrict the statement to one shard.".into(),
-        location,
+    anywhere: bool,
+    in_views: bool,
+) -> bool {
+    if in_views || !anywhere {
+        return in_views;
     }
-    };
-    if in_views.is_some() {
-        return Some(why(None));
-    }
-    here?;
     let is_volatile = |n: &Node| match n {
         Node::FuncCall(f) => functions::find(catalog, search_path, f)
             .is_some_and(|c| c.volatility == crate::catalog::Volatility::Volatile && !c.aggregate),
@@ -452,5 +437,5 @@ fn misplaced_volatile(
         }
     }
     let listed = count(&mut select.target_list.iter());
-    (!plain || listed != everywhere).then(|| why(here))
+    !plain || listed != everywhere
 }

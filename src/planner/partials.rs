@@ -1,6 +1,6 @@
 //! The two halves of a grouped statement: partial rows that the shards compute, and the statement over a stage of them.
 
-use super::aggregate::{Part, Pieces, Split, is_expression, renamed};
+use super::aggregate::{Part, Pieces, Split, is_alike, is_expression, renamed};
 use super::analyse::Dist;
 use super::analyse::node_id;
 use super::condition::Conj;
@@ -212,7 +212,10 @@ impl Over<'_, '_, '_> {
         if is_output_name {
             return Ok(());
         }
-        if is_expression(original) && !matches!(original.node, Some(Node::AConst(_))) {
+        let groups = self.pieces.groups.iter().map(|(_, n)| *n);
+        let mut known = groups.chain(self.pieces.parts.iter().map(|p| p.node));
+        let may_be = known.any(|n| is_alike(n, original));
+        if may_be && is_expression(original) && !matches!(original.node, Some(Node::AConst(_))) {
             let canonical = self.fan_out.canonical(original)?;
             if let Some(n) = self.pieces.groups.iter().position(|(c, _)| *c == canonical) {
                 *new = parsed(&format!("s.c{}", n + 1))?;

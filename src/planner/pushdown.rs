@@ -37,6 +37,8 @@ pub(super) struct FanOut<'p, 'a> {
     pub(super) block: &'p Block,
     pub(super) parameters: usize,
     pub(super) volatile: bool,
+    /// Something in it must be computed once, by one server: its tables become stages.
+    pub(super) merge_only: bool,
 }
 
 impl<'p, 'a> FanOut<'p, 'a> {

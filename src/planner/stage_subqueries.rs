@@ -49,12 +49,13 @@ impl<'a> Stager<'_, '_, 'a> {
         used.iter().any(|u| !own.contains(u))
     }
 
+    /// The whole subquery as a stage; false where a column of it cannot be in one.
     pub(super) fn whole(
         &self,
         original: &'a ast::SelectStmt,
         new: &mut ast::SelectStmt,
         block: &Block,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         let text = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.fan_out.rewrite(empty_arms);
             let select = rewrite.copy(original);
@@ -74,7 +75,10 @@ impl<'a> Stager<'_, '_, 'a> {
         };
         let number = match self.typed_columns(block) {
             Some(columns) => self.add(columns, remote)?,
-            None => self.probed(remote, names.len())?,
+            None => match self.probed(remote, names.len()) {
+                Err(Stop::Refuse(_)) => return Ok(false),
+                number => number?,
+            },
         };
         let relation = aliased(number, "s", &names);
         let stage = number - 1;
@@ -100,7 +104,7 @@ impl<'a> Stager<'_, '_, 'a> {
         }
         semi_joins.size(stage, size);
         *new = star_of(relation);
-        Ok(())
+        Ok(true)
     }
 
     /// A grouped subquery whose aggregates split: partial rows from the shards, the rest here.
@@ -120,11 +124,16 @@ impl<'a> Stager<'_, '_, 'a> {
             block,
             parameters: self.fan_out.parameters,
             volatile: false,
+            merge_only: false,
         };
         let Some(split) = inner.split_aggregates()? else {
             return Ok(false);
         };
-        let number = self.probed(split.remote, split.names.len())?;
+        let number = match self.probed(split.remote, split.names.len()) {
+            // A row, say, that no stage can hold: its columns can be.
+            Err(Stop::Refuse(_)) => return Ok(false),
+            number => number?,
+        };
         let relation = aliased(number, "s", &split.names);
         let mut select = split.select;
         self.rewrite.edit_copy_select(&mut select);

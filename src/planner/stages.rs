@@ -124,8 +124,8 @@ impl<'a> Stager<'_, '_, 'a> {
             .into());
         }
         if let Some(block) = block {
-            if !top && self.is_whole(original, block) {
-                return self.whole(original, new, block);
+            if !top && self.is_whole(original, block) && self.whole(original, new, block)? {
+                return Ok(());
             }
             if !top && self.partial(original, new, block)? {
                 return Ok(());
@@ -436,6 +436,7 @@ impl<'a> Stager<'_, '_, 'a> {
             block,
             parameters: self.fan_out.parameters,
             volatile: false,
+            merge_only: false,
         };
         for (base, mut copy) in inner.dependent_columns()? {
             if let Some(Node::ColumnRef(c)) = &mut copy.node {

@@ -36,8 +36,14 @@ pub const STATEMENT_BYTES_MAX: usize = 16 << 20;
 /// could exhaust even the large stack it is given.
 const DEPTH_MAX: usize = 3_000;
 
-/// Depth up to which any thread's stack will do.
+/// Depth by the same estimate up to which any thread's stack will do.
 const DEPTH_SHALLOW: usize = 200;
+
+/// Deepest tree that is taken: every recursion over it, down to its drop, fits into [`STACK_BYTES`].
+const TREE_DEPTH_MAX: usize = 1_000;
+
+/// Stack that a thread needs which deals with statements.
+pub const STACK_BYTES: usize = 32 << 20;
 
 /// Stack of the thread that parses deep statements.
 const DEEP_STACK_BYTES: usize = 64 << 20;
@@ -111,11 +117,20 @@ fn on_deep_stack<T: Send>(
 fn parse_here(text: &str) -> Result<Vec<Statement>, ParseError> {
     let tree = match pg_query::parse(text, 0) {
         Ok(tree) => tree.protobuf,
-        // The decoder stops at a depth of 100 messages, about fifty levels of the tree: that also bounds every
-        // recursion over it, down to its drop.
         Err(pg_query::Error::Decode(_)) => return Err(ParseError::too_complex()),
+        Err(pg_query::Error::Parse(m)) if m.contains("nested too deeply") => {
+            return Err(ParseError::too_complex());
+        }
         Err(e) => return Err(syntax_error(text, &e)),
     };
+    if tree
+        .stmts
+        .iter()
+        .filter_map(|s| s.stmt.as_deref())
+        .any(is_too_deep)
+    {
+        return Err(ParseError::too_complex());
+    }
     let mut statements = Vec::with_capacity(tree.stmts.len());
     for raw in tree.stmts {
         let Some(node) = raw.stmt.and_then(|s| s.node) else {
@@ -143,6 +158,17 @@ fn parse_here(text: &str) -> Result<Vec<Statement>, ParseError> {
         });
     }
     Ok(statements)
+}
+
+fn is_too_deep(statement: &ast::Node) -> bool {
+    fn below(child: Child<'_>, left: usize) -> bool {
+        let parts = match child {
+            Child::Node(n) => children(n).unwrap_or_default(),
+            Child::Select(s) => select_children(s),
+        };
+        left == 0 || parts.into_iter().any(|p| below(p, left - 1))
+    }
+    below(Child::Node(statement), TREE_DEPTH_MAX)
 }
 
 fn parse_one(text: &str) -> Result<ast::node::Node, ParseError> {
@@ -215,6 +241,20 @@ mod tests {
             parse("selec 1").expect_err("invalid").message,
             "syntax error at or near \"selec\""
         );
+    }
+
+    #[test]
+    fn nesting_is_taken_to_some_depth() {
+        let unions = vec!["select 1"; 300].join(" union all ");
+        let sums = format!("select {}1", "1 + ".repeat(300));
+        let cases = format!(
+            "select {}0{}",
+            "case when 1 = 2 then 1 else ".repeat(100),
+            " end".repeat(100)
+        );
+        for sql in [unions, sums, cases] {
+            assert!(on_deep_stack(|| parse(&sql).map(|_| ())).is_ok(), "{sql}");
+        }
     }
 
     #[test]

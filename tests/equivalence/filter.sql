@@ -279,3 +279,19 @@ select count(*) from events where at > '03/04/2024'
 
 -- name: the same literal in the default DateStyle again
 select count(*) from events where at > '03/04/2024'
+
+-- name: volatile function in WHERE
+select count(*) from users where random() >= 0
+
+-- name: volatile function in a subquery of FROM
+select count(*), count(distinct r) > 1 from (select random() r from users) q where r < 2
+
+-- name: volatile function in ORDER BY
+-- compare: shape
+select id from users order by random() limit 5
+
+-- name: one moment for the whole statement
+select count(*), count(distinct m) from (select statement_timestamp() m from users) q
+
+-- name: a setting of the session
+select current_setting('TimeZone'), count(*) from users

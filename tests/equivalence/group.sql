@@ -514,3 +514,13 @@ select sum($1::int4), max($1::int4 + id) from users
 
 -- name: any_value-like min of a constant column
 select kind, min(kind) = max(kind) from events group by kind
+
+-- name: GROUP BY columns in parentheses
+select (k, v), count(*) from dupes where id < 100 group by (k, v) order by 2, 1
+
+-- name: GROUP BY columns in parentheses, the key among them
+select id, (k, v), count(*) from dupes where id < 100 group by (id, k, v) order by 1
+
+-- name: GROUP BY a row
+select row(k, v), count(*) from dupes where id < 100 group by row(k, v) order by 2, 1
+

@@ -15,7 +15,7 @@ use case::{Case, Expect};
 use compare::{TypeNames, difference};
 
 /// Cases marked `same-or-refused` that are answered: this may only rise.
-const ANSWERED_MIN: usize = 188;
+const ANSWERED_MIN: usize = 194;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
