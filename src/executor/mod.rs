@@ -24,6 +24,7 @@ mod merge_transaction;
 mod object_oids;
 mod operator;
 mod pipeline;
+mod printed;
 mod project;
 mod remote;
 mod row;
@@ -49,6 +50,7 @@ use crate::protocol::messages::ColumnDescription;
 
 pub use error::from_backend as backend_error;
 use pipeline::Pipeline;
+pub use printed::{Printed, printed};
 
 /// The values of a Bind.
 #[derive(Debug, Clone, Default)]
@@ -129,35 +131,6 @@ pub struct ShardStatistics {
     pub first_row: Option<Instant>,
     /// When its last row so far was read.
     pub last_row: Option<Instant>,
-}
-
-/// How a plan depends on the form in which shards print values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PrintedForm {
-    /// Not at all: values pass through, or travel in binary form.
-    Any,
-    /// Values are compared by their text, or go on as text: it must mean one value only, and the same everywhere.
-    Text,
-}
-
-/// What a plan needs of DateStyle, IntervalStyle and extra_float_digits.
-pub fn printed_form(plan: &Plan) -> PrintedForm {
-    match plan {
-        Plan::Remote(_) => PrintedForm::Any,
-        // Rows are equal when their bytes are, which must not be so for two instants.
-        Plan::FinalAggregate { .. } | Plan::Distinct { .. } => PrintedForm::Text,
-        Plan::Gather { input } | Plan::GatherMerge { input, .. } | Plan::Limit { input, .. } => {
-            printed_form(input)
-        }
-        Plan::Combine { stages, .. } => {
-            let text = |s: &crate::plan::Stage| s.columns.iter().any(|c| stage::format_of(c) == 0);
-            let below = stages.iter().map(|s| printed_form(&s.plan)).max();
-            match stages.iter().any(text) {
-                true => PrintedForm::Text,
-                false => below.unwrap_or(PrintedForm::Any),
-            }
-        }
-    }
 }
 
 /// A plan in execution.

@@ -4,7 +4,7 @@ use super::run::unsupported;
 use super::session::Session;
 use super::transaction::{Block, Clock, Company};
 use crate::catalog::Catalog;
-use crate::executor::{Parameters, PrintedForm, printed_form};
+use crate::executor::{Parameters, printed};
 use crate::plan::{Plan, Planned, Remote, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -147,8 +147,13 @@ impl Session {
     ///
     /// # Errors
     /// 0A000 naming the setting.
-    pub fn refuse_lossy_text(&self, plan: &Plan) -> Result<(), ServerError> {
-        let form = printed_form(plan);
+    pub fn refuse_lossy_text(
+        &self,
+        plan: &Plan,
+        columns: &[ColumnDescription],
+    ) -> Result<(), ServerError> {
+        let loaded = self.loaded()?;
+        let printed = printed(plan, columns, &loaded.catalog);
         let refuse = |name: &str, value: &str, hint: &str| {
             let message = format!(
                 "{name} = \"{value}\" is not supported for this statement over several shards"
@@ -156,24 +161,22 @@ impl Session {
             Err(unsupported(message, hint))
         };
         let digits = self.setting("extra_float_digits").unwrap_or_default();
-        if form == PrintedForm::Any {
-            return Ok(());
-        }
-        if digits.parse::<i32>().is_ok_and(|d| d < 1) {
+        if printed.floats && digits.parse::<i32>().is_ok_and(|d| d < 1) {
             return refuse("extra_float_digits", &digits, "Set it to 1 or more.");
         }
         let date = self.setting("DateStyle").unwrap_or_default();
-        if !date.is_empty() && !date.to_ascii_uppercase().starts_with("ISO") {
+        if printed.moments && !date.is_empty() && !date.to_ascii_uppercase().starts_with("ISO") {
             return refuse("DateStyle", &date, "Use DateStyle = ISO.");
         }
         let interval = self.setting("IntervalStyle").unwrap_or_default();
-        if !matches!(
+        let exact = matches!(
             interval.to_ascii_lowercase().as_str(),
             "" | "postgres" | "iso_8601"
-        ) {
-            return refuse("IntervalStyle", &interval, "Use IntervalStyle = postgres.");
+        );
+        match printed.intervals && !exact {
+            true => refuse("IntervalStyle", &interval, "Use IntervalStyle = postgres."),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// A setting as this session has it: set by the client, or as the catalog shard reports it.

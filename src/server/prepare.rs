@@ -370,7 +370,7 @@ impl Session {
                     _ => QueryKind::PushDown,
                 };
                 self.count(kind);
-                self.refuse_lossy_text(plan)?;
+                self.refuse_lossy_text(plan, &bound.columns)?;
                 if planned.uses_now && !self.is_alone() {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }

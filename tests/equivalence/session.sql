@@ -120,3 +120,73 @@ select tableoid::regclass as part, count(*), min(at) from events group by 1 orde
 -- name: names of objects brought together
 -- expect: same-or-refused
 select tableoid::regclass::text, count(distinct kind) from events group by tableoid::regclass order by 1
+
+-- name: groups of dates in another DateStyle
+-- before: set datestyle = 'SQL, DMY'
+-- after: reset datestyle
+select placed, count(*), min(placed) from orders group by placed
+
+-- name: groups of times in another DateStyle
+-- before: set datestyle = 'Postgres, MDY'
+-- after: reset datestyle
+select ts, count(*) from (select created_at at time zone 'UTC' as ts from users) s group by ts
+
+-- name: groups of moments in another DateStyle
+-- before: set datestyle = 'German'
+-- after: reset datestyle
+select at, count(*) from events group by at
+
+-- name: distinct dates in another DateStyle
+-- before: set datestyle = 'German'
+-- after: reset datestyle
+select distinct placed from orders
+
+-- name: distinct bytes in another form
+-- before: set bytea_output = 'escape'
+-- after: reset bytea_output
+select distinct convert_to(name, 'UTF8') from users
+
+-- name: sums with few digits
+-- expect: same-or-refused
+-- before: set extra_float_digits = 0
+-- after: reset extra_float_digits
+select sum(score / 3) from users
+
+-- name: counts with few digits
+-- before: set extra_float_digits = 0
+-- after: reset extra_float_digits
+select status, count(*), sum(total), avg(total), max(total) from orders group by status
+
+-- name: greatest of few digits
+-- before: set extra_float_digits = -3
+-- after: reset extra_float_digits
+select max(score), min(score) from users
+
+-- name: enums and arrays brought together in another DateStyle
+-- before: set datestyle = 'SQL, DMY'
+-- after: reset datestyle
+select u.tags, count(distinct e.kind), max(e.at) from users u join orders o on o.customer_id = u.id join events e on e.id = o.id group by 1
+
+-- name: arrays of dates brought together in another DateStyle
+-- before: set datestyle = 'SQL, DMY'
+-- after: reset datestyle
+select days, count(distinct n) from (select array_agg(placed order by id) as days, status as n from orders group by id, status) s group by days order by days limit 20
+
+-- name: arrays of moments brought together in another DateStyle
+-- before: set datestyle = 'SQL, DMY'
+-- before: set timezone = 'Europe/Moscow'
+-- after: reset datestyle
+-- after: reset timezone
+-- expect: same-or-refused
+select days, count(distinct n) from (select array_agg(created_at) as days, active as n from users group by id, active) s group by days order by days limit 20
+
+-- name: intervals in another style
+-- before: set intervalstyle = 'sql_standard'
+-- after: reset intervalstyle
+select max(created_at - timestamptz '2020-01-01'), count(distinct name) from users
+
+-- name: arrays of intervals in another style
+-- expect: same-or-refused
+-- before: set intervalstyle = 'sql_standard'
+-- after: reset intervalstyle
+select d, count(distinct n) from (select array_agg(created_at - timestamptz '2030-01-01') as d, active as n from users group by id, active) s group by d order by d limit 20
