@@ -159,6 +159,9 @@ impl Combine {
         let stage = &mut self.stages[self.current];
         stage.bytes += run.frames.len() as u64;
         self.staged_bytes += run.frames.len() as u64;
+        crate::metrics::global()
+            .staged_bytes
+            .inc_by(run.frames.len() as u64);
         if self.staged_bytes > bound.max_staged_bytes {
             return Err(too_large(&stage.name, stage.bytes, bound.max_staged_bytes));
         }

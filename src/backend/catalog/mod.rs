@@ -2,6 +2,7 @@
 
 mod compare;
 mod merge;
+mod orders;
 mod placement;
 mod queries;
 mod snapshot;

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::orders::{self, Agreed};
 use super::snapshot::Snapshot;
 use super::verify::{self, HashCheck};
 use super::{Loaded, merge, read_all};
@@ -39,6 +40,8 @@ struct State {
     version: u64,
     snapshots: Vec<Snapshot>,
     hash_check: Option<HashCheck>,
+    /// Locales compared so far.
+    orders: Agreed,
     /// When the last load began, and what it gave.
     last: Option<(Instant, Result<Arc<Loaded>, BackendError>)>,
     last_duration: Duration,
@@ -138,7 +141,8 @@ impl CatalogWatch {
     }
 
     async fn load(&self, state: &mut State) -> Result<Arc<Loaded>, BackendError> {
-        let snapshots = read_all(&self.control).await?;
+        let mut snapshots = read_all(&self.control).await?;
+        orders::prove(&self.control, &mut snapshots, &mut state.orders).await?;
         let check = match state.hash_check.take() {
             Some(check) => check,
             None => verify::hash_partitions(&self.config, &self.control).await?,
