@@ -123,7 +123,6 @@ impl<'a> Analysis<'a> {
             Some(rest) => rest?,
             None => base.clone(),
         };
-        let mut cols = cols;
         for name in search_columns(cte.node) {
             cols.push((name, self.fresh(None)));
         }

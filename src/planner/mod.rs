@@ -205,17 +205,7 @@ impl Planner<'_> {
             return Ok(planned(Targets::All, Err(why)));
         }
         let route = route(&rel, found.singles);
-        let per_statement = effects.per_statement || of_views.per_statement;
-        let merge_only = per_statement
-            || is_misplaced_volatile(
-                self.catalog,
-                self.request.search_path,
-                select,
-                effects.volatile_row || of_views.volatile_row,
-                of_views.volatile_row,
-            );
-        let volatile = effects.volatile_row;
-        let kept = forbidden(effects.forbidden, &of_views, read_only)
+        let kept = forbidden(effects.forbidden.clone(), &of_views, read_only)
             .or_else(|| self.guarded_clock_view(&analysis))
             .or_else(|| analysis.system_columns.clone());
         if let Some(why) = kept {
@@ -227,20 +217,45 @@ impl Planner<'_> {
         {
             return Ok(planned(route.clone(), self.one_step(route)));
         }
+        let merge_only = self.is_merge_only(select, &effects, &of_views);
+        match self.fan_out(select, &analysis, effects.volatile_row, merge_only) {
+            Ok(plan) => Ok(planned(route, Ok(plan))),
+            Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
+            Err(Stop::Ask(probes)) => Err(probes),
+        }
+    }
+
+    fn fan_out<'a>(
+        &self,
+        select: &'a ast::SelectStmt,
+        analysis: &Analysis<'a>,
+        volatile: bool,
+        merge_only: bool,
+    ) -> Result<Plan, Stop> {
         let fan_out = FanOut {
             request: self.request,
-            analysis: &analysis,
+            analysis,
             select,
             block: &analysis.blocks[&analyse::node_id(select)],
             parameters: self.parameters(select),
             volatile,
             merge_only,
         };
-        match fan_out.plan() {
-            Ok(plan) => Ok(planned(route, Ok(plan))),
-            Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
-            Err(Stop::Ask(probes)) => Err(probes),
-        }
+        fan_out.plan()
+    }
+
+    /// True where something must be computed once for the whole statement, or for rows that more than one shard would compute.
+    fn is_merge_only(
+        &self,
+        select: &ast::SelectStmt,
+        here: &functions::Effects,
+        of_views: &functions::Effects,
+    ) -> bool {
+        here.per_statement
+            || of_views.per_statement
+            || of_views.volatile_row
+            || (here.volatile_row
+                && is_misplaced_volatile(self.catalog, self.request.search_path, select))
     }
 
     /// A view that reads the clock stands in the text by its query, which protects nothing.
@@ -395,12 +410,7 @@ fn is_misplaced_volatile(
     catalog: &Catalog,
     search_path: &[String],
     select: &ast::SelectStmt,
-    anywhere: bool,
-    in_views: bool,
 ) -> bool {
-    if in_views || !anywhere {
-        return in_views;
-    }
     let is_volatile = |n: &Node| match n {
         Node::FuncCall(f) => functions::find(catalog, search_path, f)
             .is_some_and(|c| c.volatility == crate::catalog::Volatility::Volatile && !c.aggregate),
