@@ -1,5 +1,6 @@
 # make demo   the whole thing on this machine, with throwaway PostgreSQL servers
 # make test   all tests
+# make soak   random statements on one server and through pgbraid, for as long as asked: ARGS="seconds=600 seed=7 count=20000"
 # make bench  what a row and a statement cost
 # make lint   formatting, lints, and the files under deploy/
 
@@ -7,7 +8,7 @@ CARGO ?= cargo
 # Extra arguments: make demo ARGS="--shards 4 --once", make test ARGS=plans
 ARGS ?=
 
-.PHONY: demo test bench lint deps
+.PHONY: demo test soak bench lint deps
 
 deps:
 	@./deploy/install-deps.sh
@@ -25,6 +26,10 @@ test: deps
 	fi; status=$$?; \
 	for i in $$(seq 150); do test -e target/tmp/test-servers || break; sleep 0.1; done; \
 	exit $$status
+
+# Exits with an error when any answer differs; prints how many statements were refused, and why.
+soak: deps
+	PGBRAID_SOAK="$(ARGS)" $(CARGO) test --locked --test integration -- --ignored --exact random::soak --nocapture
 
 bench: deps
 	$(CARGO) bench --locked --bench proxy -- $(ARGS)

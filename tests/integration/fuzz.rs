@@ -4,28 +4,9 @@
 use crate::harness::client::{
     bind, describe_or_close, execute, frame, parse, query, startup, sync,
 };
-use crate::harness::{Client, Config, Message, Pgbraid, cluster, target, target_is_postgres};
-
-/// A fixed seed: a failure is the same tomorrow. Marsaglia's xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).expect("below a usize")
-    }
-
-    fn bytes(&mut self, most: usize) -> Vec<u8> {
-        let length = self.below(most + 1);
-        (0..length).map(|_| self.next() as u8).collect()
-    }
-}
+use crate::harness::{
+    Client, Config, Message, Pgbraid, Random, cluster, target, target_is_postgres,
+};
 
 #[test]
 fn random_bytes_before_login_harm_nobody() {
@@ -113,7 +94,7 @@ fn survives(seed: u64, attack: impl Fn(&mut Random, &mut Client)) {
     }
     let mut pgbraid = Pgbraid::start(Config::new(cluster()));
     let mut witness = pgbraid.client();
-    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed);
+    let mut random = Random::new(seed);
     for _ in 0..400 {
         let mut client = Client::open(pgbraid.port).expect("connection");
         attack(&mut random, &mut client);

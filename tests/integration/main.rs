@@ -8,4 +8,5 @@ mod equivalence;
 mod faults;
 mod fuzz;
 mod harness;
+mod random;
 mod transcripts;

@@ -10,9 +10,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::client::{bind, describe_or_close, execute, parse, sync};
-use crate::harness::{Client, Reply, assert_target_sound, cluster, target, target_is_postgres};
+use crate::harness::{
+    Client, Reply, TypeNames, assert_target_sound, cluster, target, target_is_postgres,
+};
 use case::{Case, Expect};
-use compare::{TypeNames, difference};
+use compare::difference;
 
 /// Cases marked `same-or-refused` that are answered: this may only rise.
 const ANSWERED_MIN: usize = 194;

@@ -4,7 +4,9 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod pgbraid;
+pub mod random;
 pub mod relay;
+pub mod type_names;
 pub mod watchdog;
 
 use std::sync::OnceLock;
@@ -14,7 +16,9 @@ pub use client::{Client, Message, Reply};
 pub use cluster::Cluster;
 pub use config::Config;
 pub use pgbraid::Pgbraid;
+pub use random::Random;
 pub use relay::Relay;
+pub use type_names::TypeNames;
 
 /// No single step of a test takes longer, on two slow cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

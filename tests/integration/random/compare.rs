@@ -1,0 +1,202 @@
+//! Runs a statement on the oracle and through pgbraid and says how the answers compare.
+
+use std::io;
+
+use super::ast::{Parameter, Statement};
+use crate::harness::client::{bind, describe_or_close, execute, parse, sync};
+use crate::harness::{Client, Reply, TypeNames, cluster, target};
+
+/// How a statement is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Simple,
+    ExtendedText,
+    ExtendedBinary,
+    /// A named statement, run twice; binary results.
+    Prepared,
+}
+
+/// What became of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The same rows, or the same SQLSTATE (the oracle's, with its message).
+    Same(Option<String>),
+    /// pgbraid says 0A000, and PostgreSQL does not.
+    Refused(String),
+    /// Not within the time given, on this side.
+    Slow(&'static str),
+    Different(Kind, String),
+}
+
+/// In which way answers differ: the shrinker keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Lost,
+    /// The SQLSTATEs, the oracle's first; empty: an answer.
+    Error(String, String),
+    Columns,
+    Tag,
+    Rows,
+    Sequence,
+}
+
+impl Outcome {
+    /// True for outcomes that one simplification does not change.
+    pub fn resembles(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Different(a, _), Self::Different(b, _)) => a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// A session on each side.
+pub struct Pair {
+    oracle: (Client, TypeNames),
+    target: (Client, TypeNames),
+}
+
+impl Pair {
+    pub fn connect() -> Self {
+        let open = |port, timeout: &str| {
+            let mut client = Client::connect(port, "app", "app").expect("login");
+            let types = TypeNames::read(&mut client);
+            client.query(&format!("set statement_timeout = '{timeout}'"));
+            (client, types)
+        };
+        Self {
+            oracle: open(cluster().oracle, "3s"),
+            target: open(target(), "20s"),
+        }
+    }
+
+    /// Runs a statement on both sides. Behind an outcome other than `Same` the sessions are new ones.
+    pub fn run(&mut self, statement: &Statement, mode: Mode) -> Outcome {
+        let outcome = self.run_on_both(statement, mode);
+        if !matches!(outcome, Outcome::Same(None)) {
+            *self = Self::connect();
+        }
+        outcome
+    }
+
+    fn run_on_both(&mut self, statement: &Statement, mode: Mode) -> Outcome {
+        let expected = ask(&mut self.oracle.0, statement, mode).expect("the oracle lives");
+        if expected.sqlstate().as_deref() == Some("57014") {
+            return Outcome::Slow("oracle");
+        }
+        let given = match ask(&mut self.target.0, statement, mode) {
+            Ok(given) => given,
+            Err(e) => return Outcome::Different(Kind::Lost, e.to_string()),
+        };
+        match (expected.sqlstate(), given.sqlstate()) {
+            (e, Some(g)) if g == "57014" && e.is_none() => return Outcome::Slow("pgbraid"),
+            (e, Some(g)) if g == "0A000" && e.as_deref() != Some("0A000") => {
+                let hint = given.error.as_ref().and_then(|e| e.field(b'H'));
+                let complaint = given.complaint();
+                return match hint.is_some_and(|h| !h.is_empty()) && given.rows.is_empty() {
+                    true => Outcome::Refused(complaint),
+                    false => Outcome::Different(Kind::Error(e.unwrap_or_default(), g), complaint),
+                };
+            }
+            (e, g) if e != g => {
+                let text = |r: &Reply| match &r.error {
+                    Some(_) => r.complaint(),
+                    None => format!("{} rows", r.rows.len()),
+                };
+                let message = format!("oracle: {}; pgbraid: {}", text(&expected), text(&given));
+                let kind = Kind::Error(e.unwrap_or_default(), g.unwrap_or_default());
+                return Outcome::Different(kind, message);
+            }
+            (Some(_), _) => return Outcome::Same(Some(expected.complaint())),
+            _ => {}
+        }
+        match self.rows(statement, &expected, &given) {
+            Some((kind, message)) => Outcome::Different(kind, message),
+            None => Outcome::Same(None),
+        }
+    }
+
+    fn rows(
+        &self,
+        statement: &Statement,
+        expected: &Reply,
+        given: &Reply,
+    ) -> Option<(Kind, String)> {
+        let (oracle, target) = (&self.oracle.1, &self.target.1);
+        let (mut e, g) = (oracle.columns(expected), target.columns(given));
+        for (e, g) in e.iter_mut().zip(&g).filter(|(_, g)| g.2 == -1) {
+            // Folding constants may bring a modifier to light that the statement's analysis does not know of.
+            e.2 = g.2;
+        }
+        if e != g {
+            return Some((Kind::Columns, format!("oracle {e:?}\npgbraid {g:?}")));
+        }
+        if (&expected.tag, expected.status) != (&given.tag, given.status) {
+            let message = format!("oracle {}, pgbraid {}", expected.tag, given.tag);
+            return Some((Kind::Tag, message));
+        }
+        let (mut e, mut g) = (oracle.neutral_rows(expected), target.neutral_rows(given));
+        let in_sequence = statement.query.order.total;
+        if !in_sequence {
+            e.sort();
+            g.sort();
+        }
+        let at = e.iter().zip(&g).position(|(e, g)| e != g)?;
+        let show = crate::harness::type_names::show;
+        let message = format!(
+            "{} rows; row {at}: oracle {}, pgbraid {}",
+            e.len(),
+            show(e.get(at)),
+            show(g.get(at))
+        );
+        e.sort();
+        g.sort();
+        Some(match e == g {
+            true => (Kind::Sequence, message),
+            false => (Kind::Rows, message),
+        })
+    }
+}
+
+fn ask(client: &mut Client, statement: &Statement, mode: Mode) -> io::Result<Reply> {
+    if mode == Mode::Simple {
+        return client.try_query(&statement.sql(true));
+    }
+    let sql = statement.sql(false);
+    let oids = statement.parameters.iter().map(|p| p.ty.parameter_oid());
+    let oids: Vec<_> = oids.map(|oid| oid.unwrap_or(0)).collect();
+    let value = |p: &Parameter| (0, p.value.map(|v| v.as_bytes().to_vec()));
+    let values: Vec<_> = statement.parameters.iter().map(value).collect();
+    let format = i16::from(mode != Mode::ExtendedText);
+    let name = if mode == Mode::Prepared { "s" } else { "" };
+    let once = [
+        bind("", name, &values, &[format]),
+        describe_or_close(b'D', b'P', ""),
+        execute("", 0),
+        sync(),
+    ]
+    .concat();
+    let parse = parse(name, &sql, &oids);
+    if mode != Mode::Prepared {
+        return round(client, &[parse, once].concat());
+    }
+    let prepared = round(client, &[parse, sync()].concat())?;
+    if prepared.error.is_some() {
+        return Ok(prepared);
+    }
+    let first = round(client, &once)?;
+    let reply = match first.error.is_some() {
+        true => first,
+        false => round(client, &once)?,
+    };
+    round(
+        client,
+        &[describe_or_close(b'C', b'S', name), sync()].concat(),
+    )?;
+    Ok(reply)
+}
+
+fn round(client: &mut Client, bytes: &[u8]) -> io::Result<Reply> {
+    client.send(bytes)?;
+    Ok(Reply::of(&client.until_ready()?))
+}
