@@ -70,7 +70,7 @@ impl<'a> Analysis<'a> {
         if cte.recursive && names_relation(query, cte.name) {
             return self.recursive_rel(cte, query);
         }
-        let mut rel = self.select(query, cte.env.as_ref(), &cte.outer)?;
+        let mut rel = self.derived_select(query, cte.env.as_ref(), &cte.outer)?;
         rename(&mut rel.cols, &cte.node.aliascolnames);
         Ok(rel)
     }

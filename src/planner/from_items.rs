@@ -240,9 +240,28 @@ impl<'a> Analysis<'a> {
             ));
         };
         let lateral = s.lateral.then(|| self.lateral_env(left, env));
-        let mut rel = self.select(query, lateral.as_ref().or(env), ctes)?;
+        let mut rel = self.derived_select(query, lateral.as_ref().or(env), ctes)?;
         let name = alias_name(s.alias.as_ref()).unwrap_or("").to_owned();
         Ok(derived_part(&mut rel, name, s.alias.as_ref()))
+    }
+
+    /// A query in FROM. A column of further out that it passes on is one of its own from here: an outer join may make it NULL
+    /// while the other is not.
+    pub(super) fn derived_select(
+        &mut self,
+        query: &'a ast::SelectStmt,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Rel, Refusal> {
+        let known = self.attrs.len();
+        let mut rel = self.select(query, env, ctes)?;
+        for (_, attr) in &mut rel.cols {
+            if *attr < known {
+                let ty = self.attrs[*attr].ty.clone();
+                *attr = self.fresh(ty);
+            }
+        }
+        Ok(rel)
     }
 
     /// What a LATERAL item sees: the items left of it, and their keys.

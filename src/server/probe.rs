@@ -47,7 +47,9 @@ pub async fn answer(
         Probe::Columns { sql } => {
             let described = control::describe(conn, sql, types, true).await?;
             let columns = described.columns.unwrap_or_default();
-            let collations = collations(conn, sql, types, &columns, catalog).await?;
+            // More parameters than the client's: the planner may have put one in for now().
+            let types = described.parameter_types;
+            let collations = collations(conn, sql, &types, &columns, catalog).await?;
             let column = |(c, collation): (&ColumnDescription, Option<String>)| ProbedColumn {
                 type_oid: c.type_oid,
                 type_modifier: c.type_modifier,

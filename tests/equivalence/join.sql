@@ -334,3 +334,19 @@ select v, d.id from dupes d left join v_kinds v on v.kind = d.v where d.id < 30 
 -- only: simple
 select tableoid::regclass, count(*) from events group by 1 order by 2, tableoid::regclass::text
 
+
+-- name: a lateral subquery passes a key on, and an outer join makes it NULL
+-- note: the column is NULL where the key is not
+select t.id, q.c1 from users t left join lateral (select t.id as c1 from orders s where s.id = t.id + 150) q on true where q.c1 is null and t.id < 80
+
+-- name: groups by a key that a lateral subquery passes on
+select q.c1, count(*) from users t left join lateral (select t.id as c1 from orders s where s.id = t.id and s.total < 300) q on true group by q.c1
+
+-- name: full join on a key that a lateral subquery passes on
+select count(*), count(q.c1), count(v.user_id) from users t left join lateral (select t.id as c1 from orders s where s.id = t.id and s.total < 300) q on true full join visits v on v.user_id = q.c1
+
+-- name: a condition between a table and what a lateral subquery passes on of it
+select id from limits where id not in (select e.id from events e, lateral (select e.kind as c1 from orders o) q(c1) where q.c1 = e.kind and e.id > 1995)
+
+-- name: a WITH query passes an outer key on
+select u.id from users u where exists (with q as (select u.id as c1 from visits v where v.user_id = u.id + 3) select 1 from orders s left join q on true where s.id = u.id and q.c1 is null)

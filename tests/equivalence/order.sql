@@ -430,3 +430,7 @@ select id from lonely order by id limit 3 for update skip locked
 -- name: LIMIT and OFFSET by parameters of smaller types
 -- params: [["int2", "5"], ["int4", "3"]]
 select id from users order by id limit $1 offset $2
+
+-- name: now beside a sort key whose collation must be asked for
+-- note: the question has the parameter for now() too
+select id, now() > timestamptz '2020-01-01 00:00+00' as later, upper(name) from users where id < 30 order by upper(name), id

@@ -192,8 +192,8 @@ pub struct Aggregate {
     pub template: &'static str,
     pub arguments: Vec<Expr>,
     pub distinct: bool,
-    /// Of its input; for WITHIN GROUP the argument itself.
-    pub order: Option<SortKey>,
+    /// Of its input, with its argument as the last key; for WITHIN GROUP the argument itself.
+    pub order: Vec<SortKey>,
     pub within_group: bool,
     pub filter: Option<Expr>,
 }

@@ -146,6 +146,10 @@ pub const FORMS: &[Form] = &[
         "(({}, {}) overlaps (date '2020-01-01', date '2021-01-01'))",
         &[Date, Date],
     ),
+    form(Bool, "({} in (values (1), (3), (null::int8)))", &[Int]),
+    form(Bool, "({} < now())", &[Timestamptz]),
+    form(Bool, "({} < current_date)", &[Date]),
+    form(Bool, "(current_user = {})", &[Text]),
     form(Bool, "({} between {} and {})", &[Int, Int, Int]),
     form(
         Bool,

@@ -230,8 +230,10 @@ impl Printer<'_> {
 
     fn aggregate(&self, aggregate: &Aggregate) -> String {
         let mut template = aggregate.template.to_string();
-        let order = aggregate.order.iter().map(|k| self.key(k));
-        let order: String = order.map(|k| format!("order by {k}")).collect();
+        let order = match aggregate.order.is_empty() {
+            true => String::new(),
+            false => format!("order by {}", self.keys(&aggregate.order)),
+        };
         if aggregate.distinct {
             template = template.replacen('(', "(distinct ", 1);
         }

@@ -51,8 +51,14 @@ impl Generator {
         if form.input != Input::Unordered {
             arguments = arguments.into_iter().map(Expr::canonical).collect();
         }
-        if form.result == Type::Ints {
-            let cast = |a| Expr::form(Type::Int, "({})::int8", vec![a]);
+        // Arrays of different integers, or of a domain and its type, do not mix.
+        let cast = match form.result {
+            Type::Ints => Some("({})::int8"),
+            Type::Texts => Some("({})::text"),
+            _ => None,
+        };
+        if let Some(cast) = cast {
+            let cast = |a: Expr| Expr::form(a.ty, cast, vec![a]);
             arguments = arguments.into_iter().map(cast).collect();
         }
         let mut aggregate = plain(form.template, arguments);
@@ -67,12 +73,16 @@ impl Generator {
             }
             Input::Ordered => {
                 let by = SortBy::Expr(aggregate.arguments[0].clone());
-                aggregate.order = Some(self.sort_key(by));
                 aggregate.distinct = self.random.chance(20);
+                if !aggregate.distinct && self.random.chance(35) {
+                    let other = self.window_key(inner);
+                    aggregate.order.push(self.sort_key(SortBy::Expr(other)));
+                }
+                aggregate.order.push(self.sort_key(by));
             }
             Input::WithinGroup => {
                 let by = aggregate.arguments.pop().expect("what is ordered by");
-                aggregate.order = Some(self.sort_key(SortBy::Expr(by)));
+                aggregate.order.push(self.sort_key(SortBy::Expr(by)));
                 aggregate.within_group = true;
             }
         }

@@ -1,8 +1,8 @@
 //! WITH: plain, materialized or not, hiding a table's name, recursive.
 
-use super::{Generator, Named, Place};
+use super::{Generator, Leaf, Named, Place};
 use crate::random::ast::*;
-use crate::random::schema::TABLES;
+use crate::random::schema::{TABLES, Table};
 use crate::random::types::Type;
 
 impl Generator {
@@ -14,7 +14,7 @@ impl Generator {
         for n in 0..count {
             let (cte, named) = match recursive && n == 0 {
                 true => self.recursive_cte(),
-                false => self.plain_cte(),
+                false => self.plain_cte(&Place::derived(1), recursive),
             };
             ctes.push(cte);
             self.ctes.push(named);
@@ -22,12 +22,25 @@ impl Generator {
         (recursive, ctes)
     }
 
-    fn plain_cte(&mut self) -> (Cte, Named) {
+    /// A CTE for one subquery, which may refer to what is around that.
+    pub(super) fn inner_cte(&mut self, outer: &[Leaf]) -> Cte {
+        let place = Place {
+            outer,
+            ..Place::derived(0)
+        };
+        let (cte, named) = self.plain_cte(&place, false);
+        self.ctes.push(named);
+        cte
+    }
+
+    fn plain_cte(&mut self, place: &Place, recursive: bool) -> (Cte, Named) {
         let types = self.types(3);
-        let made = self.query(&types, &Place::derived(1));
+        let made = self.query(&types, place);
         // A name that hides a table: the generator then writes public.name for the table.
         let free = |t: &&str| self.ctes.iter().all(|c| c.name != **t);
         let hidden = ["lonely", "tags", "dupes"].into_iter().find(free);
+        // In WITH RECURSIVE the name would be its own in its own query.
+        let hidden = hidden.filter(|_| !recursive);
         let name = match hidden {
             Some(table) if self.random.chance(10) => table.to_string(),
             _ => self.alias("w"),
@@ -56,60 +69,9 @@ impl Generator {
     /// Counts, or follows a column of a table from key to key for a few steps.
     fn recursive_cte(&mut self) -> (Cte, Named) {
         let name = self.alias("r");
-        let chains: Vec<_> = TABLES.iter().filter(|t| t.rows < 400.0).collect();
-        let ints = |t: &&&crate::random::schema::Table| {
-            let ints = t.columns.iter().filter(|c| c.1 == Type::Int).count();
-            !t.key.is_empty() && ints > 1 && t.columns.iter().any(|c| *c == (t.key, Type::Int))
-        };
-        let chains: Vec<_> = chains.iter().filter(ints).copied().collect();
-        let column = |relation: &str, column: &str| Expr::column(Type::Int, relation, column);
-        let wide = |e: Expr| Expr::form(Type::Int, "({})::int8", vec![e]);
-        let next = |e: Expr| Expr::form(Type::Int, "({} + 1)", vec![e]);
-        let (a, b) = (column(&name, "a"), column(&name, "b"));
-        let number = |value| {
-            let node = Node::Literal {
-                value: Some(value),
-                parameter: None,
-            };
-            Expr::new(Type::Int, node)
-        };
-        let steps = Expr::form(Type::Bool, "({} < 3)", vec![b.clone()]);
-        let own = From::Table {
-            name: name.clone(),
-            alias: name.clone(),
-        };
         let (start, step) = match self.random.chance(25) {
-            true => {
-                let start = select([wide(number("1")), number("0")], vec![], vec![]);
-                let step = select([wide(next(a)), next(b)], vec![own], vec![steps]);
-                (start, step)
-            }
-            false => {
-                let table = *self.random.pick(&chains);
-                let ints = table.columns.iter().filter(|c| c.1 == Type::Int);
-                let ints: Vec<_> = ints.map(|c| c.0).collect();
-                let (from, to) = (self.alias("t"), self.alias("t"));
-                let first = column(&from, table.key);
-                let few = self
-                    .random
-                    .pick(&["({} < 5)", "({} in (3, 7, 20))", "({} % 50 = 3)"]);
-                let few = Expr::form(Type::Bool, few, vec![first.clone()]);
-                let start = select(
-                    [wide(first), number("0")],
-                    vec![item(table.name, &from)],
-                    vec![few],
-                );
-                let on = Expr::form(Type::Bool, "({} = {})", vec![column(&to, table.key), a]);
-                let follow = *self.random.pick(&ints);
-                let follow = wide(column(&to, follow));
-                let join = From::Join {
-                    kind: "join",
-                    left: Box::new(own),
-                    right: Box::new(item(table.name, &to)),
-                    on: On::Conditions(vec![on]),
-                };
-                (start, select([follow, next(b)], vec![join], vec![steps]))
-            }
+            true => counting(&name),
+            false => self.following(&name),
         };
         let suffixes = [
             "",
@@ -118,21 +80,20 @@ impl Generator {
             " search breadth first by a set seq",
             " cycle a set cyc using path",
         ];
-        let suffix = *self.random.pick(&suffixes);
+        let operator = match self.random.chance(60) {
+            true => "union all",
+            false => "union",
+        };
         let cte = Cte {
             name: name.clone(),
             columns: vec!["a".into(), "b".into()],
             materialized: None,
             query: Query::of(Body::SetOperation {
-                operator: if self.random.chance(60) {
-                    "union all"
-                } else {
-                    "union"
-                },
+                operator,
                 left: Box::new(start),
                 right: Box::new(step),
             }),
-            suffix,
+            suffix: self.random.pick::<&'static str>(&suffixes),
         };
         let columns = vec![
             ("a".into(), Type::Int, true),
@@ -144,6 +105,78 @@ impl Generator {
             rows: 50.0,
         };
         (cte, named)
+    }
+
+    fn following(&mut self, name: &str) -> (Query, Query) {
+        let fits = |t: &&Table| {
+            let ints = t.columns.iter().filter(|c| c.1 == Type::Int).count();
+            t.rows < 400.0 && ints > 1 && t.columns.contains(&(t.key, Type::Int))
+        };
+        let tables: Vec<_> = TABLES.iter().filter(fits).collect();
+        let table = *self.random.pick(&tables);
+        let ints = table.columns.iter().filter(|c| c.1 == Type::Int);
+        let ints: Vec<_> = ints.map(|c| c.0).collect();
+        let (from, to) = (self.alias("t"), self.alias("t"));
+        let first = column(&from, table.key);
+        let few = ["({} < 5)", "({} in (3, 7, 20))", "({} % 50 = 3)"];
+        let few: &'static str = self.random.pick::<&'static str>(&few);
+        let few = Expr::form(Type::Bool, few, vec![first.clone()]);
+        let start = select(
+            [wide(first), number("0")],
+            vec![item(table.name, &from)],
+            vec![few],
+        );
+        let (a, b) = (column(name, "a"), column(name, "b"));
+        let on = Expr::form(Type::Bool, "({} = {})", vec![column(&to, table.key), a]);
+        let follow = wide(column(&to, self.random.pick::<&'static str>(&ints)));
+        let join = From::Join {
+            kind: "join",
+            left: Box::new(own(name)),
+            right: Box::new(item(table.name, &to)),
+            on: On::Conditions(vec![on]),
+        };
+        let steps = steps(&b);
+        (start, select([follow, next(b)], vec![join], vec![steps]))
+    }
+}
+
+fn counting(name: &str) -> (Query, Query) {
+    let (a, b) = (column(name, "a"), column(name, "b"));
+    let start = select([wide(number("1")), number("0")], vec![], vec![]);
+    let steps = steps(&b);
+    let step = select([wide(next(a)), next(b)], vec![own(name)], vec![steps]);
+    (start, step)
+}
+
+fn column(relation: &str, name: &str) -> Expr {
+    Expr::column(Type::Int, relation, name)
+}
+
+fn wide(expr: Expr) -> Expr {
+    Expr::form(Type::Int, "({})::int8", vec![expr])
+}
+
+fn next(expr: Expr) -> Expr {
+    Expr::form(Type::Int, "({} + 1)", vec![expr])
+}
+
+fn steps(count: &Expr) -> Expr {
+    Expr::form(Type::Bool, "({} < 3)", vec![count.clone()])
+}
+
+fn number(value: &'static str) -> Expr {
+    let node = Node::Literal {
+        value: Some(value),
+        parameter: None,
+    };
+    Expr::new(Type::Int, node)
+}
+
+/// The CTE itself.
+fn own(name: &str) -> From {
+    From::Table {
+        name: name.to_string(),
+        alias: name.to_string(),
     }
 }
 

@@ -123,6 +123,9 @@ impl Generator {
         };
         let correlate = !outer.is_empty() && self.random.chance(75);
         let place = Place::correlated(&outer, correlate);
+        if matches!(ty, Type::Ints | Type::Texts) && self.random.chance(60) {
+            return self.array_subquery(ty, &place);
+        }
         let query = match self.random.below(100) {
             0..30 if ty != Type::Opaque => {
                 let exact = Place {
@@ -130,12 +133,8 @@ impl Generator {
                     ..place
                 };
                 let mut made = self.query(&[ty], &exact);
-                if made.query.order.pinned {
-                    // DISTINCT ON: its order is total, and so is that of all its columns behind it.
-                    made.query.order.total = false;
-                } else {
-                    made.query.order.total = true;
-                }
+                // The order of DISTINCT ON is total as it is.
+                made.query.order.total = !made.query.order.pinned;
                 made.query.limit = Some(Limit {
                     count: Some("1"),
                     offset: None,
@@ -147,6 +146,29 @@ impl Generator {
         };
         let node = Node::Subquery {
             template: "({})",
+            arguments: Vec::new(),
+            query: Box::new(query),
+        };
+        Expr::new(ty, node)
+    }
+
+    fn array_subquery(&mut self, ty: Type, place: &Place) -> Expr {
+        let (element, template) = match ty {
+            Type::Ints => (Type::Int, "array({})::int8[]"),
+            _ => (Type::Text, "array({})::text[]"),
+        };
+        let exact = Place {
+            exact: true,
+            ..*place
+        };
+        let mut query = self.query(&[element], &exact).query;
+        query.order.total = !query.order.pinned;
+        // With ties their order is open.
+        if query.limit.as_ref().is_some_and(|l| l.with_ties) {
+            query.limit = None;
+        }
+        let node = Node::Subquery {
+            template,
             arguments: Vec::new(),
             query: Box::new(query),
         };

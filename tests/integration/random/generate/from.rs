@@ -48,7 +48,7 @@ impl Generator {
         }
     }
 
-    fn table(&mut self) -> (From, Scope) {
+    pub(super) fn table(&mut self) -> (From, Scope) {
         let total = TABLES.iter().map(|t| t.weight).sum();
         let mut at = self.random.below(total);
         let chosen = TABLES.iter().find(|t| match at.checked_sub(t.weight) {
@@ -234,7 +234,9 @@ impl Generator {
         };
         let arguments = vec![b.expr.clone(), a.expr.clone()];
         From::Join {
-            kind: *self.random.pick(&["join", "left join", "full join"]),
+            kind: self
+                .random
+                .pick::<&'static str>(&["join", "left join", "full join"]),
             left: Box::new(right),
             right: Box::new(third),
             on: On::Conditions(vec![Expr::form(Type::Bool, "{} = {}", arguments)]),
@@ -350,9 +352,19 @@ fn scope_of(table: &Table, alias: &str) -> Scope {
             },
         }
     };
+    let mut leaves: Vec<_> = table.columns.iter().map(leaf).collect();
+    // The whole row, and all of its columns.
+    for (relation, name) in [("", alias), (alias, "*")] {
+        if !relation.is_empty() || !alias.contains('.') {
+            leaves.push(Leaf {
+                expr: Expr::column(Type::Opaque, relation, name),
+                key: false,
+            });
+        }
+    }
     let identity: Vec<_> = table.identity.iter().map(|name| column(name)).collect();
     Scope {
-        leaves: table.columns.iter().map(leaf).collect(),
+        leaves,
         primary_key: if table.primary_key {
             identity.clone()
         } else {

@@ -5,6 +5,7 @@ mod aggregate;
 mod condition;
 mod cte;
 mod expression;
+mod failing;
 mod from;
 mod select;
 
@@ -160,6 +161,9 @@ impl Generator {
             true => self.with(),
             false => (false, Vec::new()),
         };
+        if self.random.chance(4) {
+            return self.failing();
+        }
         let mut want = self.types(5);
         // What has no equality can only be shown.
         if self.random.chance(6) {
@@ -188,6 +192,18 @@ impl Generator {
     }
 
     fn query(&mut self, want: &[Type], place: &Place) -> Made {
+        if !place.top && self.budget > 1 && self.random.chance(4) {
+            let known = self.ctes.len();
+            let cte = self.inner_cte(place.outer);
+            let mut made = self.query_without_ctes(want, place);
+            self.ctes.truncate(known);
+            made.query.ctes.push(cte);
+            return made;
+        }
+        self.query_without_ctes(want, place)
+    }
+
+    fn query_without_ctes(&mut self, want: &[Type], place: &Place) -> Made {
         let sortable = want.iter().all(|t| t.is_ordered());
         let ordered = sortable && self.random.chance(if place.top { 55 } else { 14 });
         // With ties, which rows there are does not depend on how ties are ordered.
@@ -245,7 +261,18 @@ impl Generator {
 
     /// Completes the order, or has ties decide, and perhaps limits the rows.
     fn finish(&mut self, made: &mut Made, with_ties: bool) {
-        let counts = ["0", "1", "2", "3", "5", "10", "40", "(1 + 2)"];
+        let counts = [
+            "0",
+            "1",
+            "2",
+            "3",
+            "5",
+            "10",
+            "40",
+            "(1 + 2)",
+            "(select count(*) from countries)",
+            "null",
+        ];
         let offsets = ["0", "1", "3", "10"];
         let count = Some(*self.random.pick(&counts[1..7]));
         made.query.order.total = !with_ties;

@@ -190,63 +190,33 @@ impl Generator {
         place: &Place,
         scope: &Scope,
     ) -> Selected {
-        let mut groups: Vec<Leaf> = Vec::new();
-        let by_primary_key = !scope.primary_key.is_empty() && self.random.chance(12);
-        let mut keys = Vec::new();
-        if by_primary_key {
-            // Every column depends on it.
-            keys = scope.primary_key.clone();
-            groups = scope.leaves.clone();
-        } else {
-            for _ in 0..[0, 1, 1, 1, 2][self.random.below(5)] {
-                keys.extend(self.group_key(&scope.leaves));
-            }
-            let leaf = |expr: &Expr| Leaf {
-                key: keys_of(&scope.leaves, expr.ty)
-                    .iter()
-                    .any(|k| same_column(&k.expr, expr)),
-                expr: expr.clone(),
-            };
-            groups.extend(keys.iter().map(leaf));
-        }
-        let kind = match self.random.below(100) {
-            _ if keys.is_empty() || by_primary_key => GroupingKind::Plain,
-            0..6 => GroupingKind::Rollup,
-            6..10 => GroupingKind::Cube,
-            10..15 => GroupingKind::Sets,
-            _ => GroupingKind::Plain,
-        };
-        let window_order: Vec<Expr> = keys.clone();
-        let mut env = Env {
+        let (keys, groups, kind) = self.groups(scope);
+        let identity: Vec<Expr> = keys.clone();
+        let plain = Env {
             aggregates: Some(scope),
             ..Env::of(&groups, place.outer)
         };
+        let mut env = plain;
         if self.random.chance(15) && kind == GroupingKind::Plain {
-            env.windows = Some(&window_order);
+            env.windows = Some(&identity);
         }
         let distinct = self.random.chance(5);
         let mut exprs = Vec::new();
         let mut passed = Vec::new();
         for ty in want {
-            let expr = match kind {
-                GroupingKind::Plain => self.output(&env, *ty),
-                _ if *ty == Type::Int && self.random.chance(20) => {
+            let grouping = kind != GroupingKind::Plain && *ty == Type::Int;
+            let expr = match grouping && self.random.chance(20) {
+                true => {
                     let key = self.random.pick(&keys).clone();
                     Expr::form(Type::Int, "grouping({})", vec![key])
                 }
-                _ => self.output(&env, *ty),
+                false => self.output(&env, *ty),
             };
             let key = groups.iter().any(|g| g.key && same_column(&g.expr, &expr));
             passed.push(key && kind == GroupingKind::Plain);
             exprs.push(exact(expr, place.exact || distinct));
         }
-        if self.random.chance(30) {
-            let env = Env {
-                windows: None,
-                ..env
-            };
-            select.having = Some(self.condition(&env, 1));
-        }
+        select.having = self.having(&plain, keys.is_empty());
         let sortable = match !distinct && self.random.chance(45) {
             true => self.sortable(&env),
             false => Vec::new(),
@@ -264,14 +234,6 @@ impl Generator {
             keys,
             by_ordinal: self.random.chance(30),
         });
-        // Neither GROUP BY nor an aggregate anywhere: that would not be a grouped query.
-        if select.grouping.is_none() {
-            let count = Expr::new(Type::Int, Node::Aggregate(Box::new(count_all())));
-            select.having = Some(match select.having {
-                Some(having) => having,
-                None => Expr::form(Type::Bool, "({} >= 0)", vec![count]),
-            });
-        }
         select.outputs = self.named(exprs, place);
         Selected {
             select,
@@ -282,8 +244,46 @@ impl Generator {
         }
     }
 
+    /// What to group by, what expressions may then refer to, and how it is written.
+    fn groups(&mut self, scope: &Scope) -> (Vec<Expr>, Vec<Leaf>, GroupingKind) {
+        if !scope.primary_key.is_empty() && self.random.chance(12) {
+            // Every column depends on it; the whole row does not count as one.
+            let columns = scope.leaves.iter().filter(|l| l.expr.ty.is_ordered());
+            let columns = columns.cloned().collect();
+            return (scope.primary_key.clone(), columns, GroupingKind::Plain);
+        }
+        let mut keys = Vec::new();
+        for _ in 0..[0, 1, 1, 1, 2][self.random.below(5)] {
+            keys.extend(self.group_key(&scope.leaves));
+        }
+        let leaf = |expr: &Expr| Leaf {
+            key: keys_of(&scope.leaves, expr.ty)
+                .iter()
+                .any(|k| same_column(&k.expr, expr)),
+            expr: expr.clone(),
+        };
+        let groups = keys.iter().map(leaf).collect();
+        let kind = match self.random.below(100) {
+            _ if keys.is_empty() => GroupingKind::Plain,
+            0..6 => GroupingKind::Rollup,
+            6..10 => GroupingKind::Cube,
+            10..15 => GroupingKind::Sets,
+            _ => GroupingKind::Plain,
+        };
+        (keys, groups, kind)
+    }
+
+    /// Without GROUP BY there is always one: else the query might have no aggregate at all.
+    fn having(&mut self, env: &Env, needed: bool) -> Option<Expr> {
+        if self.random.chance(30) {
+            return Some(self.condition(env, 1));
+        }
+        let count = Expr::new(Type::Int, Node::Aggregate(Box::new(count_all())));
+        needed.then(|| Expr::form(Type::Bool, "({} >= 0)", vec![count]))
+    }
+
     /// Something to group by: not a constant, and of a type with an order.
-    fn group_key(&mut self, leaves: &[Leaf]) -> Option<Expr> {
+    pub(super) fn group_key(&mut self, leaves: &[Leaf]) -> Option<Expr> {
         let ordered: Vec<_> = leaves.iter().filter(|l| l.expr.ty.is_ordered()).collect();
         if ordered.is_empty() {
             return None;
@@ -325,7 +325,7 @@ impl Generator {
         let named = exprs.into_iter().enumerate().map(|(n, expr)| Output {
             name: match place.top && self.random.chance(35) {
                 true => String::new(),
-                false => format!("c{}", n + 1),
+                false => format!("o{}", n + 1),
             },
             expr,
         });
@@ -380,7 +380,7 @@ pub(super) fn count_all() -> Aggregate {
         template: "count(*)",
         arguments: Vec::new(),
         distinct: false,
-        order: None,
+        order: Vec::new(),
         within_group: false,
         filter: None,
     }
