@@ -270,8 +270,14 @@ fn empty(arm: &mut ast::SelectStmt) {
     // LIMIT 0 keeps every arm's own shape, aggregates and set operations included; WHERE false spares the work where it can.
     let simple = arm.larg.is_none() && arm.values_lists.is_empty();
     if simple {
-        let old = arm.where_clause.take();
-        let args: Vec<ast::Node> = old.into_iter().map(|b| *b).chain([never.clone()]).collect();
+        // An AND within an AND would read back as one.
+        let mut args = match arm.where_clause.take().map(|old| *old) {
+            Some(ast::Node {
+                node: Some(Node::BoolExpr(all)),
+            }) if all.boolop == ast::BoolExprType::AndExpr as i32 => all.args,
+            old => old.into_iter().collect(),
+        };
+        args.push(never.clone());
         arm.where_clause = Some(Box::new(match args.len() {
             1 => never,
             _ => ast::Node {

@@ -334,7 +334,6 @@ select v, d.id from dupes d left join v_kinds v on v.kind = d.v where d.id < 30 
 -- only: simple
 select tableoid::regclass, count(*) from events group by 1 order by 2, tableoid::regclass::text
 
-
 -- name: a lateral subquery passes a key on, and an outer join makes it NULL
 -- note: the column is NULL where the key is not
 select t.id, q.c1 from users t left join lateral (select t.id as c1 from orders s where s.id = t.id + 150) q on true where q.c1 is null and t.id < 80

@@ -143,3 +143,6 @@ with recursive m(id, mgr) as (select id, manager_id from users where id = 5 unio
 -- name: CYCLE with its own marks
 with recursive m(id, mgr) as (select id, manager_id from users where id < 10 union select u.id, u.manager_id from users u join m on u.id = m.mgr) cycle id set c to 'y' default 'n' using p select count(*), min(c), max(c) from m
 
+-- name: an arm of reference tables under several conditions
+-- note: no shard but one may answer it
+with w(a) as (select true from users u union all select true from tags t where (t.id > 2 and t.id < 9)) select count(*) from w

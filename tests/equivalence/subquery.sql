@@ -339,3 +339,16 @@ select d.k, (select count(*) from lonely l where l.id = d.k and l.v <> d.v) from
 
 -- name: column that depends on the grouped key, in ROLLUP
 select d.id, d.v, l.k, count(*) from dupes d join lonely l on l.id = d.k group by d.id, rollup (l.k)
+
+-- name: row of an outer table in a subquery
+-- note: not only of the columns that are named besides
+select (select l::text) from lonely l, tags t join dupes d on d.k = t.id where l.k = t.id and d.id = l.id + 1 order by 1
+
+-- name: row of an outer table with a star in a subquery
+select (select row(l.*)::text from countries limit 1) from lonely l, dupes d where d.k = l.k
+
+-- name: row of a view that is taken apart
+select v from v_kinds v
+
+-- name: row of an aliased join
+select j::text from (lonely a(i1, v1, n1, k1) join dupes b on a.k1 = b.k) as j where j.n1 < 30

@@ -21,7 +21,7 @@ use crate::harness::{assert_target_sound, target_is_postgres};
 
 /// In `make test`: always the same.
 const SEED: u64 = 1_000_000;
-const COUNT: u64 = 400;
+const COUNT: u64 = 300;
 
 const SHRINK_TIME: Duration = Duration::from_secs(45);
 
