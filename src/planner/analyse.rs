@@ -232,6 +232,15 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// Notes that something needs all columns of a scope, as they stand there.
+    pub(super) fn use_all(&mut self, scope: &Scope) {
+        for (_, attr) in &scope.visible {
+            self.mark_used(*attr);
+        }
+        self.whole_rows
+            .extend(scope.items.iter().filter_map(|i| i.table));
+    }
+
     pub(super) fn enter(&mut self, id: usize) {
         self.stack.push((id, false));
     }

@@ -94,6 +94,10 @@ impl<'a> Analysis<'a> {
                 self.mark_used(attr);
             }
         }
+        if outputs.list.iter().any(|o| o.expression.is_none()) {
+            let tables = part.scope.items.iter().filter_map(|i| i.table);
+            self.whole_rows.extend(tables);
+        }
         Ok(self.finish(s, from, tied, &uses, &outputs, own))
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::literals::{array_family, builtin_type, fits, integer, literal_key, simple_array};
+use super::literals::{
+    array_family, builtin_type, fits, folded, integer, literal_key, simple_array,
+};
 
 use super::analyse::Analysis;
 use super::scope::{AttrId, Ty};
@@ -351,9 +353,19 @@ impl<'a> Analysis<'a> {
                 _ => None,
             },
             Some(Node::ParamRef(p)) => self.parameter(p, of),
-            Some(Node::TypeCast(t)) => self.cast_value(t, sharding),
+            Some(Node::TypeCast(t)) => self
+                .cast_value(t, sharding)
+                .or_else(|| self.computed(node, of)),
+            Some(Node::AExpr(_)) => self.computed(node, of),
             _ => None,
         }
+    }
+
+    /// An expression over integer constants.
+    fn computed(&self, node: &ast::Node, of: Family) -> Option<Value> {
+        let is_builtin = |name: &[ast::Node], op: &str| self.is_builtin_operator(name, op);
+        let (_, value) = folded(node, &is_builtin).filter(|_| of == Family::Integer)?;
+        Some(Value::Key(KeyValue::Constant(KeyDatum::Integer(value))))
     }
 
     fn parameter(&self, p: &ast::ParamRef, of: Family) -> Option<Value> {

@@ -58,7 +58,10 @@ pub(super) fn flatten<'a>(analysis: &Analysis<'a>, s: &'a ast::SelectStmt) -> Op
         })
     };
     let whole = |n: &&ast::Node| match &n.node {
-        Some(Node::RangeVar(v)) => analysis.whole_rows.contains(&node_id(v)),
+        Some(Node::RangeVar(v)) => {
+            let id = node_id(v);
+            analysis.whole_rows.contains(&id) || analysis.system_rows.contains(&id)
+        }
         _ => false,
     };
     let odd = flat.leaves.iter().any(|n| lateral(n) || whole(n));

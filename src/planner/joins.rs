@@ -197,6 +197,8 @@ impl<'a> Analysis<'a> {
             }
         };
         if let Some(alias) = &j.alias {
+            // Its columns may get their names by their positions.
+            self.use_all(&part.scope);
             alias_join(&mut part.scope, alias);
         }
         Ok(part)

@@ -14,6 +14,61 @@ pub(super) fn integer(c: &ast::AConst) -> Option<i64> {
     }
 }
 
+/// Type and value of an integer expression over constants, as PostgreSQL computes it; `None` where that fails or is not plain.
+pub(super) fn folded(
+    node: &ast::Node,
+    is_builtin: &dyn Fn(&[ast::Node], &str) -> bool,
+) -> Option<(u32, i64)> {
+    match &node.node {
+        Some(Node::AConst(c)) => match c.val.as_ref()? {
+            Val::Ival(i) => Some((oid::INT4, i64::from(i.ival))),
+            Val::Fval(_) => Some((oid::INT8, integer(c)?)),
+            _ => None,
+        },
+        Some(Node::TypeCast(t)) => {
+            let to = builtin_type(t.type_name.as_ref()?)?;
+            let arg = t.arg.as_deref()?;
+            let value = match &arg.node {
+                Some(Node::AConst(ast::AConst {
+                    val: Some(Val::Sval(s)),
+                    ..
+                })) => digits(&s.sval)?,
+                _ => folded(arg, is_builtin)?.1,
+            };
+            let integer = family(to) == Some(Family::Integer);
+            (integer && fits(value, to)).then_some((to, value))
+        }
+        Some(Node::AExpr(e)) if e.kind == ast::AExprKind::AexprOp as i32 => {
+            let operators = ["+", "-", "*", "/", "%"];
+            let operator = operators.iter().find(|o| is_builtin(&e.name, o))?;
+            let (of_right, right) = folded(e.rexpr.as_deref()?, is_builtin)?;
+            let (of_left, left) = match e.lexpr.as_deref() {
+                Some(left) => folded(left, is_builtin)?,
+                None if matches!(*operator, "+" | "-") => (of_right, 0),
+                None => return None,
+            };
+            let value = match *operator {
+                "+" => left.checked_add(right)?,
+                "-" => left.checked_sub(right)?,
+                "*" => left.checked_mul(right)?,
+                "/" => left.checked_div(right)?,
+                _ => left.checked_rem(right)?,
+            };
+            let wider = [oid::INT8, oid::INT4]
+                .into_iter()
+                .find(|t| of_left == *t || of_right == *t);
+            let to = wider.unwrap_or(oid::INT2);
+            fits(value, to).then_some((to, value))
+        }
+        _ => None,
+    }
+}
+
+fn digits(text: &str) -> Option<i64> {
+    let digits = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    digits.parse().ok()
+}
+
 pub(super) fn fits(value: i64, type_oid: u32) -> bool {
     match type_oid {
         oid::INT2 => i16::try_from(value).is_ok(),
@@ -61,8 +116,7 @@ pub(super) fn array_family(type_oid: u32) -> Option<Family> {
 pub(super) fn literal_key(text: &str, type_oid: u32, sharding: &Sharding) -> Option<KeyDatum> {
     let key = match family(type_oid)? {
         Family::Integer => {
-            let digits = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
-            let value = digits.parse::<i64>().ok()?;
+            let value = digits(text)?;
             fits(value, type_oid).then_some(KeyDatum::Integer(value))?
         }
         Family::Text => KeyDatum::Text(text.to_owned()),
@@ -154,6 +208,35 @@ mod tests {
         assert_eq!(iso_date("2024-02-29"), Some(8825));
         assert_eq!(iso_date("1900-02-29"), None);
         assert_eq!(iso_date("01/02/2000"), None);
+    }
+
+    #[test]
+    fn integers_are_computed_as_postgresql_does() {
+        let fold = |text: &str| {
+            let sql = format!("select {text}");
+            let Node::SelectStmt(s) = crate::sql::parse(&sql).unwrap().remove(0).node else {
+                panic!("{sql}");
+            };
+            let Some(Node::ResTarget(t)) = &s.target_list[0].node else {
+                panic!("{sql}");
+            };
+            let is = |name: &[ast::Node], op: &str| matches!(&name[0].node, Some(Node::String(s)) if s.sval == op);
+            folded(t.val.as_deref().unwrap(), &is)
+        };
+        assert_eq!(fold("40 + 2"), Some((oid::INT4, 42)));
+        assert_eq!(fold("-7 / 2 + 45"), Some((oid::INT4, 42)));
+        assert_eq!(fold("-7 % 4"), Some((oid::INT4, -3)));
+        assert_eq!(fold("- (-42)"), Some((oid::INT4, 42)));
+        assert_eq!(
+            fold("(40 + 2)::bigint * '2'::smallint"),
+            Some((oid::INT8, 84))
+        );
+        assert_eq!(fold("2147483647 + 1"), None);
+        assert_eq!(fold("2147483648 + 1"), Some((oid::INT8, 2_147_483_649)));
+        assert_eq!(fold("9223372036854775807 + 1"), None);
+        assert_eq!(fold("5 / 0"), None);
+        assert_eq!(fold("40000::smallint"), None);
+        assert_eq!(fold("1e1"), None);
     }
 
     #[test]

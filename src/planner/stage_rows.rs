@@ -1,7 +1,9 @@
-//! Rows as a whole over stages: `t` and `t.*` as values. A stage's rows have no type of their own; the merge session gives them
-//! that of the table or view they stand for.
+//! Rows as a whole over stages: `t` and `t.*` as values, and the table they are from. A stage's rows have no type of their own; the
+//! merge session gives them that of the table or view they stand for.
 
 use super::analyse::node_id;
+use super::scope::Resolved;
+use super::stage_tables::TABLE_COLUMN;
 use super::stages::{Stager, string};
 use crate::sql::ast::{self, node::Node};
 
@@ -30,6 +32,26 @@ impl Stager<'_, '_, '_> {
             true => unless_null(row, typed),
             false => typed,
         };
+        true
+    }
+
+    /// Puts a column of the stage in the place of `tableoid::regclass`; true when it did.
+    pub(super) fn replace_table(&self, original: &ast::Node, new: &mut ast::Node) -> bool {
+        let Some(Node::TypeCast(cast)) = &original.node else {
+            return false;
+        };
+        let Some(Node::ColumnRef(c)) = cast.arg.as_deref().and_then(|a| a.node.as_ref()) else {
+            return false;
+        };
+        let analysis = self.fan_out.analysis;
+        let Some(Resolved::System { .. }) = analysis.colrefs.get(&node_id(c)) else {
+            return false;
+        };
+        let mut copy = c.clone();
+        super::rewrite::strip_reference(&mut copy);
+        copy.fields.pop();
+        copy.fields.push(string(TABLE_COLUMN));
+        new.node = Some(Node::ColumnRef(copy));
         true
     }
 }

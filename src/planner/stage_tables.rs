@@ -19,6 +19,11 @@ use crate::plan::{KeyCondition, Remote, StageColumn, Targets};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, expression_text, quote_identifier, walk};
 
+/// The name of the column that holds the table of each row, for `tableoid::regclass`.
+pub(super) const TABLE_COLUMN: &str = "pgbraid_table";
+
+const REGCLASS: u32 = 2205;
+
 /// What the tables of one stage are read for.
 struct Reading<'s, 'a> {
     /// What the stage is called where the statement reads it.
@@ -127,7 +132,8 @@ impl<'a> Stager<'_, '_, 'a> {
     ) -> Result<(), Stop> {
         let analysis = self.fan_out.analysis;
         let (id, table) = (node_id(v), &used.table);
-        if analysis.system_rows.contains(&id) {
+        let has_system = analysis.system_rows.contains(&id);
+        if has_system && analysis.whole_rows.contains(&id) {
             return Err(refusal(
                 format!(
                     "system columns of {} cannot be brought together from several shards",
@@ -167,6 +173,20 @@ impl<'a> Stager<'_, '_, 'a> {
                 reading.select_list.push(column_text(v, used, position));
                 reading.names.push(stage_name);
             }
+        }
+        if has_system {
+            // Last, where no position means it, and no star.
+            reading.columns.push(StageColumn {
+                name: format!("c{}", reading.columns.len() + 1),
+                type_name: "pg_catalog.regclass".into(),
+                type_oid: REGCLASS,
+                collation: None,
+                joined: false,
+            });
+            reading
+                .select_list
+                .push("tableoid::pg_catalog.regclass".into());
+            reading.names.push(TABLE_COLUMN.into());
         }
         Ok(())
     }

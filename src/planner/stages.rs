@@ -376,7 +376,7 @@ impl<'a> Stager<'_, '_, 'a> {
 
     /// Edits below FROM: now(), subqueries, names qualified by a schema.
     fn expression(&self, original: &'a ast::Node, new: &mut ast::Node) -> Result<(), Stop> {
-        if self.rewrite.replace_now(original, new) {
+        if self.rewrite.replace_now(original, new) || self.replace_table(original, new) {
             return Ok(());
         }
         match (&original.node, &mut new.node) {

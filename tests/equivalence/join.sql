@@ -349,3 +349,20 @@ select id from limits where id not in (select e.id from events e, lateral (selec
 
 -- name: a WITH query passes an outer key on
 select u.id from users u where exists (with q as (select u.id as c1 from visits v where v.user_id = u.id + 3) select 1 from orders s left join q on true where s.id = u.id and q.c1 is null)
+-- name: join with names for all its columns
+select count(*), max(j.lv) from (dupes d join lonely l on l.id = d.k) as j(id, k, v, w, d, f, lid, lv, ln, lk) where j.lid = 3
+
+-- name: join with names for some of its columns
+select j.a, j.b, j.id from (users u left join events e on e.id = u.manager_id) as j(a, b) where j.a < 5 order by 1, 3
+
+-- name: table of a row, off the key
+-- only: simple
+select e.tableoid::regclass, e.id, e.tableoid::regclass::text from events e join lonely l on l.id = e.id order by e.id
+
+-- name: table of a row in a condition, off the key
+select count(*) from events e join lonely l on l.id = e.id where e.tableoid::regclass::text = 'events_2023'
+
+-- name: table of a row beside a star, off the key
+-- expect: refused
+select e.*, e.tableoid::regclass::text from events e join lonely l on l.id = e.id order by e.id
+

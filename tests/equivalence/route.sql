@@ -415,3 +415,25 @@ select count(*) from users where false
 
 -- name: boolean constant
 select id from users where true and id = 4
+
+-- name: key that equals a sum of constants
+select id, name from users where id = 40 + 2
+
+-- name: key that equals computed constants
+select id from users where id in (40 + 2, 86 / 2, - (-7), 3::smallint * 3) order by id
+
+-- name: key that equals an overflow
+-- expect: 22003
+select id from users where id = 2147483647 + 1
+
+-- name: key that equals a division by zero
+-- expect: 22012
+select id from users where id = 5 / 0
+
+-- name: key that equals constants of other forms
+select id from users where id = '42'::text::int8 or id = length('abc') or id = 7.0 or id = 8::numeric order by id
+
+-- name: key that equals an expression over a parameter
+-- params: [["int8", "5"]]
+select id from users where id = $1 + 1
+
