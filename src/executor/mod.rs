@@ -196,6 +196,11 @@ impl Execution {
         }
     }
 
+    /// The client's columns in the formats of its rows.
+    pub fn columns(&self) -> &[ColumnDescription] {
+        &self.bound.columns
+    }
+
     /// Shards it needs connections to, ascending.
     pub fn shards(&self) -> &[ShardId] {
         &self.shards

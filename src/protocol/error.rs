@@ -109,6 +109,15 @@ impl ServerError {
         self
     }
 
+    /// The same with every text made another.
+    #[must_use]
+    pub fn map(&self, text: impl Fn(&[u8]) -> Vec<u8>) -> Self {
+        let fields = self.fields.iter();
+        Self {
+            fields: fields.map(|(c, v)| (*c, Bytes::from(text(v)))).collect(),
+        }
+    }
+
     /// Adds which shard said it, on a line of its own behind what DETAIL already says.
     #[must_use]
     pub fn on_shard(self, shard: &str) -> Self {

@@ -124,6 +124,12 @@ impl Session {
         let sets = &prepared.set_config;
         sets.iter()
             .try_for_each(|set| self.refuse_identity(&set.name))?;
+        let encodings = sets
+            .iter()
+            .filter(|s| s.name.eq_ignore_ascii_case("client_encoding"));
+        for set in encodings {
+            settings::check(&set.name, "")?;
+        }
         if sets.iter().any(|set| set.is_local) && !self.is_alone() {
             self.open_implicit();
         }

@@ -25,6 +25,11 @@ impl Session {
             Kind::Explain { options, inner } if !self.shared.is_one_shard() => {
                 Box::pin(self.explain_plan(options, inner)).await.map(Some)
             }
+            // On shards it is always UTF8.
+            Kind::Show { name } if name.eq_ignore_ascii_case("client_encoding") => {
+                let encoding = self.settings.get(name).unwrap_or("UTF8");
+                Ok(Some(vec![encoding.to_owned()]))
+            }
             _ => Ok(None),
         }
     }
@@ -192,22 +197,31 @@ impl Session {
     /// Sends lines as the rows of one text column.
     pub fn send_lines(&mut self, prepared: &Prepared, lines: Vec<String>) -> Result<(), Ended> {
         if let Some(columns) = &prepared.columns {
-            messages::row_description(columns, self.client.out());
+            self.describe_rows(columns)?;
         }
-        self.send_line_rows(lines);
+        self.send_line_rows(prepared, lines);
         Ok(())
     }
 
     /// Only the rows and the tag: the extended protocol has described them already.
-    pub fn send_line_rows(&mut self, lines: Vec<String>) {
+    pub fn send_line_rows(&mut self, prepared: &Prepared, lines: Vec<String>) {
+        let encoding = self.client.encoding;
         for line in &lines {
+            let line = match encoding {
+                Some(encoding) => encoding.encode_lossy(line.as_bytes()),
+                None => line.as_bytes().to_vec(),
+            };
             messages::frame(b'D', self.client.out(), |out| {
                 out.put_i16(1);
                 out.put_i32(line.len() as i32);
-                out.put_slice(line.as_bytes());
+                out.put_slice(&line);
             });
         }
-        messages::command_complete("EXPLAIN", self.client.out());
+        let tag = match prepared.kind {
+            Kind::Show { .. } => "SHOW",
+            _ => "EXPLAIN",
+        };
+        messages::command_complete(tag, self.client.out());
     }
 }
 

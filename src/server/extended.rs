@@ -124,7 +124,7 @@ impl Session {
             }
         };
         match columns {
-            Some(columns) => messages::row_description(&columns, self.client.out()),
+            Some(columns) => self.describe_rows(&columns)?,
             None => messages::bare(b'n', self.client.out()),
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Session {
             self.check_set_config(&prepared)?;
             if let Some(lines) = self.explain(&prepared).await? {
                 portal.done = true;
-                self.send_line_rows(lines);
+                self.send_line_rows(&prepared, lines);
                 return Ok(());
             }
             let mut execution = match prepared.kind {

@@ -317,7 +317,7 @@ impl Session {
         let only_name = self
             .startup
             .iter()
-            .all(|(name, _)| name == "application_name");
+            .all(|(name, _)| matches!(name, "application_name" | "client_encoding"));
         if !only_name {
             self.join_and_wait(&[super::prepare::CATALOG_SHARD])
                 .await
@@ -338,7 +338,8 @@ impl Session {
             "session_authorization".into(),
             self.registration.entry.user.clone(),
         );
-        values.insert("client_encoding".into(), "UTF8".into());
+        self.follow_encoding();
+        values.remove("client_encoding");
         for name in REPORTED {
             if let Some(value) = values.get(name) {
                 let value = value.clone();

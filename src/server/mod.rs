@@ -4,6 +4,7 @@ mod auth;
 mod by_name;
 pub mod control;
 mod copy;
+mod encoding;
 mod explain;
 mod extended;
 mod guards;

@@ -339,6 +339,7 @@ impl Session {
             ));
         };
         let shards = self.shared.config.shards.len();
+        self.refuse_encoding_functions(&prepared.sql)?;
         if shards > 1
             && prepared
                 .oid_column

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::encoding::{no_copy, send_notice};
 use super::session::{Ended, Session};
 use super::silence::Silence;
 use super::statements::MARK_UNKNOWN;
-use super::stream::Client;
 use super::transaction::Block;
 use crate::backend::BackendError;
 use crate::backend::raw_conn::RawConn;
@@ -380,8 +380,13 @@ impl Session {
                         self.count_first_row();
                     }
                     *rows += u64::from(run.rows);
-                    self.client.push(run.frames);
+                    let (frames, error) = self.encoded(run, execution.columns());
+                    self.client.push(frames);
+                    if let Some(error) = error {
+                        return Poll::Ready(Err(Ended::Statement(error)));
+                    }
                 }
+                item if self.cannot_copy(&item) => return Poll::Ready(Err(no_copy().into())),
                 Item::Suspended => return Poll::Ready(Ok(Outcome::Suspended)),
                 Item::Forward(frame) => self.forward(frame),
                 Item::CopyIn(frame) => {
@@ -441,6 +446,9 @@ impl Session {
             }
             return;
         }
+        if frame.first() == Some(&b'N') && self.client.encoding.is_some() {
+            return send_notice(&mut self.client, &ServerError::parse(&frame[5..]));
+        }
         self.client.push(frame);
     }
 
@@ -471,11 +479,6 @@ impl Session {
 /// Bytes all shards have sent for an execution.
 fn heard(execution: &Execution) -> u64 {
     execution.statistics().iter().map(|s| s.bytes).sum()
-}
-
-/// Queues an error for the client.
-pub fn send_error(client: &mut Client, error: &ServerError) {
-    error.encode(b'E', client.out());
 }
 
 /// "SELECT n" for rows that several shards gave.

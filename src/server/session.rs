@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::Shared;
+use super::encoding::send_error;
 use super::extended::Portal;
 use super::prepare::Prepared;
-use super::run::send_error;
 use super::settings::Settings;
 use super::stream::{Client, Message, ReadError};
 use super::transaction::{Block, Company, Transaction};
@@ -127,6 +127,18 @@ impl Session {
             self.message_time = super::transaction::now();
             self.timestamp();
         }
+        let tag = message.tag;
+        let message = match self.decoded(message) {
+            Ok(message) => message,
+            Err(error) => {
+                self.fail(&error);
+                if tag == b'Q' {
+                    return self.settle().await;
+                }
+                self.skipping = true;
+                return Ok(());
+            }
+        };
         let outcome = match message.tag {
             b'Q' => return Box::pin(self.simple_query(&message.body)).await,
             b'S' => return self.sync().await,

@@ -16,6 +16,7 @@ impl Session {
     pub fn restore(&mut self, settings: Settings) {
         if self.settings != settings {
             self.settings = settings;
+            self.follow_encoding();
             self.connections
                 .iter_mut()
                 .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
@@ -168,9 +169,10 @@ impl Session {
     pub async fn reset_all(&mut self, sql: &str, tag: &str) -> Result<String, ServerError> {
         self.join_and_wait(&[CATALOG_SHARD]).await?;
         self.settings = self.startup.clone();
+        self.follow_encoding();
         let replay: Vec<String> = self
             .startup
-            .iter()
+            .of_shards()
             .map(|(n, v)| settings::set_config(n, v, false))
             .collect();
         self.connections

@@ -29,8 +29,9 @@ pub const REPORTED: [&str; 15] = [
 ];
 
 /// Settings that change neither what a statement means nor what it returns: plans are shared over them.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 13] = [
     "application_name",
+    "client_encoding",
     "client_min_messages",
     "deadlock_timeout",
     "default_transaction_deferrable",
@@ -74,6 +75,11 @@ impl Settings {
         self.values.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
+    /// Those that shard connections have too: all but the client's encoding.
+    pub fn of_shards(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().filter(|(name, _)| *name != "client_encoding")
+    }
+
     pub fn set(&mut self, name: &str, value: String) {
         self.values.insert(name.to_ascii_lowercase(), value);
         self.remark();
@@ -87,9 +93,10 @@ impl Settings {
     fn remark(&mut self) {
         static KEYS: OnceLock<RandomState> = OnceLock::new();
         let keys = KEYS.get_or_init(RandomState::new);
-        self.mark = match self.values.is_empty() {
+        let replayed: Vec<_> = self.of_shards().collect();
+        self.mark = match replayed.is_empty() {
             true => 0,
-            false => keys.hash_one(&self.values).max(1),
+            false => keys.hash_one(&replayed).max(1),
         };
         let meaningful: Vec<_> = self
             .values
@@ -105,7 +112,7 @@ impl Settings {
     /// The statements that bring any connection to these settings: everything else goes back to its default first.
     pub fn replay(&self) -> String {
         let mut sql = String::from("RESET ALL");
-        for (name, value) in &self.values {
+        for (name, value) in self.of_shards() {
             sql.push_str("; ");
             sql.push_str(&set_config(name, value, false));
         }
@@ -134,7 +141,7 @@ pub fn quote(text: &str) -> String {
 /// Splits a startup packet's parameters into settings; `options` (`-c name=value`) is taken apart.
 ///
 /// # Errors
-/// 0A000 for replication and for client encodings other than UTF-8, 42601 for options that are not `-c`.
+/// 0A000 for replication and for client encodings of several bytes a character, 22023 for unknown ones, 42601 for options that are not `-c`.
 pub fn from_startup(parameters: &BTreeMap<String, String>) -> Result<Settings, ServerError> {
     let mut settings = Settings::default();
     for (name, value) in parameters {
@@ -159,11 +166,15 @@ pub fn from_startup(parameters: &BTreeMap<String, String>) -> Result<Settings, S
 }
 
 fn add(settings: &mut Settings, name: &str, value: String) -> Result<(), ServerError> {
-    check(name, &value)?;
-    // Shard connections speak UTF-8 anyway.
-    if !name.eq_ignore_ascii_case("client_encoding") {
-        settings.set(name, value);
+    if name.eq_ignore_ascii_case("client_encoding") {
+        match super::encoding::named(&value)?.name() {
+            "UTF8" => {}
+            encoding => settings.set(name, encoding.into()),
+        }
+        return Ok(());
     }
+    check(name, &value)?;
+    settings.set(name, value);
     Ok(())
 }
 
@@ -175,10 +186,11 @@ pub fn check(name: &str, value: &str) -> Result<(), ServerError> {
     let refuse = |message: String, hint: &str| {
         Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
     };
-    if name.eq_ignore_ascii_case("client_encoding") && !is_utf8(value) {
+    // SET is another matter; by a function the shard's own would change.
+    if name.eq_ignore_ascii_case("client_encoding") {
         return refuse(
-            format!("client encoding \"{value}\" is not supported"),
-            "Use client_encoding = UTF8.",
+            "changing client_encoding by a function is not supported".into(),
+            "Use SET client_encoding.",
         );
     }
     // Under it `key = NULL` finds rows, on whichever shard they are.
@@ -209,12 +221,6 @@ fn is_true(value: &str) -> bool {
         value.to_ascii_lowercase().as_str(),
         "on" | "true" | "yes" | "1" | "t" | "y"
     )
-}
-
-/// asyncpg sends `'utf-8'`, quotes included; psycopg `UTF8`; JDBC `UTF8`; `unicode` is an old alias.
-fn is_utf8(value: &str) -> bool {
-    let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
-    matches!(plain.to_ascii_lowercase().as_str(), "utf8" | "unicode")
 }
 
 /// `-c name=value`, `-cname=value` and `--name=value`, separated by blanks; a backslash keeps the character behind it.
@@ -337,10 +343,17 @@ mod tests {
     }
 
     #[test]
-    fn only_utf8_is_spoken() {
+    fn encodings_stay_between_the_client_and_us() {
+        let startup = |encoding: &str| {
+            from_startup(&[("client_encoding".to_owned(), encoding.to_owned())].into())
+        };
         for name in ["UTF8", "'utf-8'", "utf-8", "unicode"] {
-            assert!(check("client_encoding", name).is_ok(), "{name}");
+            assert_eq!(startup(name).unwrap(), Settings::default(), "{name}");
         }
+        let latin = startup("latin-1").unwrap();
+        assert_eq!(latin.get("client_encoding"), Some("LATIN1"));
+        assert_eq!((latin.mark(), latin.replay().as_str()), (0, "RESET ALL"));
+        assert_eq!(startup("nothing").unwrap_err().sqlstate(), "22023");
         assert!(check("client_encoding", "LATIN1").is_err());
         assert!(check("standard_conforming_strings", "off").is_err());
     }

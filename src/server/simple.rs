@@ -18,10 +18,7 @@ impl Session {
         self.drop_portal("");
         let outcome = match body.strip_suffix(&[0]).map(std::str::from_utf8) {
             Some(Ok(text)) if !text.contains('\0') => self.run_text(text).await,
-            Some(_) => {
-                let message = "invalid byte sequence for encoding \"UTF8\"";
-                Err(ServerError::new(sqlstate::CHARACTER_NOT_IN_REPERTOIRE, message).into())
-            }
+            Some(_) => Err(super::encoding::invalid_utf8(body).into()),
             None => Err(ServerError::new(
                 sqlstate::PROTOCOL_VIOLATION,
                 "invalid message format: Query",
@@ -127,7 +124,7 @@ impl Session {
             return Err(error.into());
         }
         if let Some(columns) = &columns {
-            messages::row_description(columns, self.client.out());
+            self.describe_rows(columns)?;
         }
         self.finish_simple(prepared, &mut execution).await
     }

@@ -45,6 +45,16 @@ impl Session {
             Kind::Savepoint { name } => self.savepoint(sql, name).await?,
             Kind::Release { name } => self.release_savepoint(sql, name).await?,
             Kind::RollbackTo { name } => self.rollback_to(sql, name).await?,
+            Kind::Set {
+                name, local, value, ..
+            } if is_encoding(name) => {
+                self.set_encoding(value.as_deref(), *local)?;
+                "SET".into()
+            }
+            Kind::Reset { name: Some(name) } if is_encoding(name) => {
+                self.set_encoding(None, false)?;
+                "RESET".into()
+            }
             Kind::Set { name, local, .. } => self.set(sql, name, *local).await?,
             Kind::Reset { name: Some(name) } => self.reset(sql, name).await?,
             Kind::Reset { name: None } => self.reset_all(sql, "RESET").await?,
@@ -161,7 +171,7 @@ impl Session {
         let notice = ServerError::new(sqlstate, message)
             .with(b'S', "WARNING")
             .with(b'V', "WARNING");
-        notice.encode(b'N', self.client.out());
+        super::encoding::send_notice(&mut self.client, &notice);
     }
 
     /// COMMIT or ROLLBACK, on every shard that joined.
@@ -420,6 +430,11 @@ fn refuse(kind: &Kind) -> ServerError {
         ),
     };
     unsupported(format!("{what} is not supported"), hint)
+}
+
+/// The one setting that is between the client and us.
+fn is_encoding(name: &str) -> bool {
+    name.eq_ignore_ascii_case("client_encoding")
 }
 
 /// The tag repeats what is discarded, TEMP without its rest.

@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::metrics;
 use crate::protocol::frame::{FrameError, frame_length};
+use crate::types::encoding::Encoding;
 
 /// Room made for the messages of a short reply.
 const REPLY_BYTES: usize = 512;
@@ -108,6 +109,8 @@ pub struct Client {
     /// TLS keeps written bytes until it is flushed.
     unflushed: bool,
     message_bytes_max: usize,
+    /// What the client speaks, where that is not UTF8.
+    pub encoding: Option<&'static Encoding>,
 }
 
 impl Client {
@@ -120,6 +123,7 @@ impl Client {
             queued_bytes: 0,
             unflushed: false,
             message_bytes_max,
+            encoding: None,
         }
     }
 

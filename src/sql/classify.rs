@@ -224,6 +224,10 @@ fn set_kind(v: &ast::VariableSetStmt) -> Kind {
             name: v.name.clone(),
             local: v.is_local,
             to_default: kind == Ok(K::VarSetDefault),
+            value: match v.args.as_slice() {
+                [one] => string_of(Some(one)),
+                _ => None,
+            },
         },
     }
 }
@@ -304,6 +308,7 @@ mod tests {
             name: "timezone".into(),
             local: true,
             to_default: false,
+            value: Some("UTC".into()),
         };
         assert_eq!(kind("set local time zone 'UTC'"), time_zone);
         assert_eq!(kind("reset all"), Kind::Reset { name: None });

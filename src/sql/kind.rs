@@ -59,6 +59,8 @@ pub enum Kind {
         local: bool,
         /// SET name TO DEFAULT.
         to_default: bool,
+        /// The value, where it is one word or string.
+        value: Option<String>,
     },
     /// RESET name, or ALL where `None`.
     Reset {

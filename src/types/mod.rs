@@ -2,6 +2,7 @@
 
 pub mod collate;
 pub mod compare;
+pub mod encoding;
 pub mod float;
 pub mod hash;
 mod network;
