@@ -51,12 +51,20 @@ impl<'a> FanOut<'_, 'a> {
         found.extend(stars.filter_map(|o| Some((o.attr?, None, self.reference_to(o.attr?)?))));
         let mut seen = by.clone();
         found.retain(|(attr, ..)| {
-            let new = !seen.contains(attr) && self.depends_on(*attr, &by);
+            let new = !seen.contains(attr) && self.is_own(*attr) && self.depends_on(*attr, &by);
             seen.push(*attr);
             new
         });
         let columns = found.into_iter().map(|(_, base, column)| (base, column));
         Ok(columns.collect())
+    }
+
+    /// True for a column of this block's FROM: two uses of one WITH query have the same table underneath.
+    fn is_own(&self, column: AttrId) -> bool {
+        self.block.env.as_ref().is_some_and(|env| {
+            let mut items = env.scope.items.iter();
+            items.any(|item| item.columns.iter().any(|(_, attr)| *attr == column))
+        })
     }
 
     /// True for a column of a table whose whole primary key is grouped by.

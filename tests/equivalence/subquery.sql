@@ -352,3 +352,7 @@ select v from v_kinds v
 
 -- name: row of an aliased join
 select j::text from (lonely a(i1, v1, n1, k1) join dupes b on a.k1 = b.k) as j where j.n1 < 30
+
+-- name: a WITH query grouped by a key, and used again in a subquery of HAVING
+-- note: both uses have the same table underneath
+with w(a, b) as (select id, v from dupes order by 1, 2 offset 3), g(n) as (select count(*) from w x group by x.a having '2020-01-01' not in (select d.d from w y join dupes d on d.id = y.a where y.b = 'a')) select g.n, l.id from g, lonely l where l.id < 14

@@ -73,8 +73,8 @@ pub enum SortBy {
 
 #[derive(Debug, Clone)]
 pub struct Limit {
-    pub count: Option<&'static str>,
-    pub offset: Option<&'static str>,
+    pub count: Option<Expr>,
+    pub offset: Option<Expr>,
     pub with_ties: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::ast::{Parameter, Statement};
+use super::ast::Statement;
 use crate::harness::client::{bind, describe_or_close, execute, parse, sync};
 use crate::harness::{Client, Reply, TypeNames, cluster, target};
 
@@ -12,8 +12,12 @@ pub enum Mode {
     Simple,
     ExtendedText,
     ExtendedBinary,
-    /// A named statement, run twice; binary results.
+    /// A named statement, run with other parameters first; binary results.
     Prepared,
+    /// Execute with row limits.
+    Portions,
+    /// In a transaction block with one snapshot.
+    Block,
 }
 
 /// What became of a statement.
@@ -162,36 +166,49 @@ fn ask(client: &mut Client, statement: &Statement, mode: Mode) -> io::Result<Rep
     if mode == Mode::Simple {
         return client.try_query(&statement.sql(true));
     }
+    if mode == Mode::Block {
+        client.try_query("begin isolation level repeatable read")?;
+        let reply = client.try_query(&statement.sql(true))?;
+        client.try_query("commit")?;
+        return Ok(reply);
+    }
     let sql = statement.sql(false);
     let oids = statement.parameters.iter().map(|p| p.ty.parameter_oid());
     let oids: Vec<_> = oids.map(|oid| oid.unwrap_or(0)).collect();
-    let value = |p: &Parameter| (0, p.value.map(|v| v.as_bytes().to_vec()));
-    let values: Vec<_> = statement.parameters.iter().map(value).collect();
+    let text = |value: Option<&str>| (0, value.map(|v| v.as_bytes().to_vec()));
+    let values = statement.parameters.iter().map(|p| text(p.value));
+    let values: Vec<_> = values.collect();
     let format = i16::from(mode != Mode::ExtendedText);
-    let name = if mode == Mode::Prepared { "s" } else { "" };
-    let once = [
-        bind("", name, &values, &[format]),
-        describe_or_close(b'D', b'P', ""),
-        execute("", 0),
-        sync(),
-    ]
-    .concat();
-    let parse = parse(name, &sql, &oids);
-    if mode != Mode::Prepared {
-        return round(client, &[parse, once].concat());
+    let describe = describe_or_close(b'D', b'P', "");
+    if mode == Mode::Portions {
+        let parts = [execute("", 3), execute("", 40), execute("", 0), sync()].concat();
+        let start = [parse("", &sql, &oids), bind("", "", &values, &[format])];
+        return round(client, &[start.concat(), describe, parts].concat());
     }
-    let prepared = round(client, &[parse, sync()].concat())?;
+    if mode != Mode::Prepared {
+        let start = [parse("", &sql, &oids), bind("", "", &values, &[format])];
+        let rest = [describe, execute("", 0), sync()];
+        return round(client, &[start.concat(), rest.concat()].concat());
+    }
+    let prepared = round(client, &[parse("s", &sql, &oids), sync()].concat())?;
     if prepared.error.is_some() {
         return Ok(prepared);
     }
-    let first = round(client, &once)?;
-    let reply = match first.error.is_some() {
-        true => first,
-        false => round(client, &once)?,
-    };
+    let others = statement.parameters.iter();
+    let others: Vec<_> = others
+        .map(|p| text(p.ty.literals().first().copied()))
+        .collect();
+    let rest = [describe, execute("", 0), sync()].concat();
+    let once = [bind("", "s", &others, &[format]), rest.clone()].concat();
+    let mut reply = round(client, &once)?;
+    if reply.error.is_none() {
+        let mut second = round(client, &[bind("", "s", &values, &[format]), rest].concat())?;
+        second.rows.append(&mut reply.rows);
+        reply = second;
+    }
     round(
         client,
-        &[describe_or_close(b'C', b'S', name), sync()].concat(),
+        &[describe_or_close(b'C', b'S', "s"), sync()].concat(),
     )?;
     Ok(reply)
 }

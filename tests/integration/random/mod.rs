@@ -104,8 +104,12 @@ fn examine(seed: u64, pair: &mut Pair, report: &Report) {
         Mode::ExtendedText,
         Mode::ExtendedBinary,
         Mode::Prepared,
+        Mode::Simple,
+        Mode::Portions,
+        Mode::Block,
+        Mode::Prepared,
     ];
-    let mode = modes[usize::try_from(seed % 4).expect("below 4")];
+    let mode = modes[usize::try_from(seed % 8).expect("below 8")];
     let start = Instant::now();
     let outcome = pair.run(&statement, mode);
     report.count(seed, &outcome, start.elapsed());

@@ -40,7 +40,7 @@ impl Printer<'_> {
             } => format!("{} {operator} {}", self.arm(left), self.arm(right)),
         };
         sql += &self.order(&query.order, query.width());
-        sql + &limit(query.limit.as_ref())
+        sql + &self.limit(query.limit.as_ref())
     }
 
     fn arm(&self, query: &Query) -> String {
@@ -183,6 +183,20 @@ impl Printer<'_> {
         }
     }
 
+    fn limit(&self, limit: Option<&Limit>) -> String {
+        let Some(limit) = limit else {
+            return String::new();
+        };
+        let offset = limit.offset.iter().map(|o| self.expr(o));
+        let offset = offset.map(|o| format!(" offset {o}"));
+        let count = limit.count.iter().map(|c| self.expr(c));
+        let count = count.map(|c| match limit.with_ties {
+            true => format!(" fetch first {c} rows with ties"),
+            false => format!(" limit {c}"),
+        });
+        count.chain(offset).collect()
+    }
+
     fn key(&self, key: &SortKey) -> String {
         let by = match &key.by {
             SortBy::Ordinal(n) => n.to_string(),
@@ -265,18 +279,6 @@ impl Printer<'_> {
         );
         format!("{call} over ({})", parts.join(" "))
     }
-}
-
-fn limit(limit: Option<&Limit>) -> String {
-    let Some(limit) = limit else {
-        return String::new();
-    };
-    let offset = limit.offset.iter().map(|o| format!(" offset {o}"));
-    let count = limit.count.iter().map(|c| match limit.with_ties {
-        true => format!(" fetch first {c} rows with ties"),
-        false => format!(" limit {c}"),
-    });
-    count.chain(offset).collect()
 }
 
 /// The template with its `{}` replaced in order.

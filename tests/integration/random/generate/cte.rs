@@ -1,6 +1,6 @@
 //! WITH: plain, materialized or not, hiding a table's name, recursive.
 
-use super::{Generator, Leaf, Named, Place};
+use super::{Generator, Leaf, Named, Place, number};
 use crate::random::ast::*;
 use crate::random::schema::{TABLES, Table};
 use crate::random::types::Type;
@@ -162,14 +162,6 @@ fn next(expr: Expr) -> Expr {
 
 fn steps(count: &Expr) -> Expr {
     Expr::form(Type::Bool, "({} < 3)", vec![count.clone()])
-}
-
-fn number(value: &'static str) -> Expr {
-    let node = Node::Literal {
-        value: Some(value),
-        parameter: None,
-    };
-    Expr::new(Type::Int, node)
 }
 
 /// The CTE itself.

@@ -136,7 +136,7 @@ impl Generator {
                 // The order of DISTINCT ON is total as it is.
                 made.query.order.total = !made.query.order.pinned;
                 made.query.limit = Some(Limit {
-                    count: Some("1"),
+                    count: Some(super::number("1")),
                     offset: None,
                     with_ties: false,
                 });

@@ -142,7 +142,7 @@ impl Generator {
             let fits = |l: &&Leaf| l.expr.ty == ty && l.expr.is_column();
             left.leaves.iter().filter(fits).collect::<Vec<_>>()
         };
-        let (ints, texts) = (of(Type::Int), of(Type::Texts));
+        let (ints, texts, any_texts) = (of(Type::Int), of(Type::Texts), of(Type::Text));
         let mut arguments = Vec::new();
         let (template, columns, rows): (String, &[(&str, Type)], f64) = match self.random.below(6) {
             0 | 1 => {
@@ -162,6 +162,27 @@ impl Generator {
                 arguments.push(self.random.pick(&texts).expr.clone());
                 let series = format!("unnest({{}}) with ordinality {alias}(y, x)");
                 (series, &[("y", Type::Text), ("x", Type::Int)], 2.0)
+            }
+            2 | 3 if !any_texts.is_empty() => {
+                arguments.push(self.random.pick(&any_texts).expr.clone());
+                let rows = format!("regexp_split_to_table({{}}, ' ') {alias}(y)");
+                (rows, &[("y", Type::Text)], 2.0)
+            }
+            4 if self.random.chance(50) => {
+                let arrays = "unnest(array[3, 7, 12], array['a', null])";
+                (
+                    format!("{arrays} with ordinality {alias}(x, y, n)"),
+                    &[("x", Type::Int), ("y", Type::Text), ("n", Type::Int)],
+                    3.0,
+                )
+            }
+            5 if self.random.chance(30) => {
+                let both = "rows from (generate_series(1, 3), unnest(array['a', 'b']))";
+                (
+                    format!("{both} {alias}(x, y)"),
+                    &[("x", Type::Int), ("y", Type::Text)],
+                    3.0,
+                )
             }
             4 => {
                 let array = "unnest(array[1, 2, null, 40]::int8[])";

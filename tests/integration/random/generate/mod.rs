@@ -157,13 +157,13 @@ impl Generator {
     }
 
     fn top(&mut self) -> Query {
+        if self.random.chance(4) {
+            return self.failing();
+        }
         let (recursive, ctes) = match self.random.chance(22) {
             true => self.with(),
             false => (false, Vec::new()),
         };
-        if self.random.chance(4) {
-            return self.failing();
-        }
         let mut want = self.types(5);
         // What has no equality can only be shown.
         if self.random.chance(6) {
@@ -261,31 +261,18 @@ impl Generator {
 
     /// Completes the order, or has ties decide, and perhaps limits the rows.
     fn finish(&mut self, made: &mut Made, with_ties: bool) {
-        let counts = [
-            "0",
-            "1",
-            "2",
-            "3",
-            "5",
-            "10",
-            "40",
-            "(1 + 2)",
-            "(select count(*) from countries)",
-            "null",
-        ];
-        let offsets = ["0", "1", "3", "10"];
-        let count = Some(*self.random.pick(&counts[1..7]));
         made.query.order.total = !with_ties;
         if with_ties {
+            let count = Some(self.random.pick(&["1", "2", "3", "5", "10"]));
+            let count = count.map(|c| number(c));
             made.query.limit = Some(Limit {
                 count,
                 offset: None,
                 with_ties,
             });
         } else if self.random.chance(62) {
-            let count = self.random.chance(90).then(|| *self.random.pick(&counts));
-            let offset =
-                (count.is_none() || self.random.chance(25)).then(|| *self.random.pick(&offsets));
+            let count = self.random.chance(90).then(|| self.count());
+            let offset = (count.is_none() || self.random.chance(25)).then(|| self.count());
             made.query.limit = Some(Limit {
                 count,
                 offset,
@@ -294,6 +281,26 @@ impl Generator {
         }
         if made.query.limit.is_some() {
             made.rows = made.rows.min(10.0);
+        }
+    }
+
+    /// What LIMIT or OFFSET has: a constant, a parameter, something to compute.
+    fn count(&mut self) -> Expr {
+        match self.random.below(20) {
+            0 => Expr::form(Type::Int, "(1 + 2)", Vec::new()),
+            1 => Expr::form(Type::Int, "(select count(*) from countries)", Vec::new()),
+            2 => Expr::form(Type::Int, "null", Vec::new()),
+            3..7 if self.parametrised => {
+                let value = Some(*self.random.pick(&["0", "1", "4", "10"]));
+                let ty = Type::Int;
+                self.parameters.push(Parameter { ty, value });
+                let parameter = Some(self.parameters.len() - 1);
+                Expr::new(ty, Node::Literal { value, parameter })
+            }
+            _ => {
+                let counts = ["0", "1", "2", "3", "5", "10", "40"];
+                number(self.random.pick::<&'static str>(&counts))
+            }
         }
     }
 
@@ -342,10 +349,13 @@ impl Generator {
                 top: false,
                 ..*place
             };
-            let arm = match n > 0 && self.random.chance(12) {
+            let mut arm = match n > 0 && self.random.chance(12) {
                 true => self.values(want),
                 false => self.query(want, &inner),
             };
+            if n > 0 && self.random.chance(6) {
+                self.untyped_null(&mut arm);
+            }
             made = Some(match made {
                 None => arm,
                 Some(left) => Made {
@@ -367,6 +377,19 @@ impl Generator {
         made.expect("two arms at least")
     }
 
+    /// A bare NULL as a column: its type is that of the other arms.
+    fn untyped_null(&mut self, arm: &mut Made) {
+        if let Body::Select(select) = &mut arm.query.body
+            && matches!(select.distinct, Distinct::No)
+            && select.grouping.is_none()
+        {
+            let at = self.random.below(select.outputs.len());
+            let ty = select.outputs[at].expr.ty;
+            select.outputs[at].expr = Expr::form(ty, "null", Vec::new());
+            arm.keys[at] = false;
+        }
+    }
+
     fn values(&mut self, want: &[Type]) -> Made {
         let rows = 1 + self.random.below(3);
         let row = |this: &mut Self| {
@@ -379,4 +402,12 @@ impl Generator {
             rows: rows as f64,
         }
     }
+}
+
+fn number(value: &'static str) -> Expr {
+    let node = Node::Literal {
+        value: Some(value),
+        parameter: None,
+    };
+    Expr::new(Type::Int, node)
 }

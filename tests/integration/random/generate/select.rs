@@ -307,6 +307,8 @@ impl Generator {
             Type::Numeric,
             Type::Date,
             Type::Float,
+            Type::CText,
+            Type::Interval,
         ];
         let count = 1 + self.random.below(2);
         let mut sortable = Vec::new();
