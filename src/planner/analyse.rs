@@ -117,6 +117,8 @@ pub(super) struct Analysis<'a> {
     pub(super) using: HashMap<usize, Vec<(AttrId, AttrId)>>,
     /// Column references that name a table of FROM itself, not what is made of it, with that table.
     pub(super) owners: HashMap<usize, usize>,
+    /// Queries of EXISTS whose columns nobody reads.
+    pub(super) unread: HashSet<usize>,
     /// FROM names that mean a WITH query.
     pub(super) cte_uses: HashSet<usize>,
     /// FROM names that mean a view.
@@ -207,6 +209,7 @@ impl<'a> Analysis<'a> {
             merged: Vec::new(),
             using: HashMap::new(),
             owners: HashMap::new(),
+            unread: HashSet::new(),
             cte_uses: HashSet::new(),
             view_uses: HashSet::new(),
             working: Vec::new(),

@@ -89,8 +89,9 @@ impl<'a> Analysis<'a> {
         });
         self.sublinks(&uses, &mut from, &own, &ctes)?;
         let outputs = self.outputs(s, &part.scope)?;
+        let unread = self.unread.contains(&node_id(s));
         for o in &outputs.list {
-            if let Some(attr) = o.attr {
+            if let Some(attr) = o.attr.filter(|_| !unread || o.expression.is_some()) {
                 self.mark_used(attr);
             }
         }
@@ -203,6 +204,10 @@ impl<'a> Analysis<'a> {
                     link.location,
                 ));
             };
+            let exists = link.sub_link_type == ast::SubLinkType::ExistsSublink as i32;
+            if exists && is_plain(query) {
+                self.unread.insert(node_id(&**query));
+            }
             let sub = self.select(query, Some(own), ctes)?;
             let problem = match (&sub.dist, &from.dist) {
                 (Dist::Local, _) => None,
@@ -357,6 +362,14 @@ impl<'a> Analysis<'a> {
         let [name] = parts[..] else { return None };
         outputs.list.iter().find(|o| o.name == name)
     }
+}
+
+/// A query in which nothing but the select list can mean a star's columns.
+fn is_plain(s: &ast::SelectStmt) -> bool {
+    s.larg.is_none()
+        && s.distinct_clause.is_empty()
+        && s.group_clause.is_empty()
+        && s.sort_clause.is_empty()
 }
 
 /// LIMIT inside a statement counts the rows of all shards.

@@ -151,6 +151,34 @@ impl<'a> Analysis<'a> {
         self.comparable(a, b).then_some((a, b))
     }
 
+    /// Columns that are equal wherever a condition holds: its own two, or those of each of its alternatives.
+    pub(super) fn equalities(&self, conj: &Conj<'_>) -> Vec<(AttrId, AttrId)> {
+        if let Some(pair) = self.equality(conj) {
+            return vec![pair];
+        }
+        let Conj::Expression(ast::Node {
+            node: Some(Node::BoolExpr(either)),
+        }) = conj
+        else {
+            return Vec::new();
+        };
+        if either.boolop != ast::BoolExprType::OrExpr as i32 {
+            return Vec::new();
+        }
+        let of_arm = |arm| {
+            let mut conjs = Vec::new();
+            conjuncts(Some(arm), &mut conjs);
+            let pairs = conjs.iter().flat_map(|c| self.equalities(c));
+            pairs.map(|(a, b)| (a.min(b), a.max(b))).collect::<Vec<_>>()
+        };
+        let arms = either.args.iter().map(of_arm);
+        let common = arms.reduce(|mut all, arm| {
+            all.retain(|pair| arm.contains(pair));
+            all
+        });
+        common.unwrap_or_default()
+    }
+
     /// True when equality between the two columns is key equality.
     pub(super) fn comparable(&self, a: AttrId, b: AttrId) -> bool {
         match (&self.attrs[a].ty, &self.attrs[b].ty) {

@@ -38,8 +38,9 @@ struct Member<'p> {
 
 /// The parts of a block, `None` where what it names cannot all be followed.
 pub(super) fn flatten<'a>(analysis: &Analysis<'a>, s: &'a ast::SelectStmt) -> Option<Flat<'a>> {
-    let star = |t: &ast::ResTarget| matches!(t.val.as_deref().and_then(|v| v.node.as_ref()), Some(Node::ColumnRef(c)) if name_parts(c).is_none());
-    if s.larg.is_some() || s.from_clause.is_empty() || super::outputs::targets(s).any(star) {
+    let starred =
+        || !analysis.unread.contains(&node_id(s)) && super::outputs::targets(s).any(is_star);
+    if s.larg.is_some() || s.from_clause.is_empty() || starred() {
         return None;
     }
     let mut flat = Flat {
@@ -66,6 +67,12 @@ pub(super) fn flatten<'a>(analysis: &Analysis<'a>, s: &'a ast::SelectStmt) -> Op
     };
     let odd = flat.leaves.iter().any(|n| lateral(n) || whole(n));
     (!odd).then_some(flat)
+}
+
+/// `*` or `table.*`.
+pub(super) fn is_star(target: &ast::ResTarget) -> bool {
+    let value = target.val.as_deref().and_then(|v| v.node.as_ref());
+    matches!(value, Some(Node::ColumnRef(c)) if name_parts(c).is_none())
 }
 
 fn add<'a>(item: &'a ast::Node, flat: &mut Flat<'a>) {
@@ -233,7 +240,7 @@ impl Joins {
         let mut attrs = HashMap::new();
         let mut pairs = Vec::new();
         for condition in &flat.conditions {
-            if let Some((a, b)) = analysis.equality(&Conj::Expression(condition)) {
+            for (a, b) in analysis.equalities(&Conj::Expression(condition)) {
                 let mut one = |attr: AttrId| match analysis.attrs[attr].base {
                     Some(base) => *attrs.entry(base).or_insert(attr),
                     None => attr,

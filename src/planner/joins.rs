@@ -14,7 +14,7 @@ use crate::sql::ast::{self, node::Node};
 
 impl<'a> Analysis<'a> {
     fn classes(&self, conjs: &[Conj<'_>]) -> Classes {
-        Classes::new(conjs.iter().filter_map(|c| self.equality(c)))
+        Classes::new(conjs.iter().flat_map(|c| self.equalities(c)))
     }
 
     /// The shards that conditions leave to rows with these keys.

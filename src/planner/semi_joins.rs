@@ -23,13 +23,18 @@ const KEPT_MAX: f64 = 0.8;
 /// Rows of what nothing is known about.
 const ROWS_UNKNOWN: f64 = 1000.0;
 
+/// An interval holds less than its two bounds by themselves would leave.
+const INTERVAL_OF_BOUNDS: f64 = 0.2;
+
 /// How many rows a stage brings, as far as can be guessed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Size {
     /// Of its largest table.
     all: f64,
     /// The part of them that passes its conditions.
     kept: f64,
+    /// Columns with a bound on one side.
+    bounded: Vec<ast::Node>,
     /// Its text has a WHERE clause.
     pub(super) has_where: bool,
 }
@@ -40,12 +45,28 @@ impl Size {
         Self {
             all: if rows > 0.0 { rows } else { ROWS_UNKNOWN },
             kept: 1.0,
+            bounded: Vec::new(),
             has_where: false,
         }
     }
 
     pub(super) fn restrict(&mut self, condition: &ast::Node) {
         self.kept *= selectivity(condition);
+        let column = |n: &ast::Node| matches!(n.node, Some(Node::ColumnRef(_)));
+        if let Some(Node::AExpr(e)) = &condition.node
+            && let Some(Node::String(op)) = e.name.first().and_then(|n| n.node.as_ref())
+            && ["<", "<=", ">", ">="].contains(&op.sval.as_str())
+            && let Some(bounded) = e.lexpr.as_deref().filter(|n| column(n))
+        {
+            let mut bounded = bounded.clone();
+            if let Some(Node::ColumnRef(c)) = &mut bounded.node {
+                c.location = -1;
+            }
+            if self.bounded.contains(&bounded) {
+                self.kept *= INTERVAL_OF_BOUNDS;
+            }
+            self.bounded.push(bounded);
+        }
     }
 }
 

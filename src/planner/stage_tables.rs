@@ -282,10 +282,7 @@ impl<'a> Stager<'_, '_, 'a> {
             let (v, used) = reading.relations.iter().find(|(v, _)| node_id(*v) == id)?;
             Some(column_text(v, used, position))
         };
-        for condition in conditions {
-            let Some((a, b)) = self.equal_columns(condition) else {
-                continue;
-            };
+        for (a, b) in conditions.iter().flat_map(|c| self.equal_columns(c)) {
             let (expression, source) = match (own(a), own(b)) {
                 (Some(a), None) => (a, b),
                 (None, Some(b)) => (b, a),
@@ -297,20 +294,18 @@ impl<'a> Stager<'_, '_, 'a> {
         }
     }
 
-    /// Two columns that are equal where a condition holds.
-    fn equal_columns(&self, condition: &Conj<'a>) -> Option<(usize, usize)> {
+    /// Columns that are equal where a condition holds.
+    fn equal_columns(&self, condition: &Conj<'a>) -> Vec<(usize, usize)> {
         let analysis = self.fan_out.analysis;
         if let Conj::Expression(node) = condition
             && let Some((test, query)) = self.test_of(node)
+            && let Some(block) = analysis.blocks.get(&node_id(query))
+            && let ([(_, column)], false) = (block.cols.as_slice(), block.open)
+            && analysis.comparable(test, *column)
         {
-            let block = analysis.blocks.get(&node_id(query))?;
-            let [(_, column)] = block.cols.as_slice() else {
-                return None;
-            };
-            let known = !block.open && analysis.comparable(test, *column);
-            return known.then_some((test, *column));
+            return vec![(test, *column)];
         }
-        analysis.equality(condition)
+        analysis.equalities(condition)
     }
 }
 

@@ -10,7 +10,7 @@ use super::stage_tables::looked_up;
 
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
-use super::flatten::{Flat, flatten};
+use super::flatten::{Flat, flatten, is_star};
 use super::outputs::column_name;
 use super::pushdown::{FanOut, Stop, gather, print, unprintable};
 use super::rewrite::{Rewrite, expanded_view, stage_relation};
@@ -131,14 +131,32 @@ impl<'a> Stager<'_, '_, 'a> {
                 return Ok(());
             }
         }
+        self.references.borrow_mut().enter();
+        self.parts(original, new, block)?;
+        self.references.borrow_mut().leave();
+        if self.fan_out.analysis.unread.contains(&node_id(original)) {
+            new.target_list
+                .retain(|t| !matches!(&t.node, Some(Node::ResTarget(t)) if is_star(t)));
+        }
+        match block {
+            Some(block) if block.grouped => self.group_dependent_columns(original, new, block),
+            _ => Ok(()),
+        }
+    }
+
+    /// Edits all clauses, FROM before what names its columns.
+    fn parts(
+        &self,
+        original: &'a ast::SelectStmt,
+        new: &mut ast::SelectStmt,
+        block: Option<&Block>,
+    ) -> Result<(), Stop> {
         let mut conditions = Vec::new();
         conjuncts(original.where_clause.as_deref(), &mut conditions);
         conditions.extend(self.tested(original, block));
         self.note_tests(&conditions);
-        self.references.borrow_mut().enter();
         let flat = flatten(self.fan_out.analysis, original);
         if let Some(flat) = &flat {
-            // Before what names its columns.
             self.flat_from(flat, &conditions, new)?;
         }
         let done = |o: &ast::Node| {
@@ -146,7 +164,6 @@ impl<'a> Stager<'_, '_, 'a> {
             let condition = original.where_clause.as_deref();
             flat.is_some() && (from() || condition.is_some_and(|w| std::ptr::eq(w, o)))
         };
-        let grouped = block.is_some_and(|b| b.grouped);
         // The parts that are done are no longer as many.
         let (from, condition) = match &flat {
             Some(_) => {
@@ -174,13 +191,9 @@ impl<'a> Stager<'_, '_, 'a> {
                 _ => {}
             }
         }
-        self.references.borrow_mut().leave();
         if flat.is_some() {
             new.from_clause = from;
             new.where_clause = condition;
-        }
-        if grouped && let Some(block) = block {
-            self.group_dependent_columns(original, new, block)?;
         }
         Ok(())
     }

@@ -198,3 +198,27 @@ join users u on u.id = o.customer_id where u.country = 'DE' order by 1, 2, 3
 
 -- name: many keys restrict nothing but change nothing
 select count(*) from big b join orders o on o.customer_id = b.x where b.id > 10
+
+-- name: an equality in every alternative
+select o.id, u.id from orders o, users u where o.customer_id = u.id and o.status = 'O' and u.country = 'DE' or u.id = o.customer_id and o.status = 'F' and u.country = 'FR' order by 1, 2
+
+-- name: an equality in all alternatives but one
+select count(*) from dupes d, lonely l where d.k = l.k and d.v = 'a' or l.k = d.k and l.id < 10 or d.id = 7 and l.id = 3
+
+-- name: the sharding keys are equal in every alternative
+select o.id, l.line from orders o, lineitem l where o.id = l.order_id and o.status = 'O' and l.line = 1 or l.order_id = o.id and o.total > 900 order by 1, 2
+
+-- name: exists with a star
+select u.id from users u where u.country = 'DE' and exists (select * from orders o where o.customer_id = u.id) order by 1
+
+-- name: not exists with a star, a limit and a condition on another column
+select u.id from users u where not exists (select o.*, u.name from orders o where o.customer_id = u.id and o.total > 200 limit 1) order by 1
+
+-- name: exists with a star over a join
+select u.id from users u where exists (select * from orders o join dupes d on d.k = o.customer_id where o.customer_id = u.id and d.v is null) order by 1
+
+-- name: exists with a star that an ordinal means
+select u.id from users u where exists (select * from orders o where o.customer_id = u.id order by 2 limit 1) and u.country = 'DE' order by 1
+
+-- name: exists over nothing
+select u.id from users u where exists (select * from empty_s e where e.k = u.id or e.k is null) order by 1
