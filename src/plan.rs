@@ -127,6 +127,8 @@ pub enum Plan {
         aggregates: Vec<Final>,
         /// What a row consists of, in the order of its columns.
         output: Vec<OutputColumn>,
+        /// The same on the merge session, for more groups than the proxy may hold.
+        spill: Option<Arc<Plan>>,
     },
     /// Rows without repetition, equal when their bytes are equal.
     Distinct {
@@ -254,6 +256,11 @@ pub enum FinalFunction {
     /// count: partial counts (int8, binary) are added; never NULL.
     Count {
         /// Of the partial counts.
+        column: usize,
+    },
+    /// count(DISTINCT x): the different values of a hidden column, equal when their bytes are; never NULL.
+    CountDistinct {
+        /// Of the values, in binary form, by which the shards group too.
         column: usize,
     },
     /// sum: the partial's own type (int8, numeric, float4, float8; binary), NULL when all are NULL. An int8 overflow is 22003.

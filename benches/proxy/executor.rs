@@ -101,6 +101,7 @@ fn plan(kind: &str, rows: u64) -> Result<(Plan, Vec<ColumnDescription>)> {
                     OutputColumn::Aggregate(0),
                     OutputColumn::Aggregate(1),
                 ],
+                spill: None,
             };
             (plan, int4_and(1700))
         }

@@ -2,6 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+
 use super::{Bound, error, keys};
 use crate::plan::{Final, FinalFunction};
 use crate::protocol::error::ServerError;
@@ -15,6 +18,8 @@ use crate::types::{float, oid};
 #[derive(Debug)]
 pub(super) enum Kind {
     Count(usize),
+    /// The different values of a column.
+    CountDistinct(usize),
     Sum(usize, Number),
     Average {
         sum: usize,
@@ -44,8 +49,13 @@ pub(super) enum Number {
 #[derive(Debug, Clone)]
 pub(super) enum State {
     Count(i64),
+    /// Seeded, so that nobody can choose values that collide.
+    Distinct(HashSet<Box<[u8]>, RandomState>),
     Sum(Value),
-    Average { sum: Value, count: i64 },
+    Average {
+        sum: Value,
+        count: i64,
+    },
     First(Option<Best>),
     Bool(Option<bool>),
 }
@@ -107,6 +117,7 @@ impl Kind {
         };
         Ok(match &aggregate.function {
             FinalFunction::Count { column } => Self::Count(*column),
+            FinalFunction::CountDistinct { column } => Self::CountDistinct(*column),
             FinalFunction::Sum { column: index } => {
                 Self::Sum(*index, number(column(*index)?, &aggregate.text)?)
             }
@@ -141,7 +152,11 @@ impl Kind {
     /// The highest column it reads.
     pub(super) fn last_column(&self) -> usize {
         match self {
-            Self::Count(c) | Self::Sum(c, _) | Self::And(c) | Self::Or(c) => *c,
+            Self::Count(c)
+            | Self::CountDistinct(c)
+            | Self::Sum(c, _)
+            | Self::And(c)
+            | Self::Or(c) => *c,
             Self::Average {
                 sum: a, count: b, ..
             }
@@ -155,6 +170,7 @@ impl Kind {
     pub(super) fn start(&self) -> State {
         match self {
             Self::Count(_) => State::Count(0),
+            Self::CountDistinct(_) => State::Distinct(HashSet::default()),
             Self::Sum(..) => State::Sum(Value::Null),
             Self::Average { .. } => State::Average {
                 sum: Value::Null,
@@ -178,6 +194,9 @@ impl Kind {
             (Self::Count(column), State::Count(total)) => int8(columns.get(*column))
                 .and_then(|partial| total.checked_add(partial))
                 .map(|sum| *total = sum),
+            (Self::CountDistinct(column), State::Distinct(seen)) => {
+                return Ok(Some(insert(seen, columns.get(*column))));
+            }
             (Self::Sum(column, number), State::Sum(sum)) => {
                 return add_to(sum, columns.get(*column), *number);
             }
@@ -211,10 +230,25 @@ impl Kind {
     }
 }
 
+/// What a value costs in the set besides its own bytes: its address and length, a control byte, and what the allocator adds.
+const VALUE_BYTES: usize = 48;
+
+/// Adds a value, unless it is NULL, to those seen. Returns the bytes that are held more now.
+fn insert(seen: &mut HashSet<Box<[u8]>, RandomState>, value: Option<&[u8]>) -> usize {
+    match value {
+        Some(value) if !seen.contains(value) => {
+            seen.insert(value.into());
+            value.len() + VALUE_BYTES
+        }
+        _ => 0,
+    }
+}
+
 impl State {
     /// The aggregate's result.
     pub(super) fn value(&self) -> Value {
         match self {
+            Self::Distinct(seen) => Value::Int8(seen.len() as i64),
             Self::Count(count) => Value::Int8(*count),
             Self::Sum(sum) => sum.clone(),
             Self::Average { count: ..=0, .. } => Value::Null,

@@ -5,7 +5,8 @@
 //! shard 2  (de 3 5) ────────────┼─→  (de 5 15) (fr 1 7)      count, sum by country
 //! ```
 //! Groups are equal when their bytes are: the planner lets only such types pass. Holds one state a group and aggregate within a
-//! byte budget; rows go out when all shards are done. Without groups there is always one row.
+//! byte budget; rows go out when all shards are done. Without groups there is always one row. Over the budget it reads the shards to
+//! their ends (nothing is cancelled, a transaction goes on) and leaves the result to the merge session, where the plan has that.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,6 +31,9 @@ pub(super) struct FinalAggregate {
     groups: usize,
     aggregates: Vec<Final>,
     output: Vec<OutputColumn>,
+    /// Over the budget it ends without rows, instead of an error.
+    may_spill: bool,
+    spilled: bool,
     /// Found from the first input's columns.
     kinds: Vec<Kind>,
     /// Columns of a shard's row; 0 until known.
@@ -63,13 +67,15 @@ impl FinalAggregate {
         groups: usize,
         aggregates: Vec<Final>,
         output: Vec<OutputColumn>,
-        inputs: usize,
+        (inputs, may_spill): (usize, bool),
     ) -> Self {
         Self {
             bound,
             groups,
             aggregates,
             output,
+            may_spill,
+            spilled: false,
             kinds: Vec::new(),
             columns: 0,
             ended: vec![false; inputs],
@@ -104,6 +110,9 @@ impl FinalAggregate {
             while !self.ended[input] {
                 match source.poll_run(input, cx)? {
                     Poll::Ready(Some(run)) => {
+                        if self.spilled {
+                            continue;
+                        }
                         if self.columns == 0 {
                             self.decide(source.columns(input))?;
                         }
@@ -136,6 +145,11 @@ impl FinalAggregate {
                 return Ok(None);
             }
             at = end;
+        }
+        if self.table.bytes() > self.bound.memory_max && self.may_spill {
+            self.spilled = true;
+            self.table = Groups::default();
+            return Ok(Some(()));
         }
         if self.table.bytes() > self.bound.memory_max {
             return Err(error::out_of_memory("aggregation", self.bound.memory_max));
@@ -264,7 +278,7 @@ impl Operator for FinalAggregate {
     ) -> Poll<Result<Option<Run>, ServerError>> {
         if self.ended.contains(&false) {
             std::task::ready!(self.poll_inputs(source, cx))?;
-            if self.groups == 0 && self.table.ends.is_empty() {
+            if self.groups == 0 && self.table.ends.is_empty() && !self.spilled {
                 if self.columns == 0 {
                     self.decide(source.columns(0))?;
                 }
@@ -272,6 +286,10 @@ impl Operator for FinalAggregate {
             }
         }
         Poll::Ready(self.flush())
+    }
+
+    fn has_spilled(&self) -> bool {
+        self.spilled
     }
 }
 

@@ -107,6 +107,8 @@ pub enum Item {
     CopyIn(Bytes),
     /// The row budget is used up and there may be more rows; nothing is owed by any shard.
     Suspended,
+    /// No rows have come and none will: they were more than may be held, and [`Execution::spill`] is to be run instead. Nothing is owed.
+    Spilled,
     /// All shards have said CommandComplete. `tag` is the shard's own for one remote step, else `None`: the session counts rows.
     Complete {
         /// Without its NUL.
@@ -138,6 +140,8 @@ pub struct Execution {
     bound: Arc<Bound>,
     shards: Vec<ShardId>,
     pipeline: Pipeline,
+    /// What runs when rows are more than may be held.
+    spill: Option<Arc<Plan>>,
     /// Notices and the like that go out before `held`.
     forwards: VecDeque<Item>,
     /// Rows that did not fit into the last budget.
@@ -155,7 +159,25 @@ impl Execution {
     pub fn new(plan: &Plan, bound: Bound, shards: usize) -> Result<Self, ServerError> {
         let bound = Arc::new(bound);
         let pipeline = Pipeline::new(plan, &bound, shards)?;
-        Ok(Self::over(pipeline, bound))
+        let spill = match plan {
+            Plan::FinalAggregate { spill, .. } => spill.clone(),
+            _ => None,
+        };
+        Ok(Self {
+            spill,
+            ..Self::over(pipeline, bound)
+        })
+    }
+
+    /// The execution to run after [`Item::Spilled`].
+    ///
+    /// # Errors
+    /// As [`Execution::new`].
+    pub fn spill(&self) -> Result<Self, ServerError> {
+        let missing = || error::internal("no plan for what cannot be held");
+        let plan = self.spill.as_ref().ok_or_else(missing)?;
+        let shards = self.bound.shard_names.len();
+        Self::new(plan, Bound::clone(&self.bound), shards)
     }
 
     /// The client's own text on one shard, unchanged: errors keep their position. Cheap: nothing is allocated a row or parameter.
@@ -189,6 +211,7 @@ impl Execution {
             shards,
             pipeline,
             checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
+            spill: None,
             forwards: VecDeque::new(),
             held: None,
             budget: None,
@@ -293,6 +316,7 @@ impl Execution {
     fn finish(&mut self, run: Option<Run>) -> Item {
         match run {
             Some(run) => self.within_budget(run),
+            None if self.pipeline.has_spilled() => Item::Spilled,
             None if self.pipeline.was_empty_query() => Item::Empty,
             None => Item::Complete {
                 tag: self.pipeline.tag(),

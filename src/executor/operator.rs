@@ -35,6 +35,11 @@ pub(super) trait Operator: Send {
         source: &mut dyn Source,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Run>, ServerError>>;
+
+    /// True when it has ended without rows because they were more than it may hold, and another plan is to give them.
+    fn has_spilled(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

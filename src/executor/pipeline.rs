@@ -181,6 +181,10 @@ impl Pipeline {
             .flatten()
     }
 
+    pub(super) fn has_spilled(&self) -> bool {
+        self.root.has_spilled()
+    }
+
     pub(super) fn was_empty_query(&mut self) -> bool {
         self.foot.last_step().was_empty_query()
     }
@@ -377,13 +381,14 @@ fn operator(
             groups,
             aggregates,
             output,
+            spill,
             ..
         } => Box::new(FinalAggregate::new(
             Arc::clone(bound),
             *groups,
             aggregates.clone(),
             output.clone(),
-            inputs,
+            (inputs, spill.is_some() && bound.fetch == 0),
         )),
         Plan::Distinct { input } => {
             let input = operator(input, bound, inputs)?;

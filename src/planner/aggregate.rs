@@ -9,6 +9,7 @@ use super::grouping::group_items;
 use super::outputs::targets;
 use super::pushdown::{FanOut, Stop, print, target, unprintable};
 use super::scope::{AttrId, Resolved, Ty};
+use super::types::is_stageable;
 use super::types::{base_type, collation, collation_named, is_collatable};
 use super::{ProbedColumn, analyse::Dist};
 use crate::catalog::Catalog;
@@ -40,6 +41,8 @@ pub(super) enum Split {
     BoolOr,
     /// The aggregate of its own parts, on the merge session only.
     Same,
+    /// An aggregate with DISTINCT: the shards group by its argument too, and the values they have in common count once.
+    Distinct,
 }
 
 /// One aggregate call of the statement.
@@ -50,6 +53,14 @@ pub(super) struct Part<'a> {
     pub(super) split: Split,
     /// Type of its argument; of no meaning for counts.
     pub(super) arg: Option<Known>,
+}
+
+impl<'a> Part<'a> {
+    /// The argument whose values count once.
+    pub(super) fn distinct(&self) -> Option<&'a ast::Node> {
+        let args = (self.split == Split::Distinct).then_some(&self.call.args);
+        args.and_then(|a| a.first())
+    }
 }
 
 /// The pieces of a grouped statement.
@@ -135,7 +146,7 @@ impl<'a> FanOut<'_, 'a> {
         if let Some(plan) = self.in_proxy(&pieces)? {
             return Ok(Some(plan));
         }
-        self.combined(pieces).map(Some)
+        self.combined(&pieces).map(Some)
     }
 
     /// Groups and aggregates of the statement; `None` when it cannot be split.
@@ -168,7 +179,28 @@ impl<'a> FanOut<'_, 'a> {
                 return Ok(None);
             }
         }
+        if !self.share_distinct(&pieces)? {
+            return Ok(None);
+        }
         Ok(self.type_parts(&mut pieces)?.then_some(pieces))
+    }
+
+    /// True when all aggregates with DISTINCT have one argument: the shards' rows are few only while they group by one more, and
+    /// then not even what depends on the sharding key counts once.
+    fn share_distinct(&self, pieces: &Pieces<'a>) -> Result<bool, Stop> {
+        let mut first = None;
+        let adds_up = |p: &Part<'_>| matches!(p.split, Split::Count | Split::Sum | Split::Average);
+        let keyed = |p: &Part<'_>| p.call.agg_distinct && adds_up(p);
+        if pieces.parts.iter().any(|p| p.distinct().is_some()) && pieces.parts.iter().any(keyed) {
+            return Ok(false);
+        }
+        for arg in pieces.parts.iter().filter_map(Part::distinct) {
+            let canonical = self.canonical(arg)?;
+            if *first.get_or_insert_with(|| canonical.clone()) != canonical {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn add_group(&self, pieces: &mut Pieces<'a>, node: &'a ast::Node) -> Result<(), Stop> {
@@ -279,6 +311,9 @@ impl<'a> FanOut<'_, 'a> {
             "count" if call.args.len() <= 1 && (!distinct || keyed()) => Some(Split::Count),
             "sum" if !distinct || keyed() => Some(Split::Sum),
             "avg" if !distinct || keyed() => Some(Split::Average),
+            "count" | "sum" | "avg" if call.args.len() == 1 && call.agg_filter.is_none() => {
+                Some(Split::Distinct)
+            }
             "min" => Some(Split::Min),
             "max" => Some(Split::Max),
             "bool_and" | "every" => Some(Split::BoolAnd),
@@ -316,6 +351,11 @@ impl<'a> FanOut<'_, 'a> {
             let fits = match part.split {
                 Split::Sum => number || known.oid == oid::MONEY,
                 Split::Average => number,
+                // Of equal numerics any may be the one that is added, and they print differently.
+                Split::Distinct if bare_name(part.call) != Some("count") => {
+                    matches!(known.oid, oid::INT2 | oid::INT4 | oid::INT8)
+                }
+                Split::Distinct => is_stageable(self.analysis.catalog, known.oid),
                 _ => true,
             };
             if !fits {

@@ -6,8 +6,8 @@ use super::analyse::node_id;
 use super::condition::Conj;
 use super::functions::bare_name;
 use super::outputs::column_name;
-use super::pushdown::{FanOut, Stop, print, target, unprintable};
-use crate::plan::{Extra, Plan, Remote};
+use super::pushdown::{FanOut, Stop, gather, print, target, unprintable};
+use crate::plan::{Extra, Plan, Remote, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{ChildMut, any_node, children_mut};
 use crate::types::oid;
@@ -23,11 +23,13 @@ pub(super) struct Halves {
 }
 
 impl<'a> FanOut<'_, 'a> {
-    /// `SELECT columns FROM … WHERE … GROUP BY 1, …, groups`, for every shard and for the first.
+    /// `SELECT columns FROM … WHERE … GROUP BY 1, …, groups`, for every shard and for the first; `distinct` is the position of one
+    /// more column to group by.
     pub(super) fn partial_texts(
         &self,
         columns: &[ast::Node],
         groups: usize,
+        distinct: Option<usize>,
     ) -> Result<(String, Option<String>, Vec<Extra>), Stop> {
         let text = |empty_arms| -> Result<(String, Vec<Extra>), Stop> {
             let rewrite = self.rewrite(empty_arms);
@@ -44,6 +46,7 @@ impl<'a> FanOut<'_, 'a> {
                 .map(|(i, n)| target(now(n), &format!("c{}", i + 1)))
                 .collect();
             select.group_clause = (1..=groups)
+                .chain(distinct.map(|d| d + 1))
                 .map(|i| super::rewrite::integer(i as i32))
                 .collect();
             let kept = self.group_conditions();
@@ -84,13 +87,29 @@ impl<'a> FanOut<'_, 'a> {
     }
 
     /// Partial rows in a stage, and the statement over them.
-    pub(super) fn combined(&self, pieces: Pieces<'a>) -> Result<Plan, Stop> {
-        let Halves {
-            remote,
-            names,
-            mut select,
-        } = self.halves(pieces)?;
-        let stage = self.probed_stage(1, remote, &names)?;
+    pub(super) fn combined(&self, pieces: &Pieces<'a>) -> Result<Plan, Stop> {
+        let halves = self.halves(pieces)?;
+        let columns = self.probed_columns(&halves.remote, &halves.names)?;
+        self.over_stage(halves, columns)
+    }
+
+    /// As [`FanOut::combined`], where the types of the partial rows are known.
+    pub(super) fn combined_over(
+        &self,
+        pieces: &Pieces<'a>,
+        columns: Vec<StageColumn>,
+    ) -> Result<Plan, Stop> {
+        self.over_stage(self.halves(pieces)?, columns)
+    }
+
+    fn over_stage(&self, halves: Halves, columns: Vec<StageColumn>) -> Result<Plan, Stop> {
+        let mut select = halves.select;
+        let stage = Stage {
+            name: "stage_1".into(),
+            columns,
+            plan: gather(halves.remote),
+            filters: Vec::new(),
+        };
         let rewrite = self.rewrite(false);
         select.from_clause = vec![super::rewrite::stage_relation("pgbraid_stage_1", "s")];
         rewrite.edit_copy_select(&mut select);
@@ -114,17 +133,26 @@ impl<'a> FanOut<'_, 'a> {
                     && pieces.groups.iter().all(|(_, n)| total(n))
                     && pieces.parts.iter().all(|p| total(p.node)) =>
             {
-                self.halves(pieces).map(Some)
+                self.halves(&pieces).map(Some)
             }
             _ => Ok(None),
         }
     }
 
-    fn halves(&self, pieces: Pieces<'a>) -> Result<Halves, Stop> {
+    fn halves(&self, pieces: &Pieces<'a>) -> Result<Halves, Stop> {
         let mut columns: Vec<ast::Node> = pieces.groups.iter().map(|(_, n)| (*n).clone()).collect();
         let groups = columns.len();
         let mut finals = Vec::new();
+        let distinct = pieces.parts.iter().find_map(Part::distinct).map(|arg| {
+            columns.push(arg.clone());
+            groups
+        });
         for part in &pieces.parts {
+            if part.split == Split::Distinct {
+                let name = bare_name(part.call).unwrap_or("");
+                finals.push(format!("pg_catalog.{name}(DISTINCT s.c{})", groups + 1));
+                continue;
+            }
             finals.push(final_text(part, columns.len() + 1));
             match part.split {
                 Split::Average => {
@@ -138,11 +166,11 @@ impl<'a> FanOut<'_, 'a> {
             // Without an aggregate nothing would make the one row of HAVING alone.
             columns.push(parsed("count(*)")?);
         }
-        let (sql, first_sql, now) = self.partial_texts(&columns, groups)?;
+        let (sql, first_sql, now) = self.partial_texts(&columns, groups, distinct)?;
         let names: Vec<String> = (1..=columns.len()).map(|i| format!("c{i}")).collect();
         Ok(Halves {
             remote: self.remote(sql, first_sql, now, names.len(), 0),
-            select: self.final_select(&pieces, &finals)?,
+            select: self.final_select(pieces, &finals)?,
             names,
         })
     }

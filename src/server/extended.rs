@@ -229,7 +229,7 @@ impl Session {
                 portal.running = None;
                 messages::bare(b'I', self.client.out());
             }
-            Outcome::CopyIn => {
+            Outcome::CopyIn | Outcome::Spilled => {
                 return Err(ServerError::new(
                     sqlstate::PROTOCOL_VIOLATION,
                     "COPY asked for data twice",

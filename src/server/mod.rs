@@ -18,6 +18,7 @@ mod set;
 mod settings;
 mod silence;
 mod simple;
+mod spill;
 mod statements;
 mod stream;
 mod tls;

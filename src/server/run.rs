@@ -47,6 +47,8 @@ pub enum Outcome {
     Empty,
     /// COPY FROM STDIN: the client's data is awaited.
     CopyIn,
+    /// Nothing is out: the execution is to be replaced by its [`Execution::spill`].
+    Spilled,
 }
 
 impl Session {
@@ -270,9 +272,9 @@ impl Session {
             loop {
                 match execution.poll_next(&mut self.connections, cx) {
                     Poll::Ready(Ok(Item::Rows(run))) => rows += u64::from(run.rows),
-                    Poll::Ready(Ok(Item::Complete { .. } | Item::Empty | Item::Suspended)) => {
-                        return Poll::Ready(Ok(()));
-                    }
+                    Poll::Ready(Ok(
+                        Item::Complete { .. } | Item::Empty | Item::Suspended | Item::Spilled,
+                    )) => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => return Poll::Pending,
@@ -289,7 +291,7 @@ impl Session {
     }
 
     /// After an error nobody knows whether a replay of settings was what failed: they are replayed before anybody else's use.
-    fn forget_marks(&mut self) {
+    pub(super) fn forget_marks(&mut self) {
         if self.pinned {
             // Its connections are the session's own, and nothing was replayed on them.
             return;
@@ -302,12 +304,8 @@ impl Session {
         }
     }
 
-    /// Streams an execution to the client, at most `max_rows` rows (0: all).
-    ///
-    /// # Errors
-    /// `Ended::Statement` when it failed: the shards have been stopped and the connections are usable or closed.
-    /// `Ended::Session` when the client is gone.
-    pub async fn stream(
+    /// As `stream`, up to what cannot be held.
+    pub(super) async fn stream_once(
         &mut self,
         execution: &mut Execution,
         max_rows: u64,
@@ -397,6 +395,7 @@ impl Session {
                     return Poll::Ready(Ok(Outcome::Complete { rows: *rows, tag }));
                 }
                 Item::Empty => return Poll::Ready(Ok(Outcome::Empty)),
+                Item::Spilled => return Poll::Ready(Ok(Outcome::Spilled)),
             }
         }
     }

@@ -145,7 +145,7 @@ impl Session {
             }
             Outcome::Complete { rows, tag: None } => select_tag(rows, self.client.out()),
             Outcome::Empty => messages::bare(b'I', self.client.out()),
-            Outcome::CopyIn | Outcome::Suspended => {
+            Outcome::CopyIn | Outcome::Suspended | Outcome::Spilled => {
                 return Err(ServerError::new(
                     sqlstate::PROTOCOL_VIOLATION,
                     "COPY asked for data twice",

@@ -524,3 +524,98 @@ select id, (k, v), count(*) from dupes where id < 100 group by (id, k, v) order 
 -- name: GROUP BY a row
 select row(k, v), count(*) from dupes where id < 100 group by row(k, v) order by 2, 1
 
+
+-- name: count of distinct values off the key
+select count(distinct k), count(distinct v) from dupes
+
+-- name: count of distinct values with other aggregates
+select count(distinct k), count(*), sum(id), min(v), max(d), avg(id) from dupes
+
+-- name: count of distinct values by group
+select country, count(distinct manager_id), count(*), sum(id), count(manager_id) from users group by country order by country nulls first
+
+-- name: count of distinct values of the grouped column
+select k, count(distinct k), count(*) from dupes group by k order by k nulls first
+
+-- name: distinct values twice, in one count and one sum
+select v, count(distinct k), sum(distinct k), avg(distinct k) from dupes group by v order by v nulls first
+
+-- name: count of distinct values in HAVING and ORDER BY
+select country, count(*) from users group by country having count(distinct manager_id) > 1 order by count(distinct manager_id) desc, country nulls last
+
+-- name: count of distinct values over no rows
+select count(distinct k), sum(distinct k), count(*) from empty_s
+
+-- name: count of distinct values by group over no rows
+select v, count(distinct k) from empty_s group by v
+
+-- name: count of distinct NULLs
+select count(distinct allnull), count(*) from alltypes
+
+-- name: count of distinct numerics that print apart
+select count(distinct w), count(distinct w + 0) from dupes
+
+-- name: one count of distinct numerics
+select count(distinct w) from dupes
+
+-- name: sum of distinct numerics
+-- expect: same-or-refused
+select sum(distinct n) from lonely
+
+-- name: count of distinct floats, minus zero and NaN
+select count(distinct f) from dupes
+
+-- name: count of distinct values of many types
+select count(distinct b) as b, 1 as x from alltypes
+
+-- name: count of distinct dates by group
+select grp, count(distinct d) from alltypes group by grp order by grp
+
+-- name: count of distinct padded strings
+select count(distinct ch) from alltypes
+
+-- name: count of distinct enums
+select count(distinct mo) from alltypes
+
+-- name: count of distinct timestamps with time zone
+select count(distinct tstz) from alltypes
+
+-- name: count of distinct arrays
+select count(distinct ia) from alltypes
+
+-- name: count of distinct rows
+select count(distinct (k, v)) from dupes
+
+-- name: count of distinct expressions
+select count(distinct k % 3), count(*) from dupes
+
+-- name: count of distinct values of two columns
+select count(distinct k), count(distinct v), count(*) from dupes
+
+-- name: count of distinct values under a filter
+select count(distinct k) filter (where v = 'a'), count(*) filter (where v = 'a') from dupes
+
+-- name: a filter beside a count of distinct values
+select count(distinct k), count(*) filter (where v = 'a'), sum(id) filter (where k > 3) from dupes
+
+-- name: count of distinct text under a linguistic collation
+select count(distinct coll), count(distinct t) from alltypes
+
+-- name: count of a distinct constant
+select count(distinct 1), count(distinct null::int4), count(*) from dupes
+
+-- name: count of distinct values of a join
+select count(distinct o.customer_id), sum(l.quantity) from orders o join lineitem l on l.order_id = o.id
+
+-- name: count of distinct values in a subquery
+select u.id from users u where u.id < (select count(distinct k) from dupes) order by 1
+
+-- name: count of distinct values with a parameter
+-- params: [["int4", "3"]]
+select count(distinct k % $1), sum(id) from dupes
+
+-- name: windows over a count of distinct values
+select country, count(distinct manager_id), rank() over (order by count(distinct manager_id) desc, country) from users group by country order by 1 nulls first
+
+-- name: count of distinct keys beside a count of distinct values
+select country, count(distinct id), sum(distinct id), count(distinct manager_id), count(*) from users group by country order by country nulls first

@@ -68,7 +68,7 @@ impl Case {
             self.groups,
             functions.collect(),
             groups.chain(aggregates).collect(),
-            source.inputs.len(),
+            (source.inputs.len(), false),
         );
         let rows = collect(&mut operator, &mut source)?;
         let text = |v: Value| v.map(|v| String::from_utf8(v).unwrap());
@@ -101,6 +101,43 @@ fn single(case: Case, rows: Vec<Row>) -> Result<Option<String>, ServerError> {
 
 fn some(value: &str) -> Option<String> {
     Some(value.to_owned())
+}
+
+#[test]
+fn equal_values_of_all_shards_count_once() {
+    let case = || Case {
+        groups: 1,
+        functions: vec![
+            FinalFunction::CountDistinct { column: 1 },
+            FinalFunction::Count { column: 2 },
+        ],
+        partials: vec![oid::TEXT, oid::INT8, oid::INT8],
+        results: vec![oid::TEXT, oid::INT8, oid::INT8],
+        memory_max: 1 << 20,
+    };
+    let rows = case().run(vec![
+        vec![step(&[
+            vec![text("de"), int8(1), int8(4)],
+            vec![text("de"), None, int8(2)],
+            vec![text("fr"), None, int8(1)],
+        ])],
+        vec![step(&[
+            vec![text("de"), int8(1), int8(1)],
+            vec![text("de"), int8(2), int8(1)],
+        ])],
+    ]);
+    let row = |v: [&str; 3]| v.map(|v| Some(v.to_owned())).to_vec();
+    assert_eq!(
+        rows.unwrap(),
+        [row(["de", "2", "8"]), row(["fr", "0", "1"])]
+    );
+    let many = (0..5000).map(|n| vec![text("de"), int8(n), int8(1)]);
+    let many = vec![vec![step(&many.collect::<Vec<_>>())]];
+    let small = Case {
+        memory_max: 64 << 10,
+        ..case()
+    };
+    assert_eq!(small.run(many).unwrap_err().sqlstate(), "53200");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::{BROKEN, behind_relay, has_no_proxy};
 use crate::harness::client::query;
 use crate::harness::relay::Fault;
-use crate::harness::{Client, Pgbraid, Relay, Reply, cluster, eventually};
+use crate::harness::{Client, Config, Pgbraid, Relay, Reply, cluster, eventually};
 
 /// Both stages of it are large; every row depends on all others.
 const STAGED: &str = "select b.id, b.pad, row_number() over (order by b.x, b.id) from big b \
@@ -49,6 +49,36 @@ fn a_shard_cut_while_its_rows_become_a_table_is_an_error() {
         relay.heal();
         assert_eq!(rows(client.query(STAGED)), whole, "after a cut");
     }
+}
+
+/// Groups that take more memory than the proxy may hold are put together on the merge session.
+#[test]
+fn more_groups_than_may_be_held() {
+    if has_no_proxy() {
+        return;
+    }
+    let mut config = Config::new(cluster());
+    config.more = "[merge]\nmemory_max = \"1MiB\"\n".into();
+    let pgbraid = Pgbraid::start(config);
+    let mut client = pgbraid.client();
+    let mut oracle = Client::connect(cluster().oracle, "app", "app").expect("login");
+    let statements = [
+        "select pad, count(*), sum(x), avg(x), min(id), max(pad), bool_or(x > 3) from big group by pad",
+        "select x % 100, count(distinct pad), count(*), sum(id) from big group by 1",
+        "select count(distinct pad) from big",
+        "select pad, sum(id::int4), avg(id::float8), avg(x::numeric) from big where id > 5 group by pad",
+    ];
+    for around in [["", ""], ["begin", "commit"]] {
+        for sql in statements {
+            client.query(around[0]);
+            let given = client.query(sql);
+            let tag = given.tag.clone();
+            assert_eq!(tag, oracle.query(sql).tag, "{sql}");
+            assert_eq!(rows(given), rows(oracle.query(sql)), "{sql}");
+            client.query(around[1]);
+        }
+    }
+    pgbraid.assert_no_panic();
 }
 
 /// A statement that waits for its stalled shard in the middle of COPY, on the first shard's first merge session.
