@@ -9,6 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use pgbraid::demo;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Points any PostgreSQL client at many PostgreSQL servers as if they were one
 #[derive(Parser)]
 #[command(name = "pgbraid", version, arg_required_else_help = true)]

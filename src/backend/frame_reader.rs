@@ -1,11 +1,12 @@
 //! The read side of a shard connection: bytes in, runs of DataRow frames or single other frames out, nothing decoded.
 //! The scan over rows is the product's fast path: one 8-byte load a row. Knows no socket; memory follows received bytes only.
 
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::raw_conn::Run;
 use crate::protocol::frame::{FrameError, HEADER_BYTES, frame_length};
@@ -138,6 +139,9 @@ impl FrameReader {
         socket: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<std::io::Result<usize>> {
+        if self.buffer.is_empty() && self.chunk == CHUNK_BYTES_MIN {
+            return self.poll_first_fill(socket, cx);
+        }
         self.make_room();
         let spare = self.buffer.capacity() - self.buffer.len();
         // The future keeps no state of its own, so a new one for each poll loses nothing.
@@ -149,6 +153,23 @@ impl FrameReader {
             self.chunk *= 2;
         }
         read
+    }
+
+    /// A first read goes to the stack: most replies are short, and a buffer of their size costs less than one for any.
+    fn poll_first_fill(
+        &mut self,
+        socket: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
+        let mut bytes = [const { MaybeUninit::uninit() }; CHUNK_BYTES_MIN];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(socket).poll_read(cx, &mut read))?;
+        let read = read.filled();
+        self.buffer.extend_from_slice(read);
+        if read.len() == CHUNK_BYTES_MIN {
+            self.chunk *= 2;
+        }
+        Poll::Ready(Ok(read.len()))
     }
 
     /// Sees to room for a read. Runs that were handed out may still hold the memory in front: then a new buffer is taken only when

@@ -100,6 +100,9 @@ impl Pools {
         deadline: Instant,
     ) -> Result<Vec<Lease>, BackendError> {
         debug_assert!(shards.is_sorted(), "any other order can deadlock");
+        if let [shard] = *shards {
+            return Ok(vec![self.acquire_one(shard, deadline).await?]);
+        }
         let mut permitted = Vec::with_capacity(shards.len());
         for shard in shards {
             let pool = self.shard(&self.shards, *shard)?;
@@ -107,6 +110,20 @@ impl Pools {
         }
         let leases = permitted.into_iter().map(|(pool, p)| pool.lease(p));
         try_join_all(leases).await
+    }
+
+    /// A connection to one shard.
+    ///
+    /// # Errors
+    /// As [`Pools::acquire`].
+    pub async fn acquire_one(
+        &self,
+        shard: ShardId,
+        deadline: Instant,
+    ) -> Result<Lease, BackendError> {
+        let pool = self.shard(&self.shards, shard)?;
+        let permit = pool.permit(deadline).await?;
+        pool.lease(permit).await
     }
 
     /// A session for Combine, from the merge pool of `shard`.
@@ -307,20 +324,21 @@ impl Drop for Waiting<'_> {
 struct Manager(Arc<Connector>);
 
 impl ManageConnection for Manager {
-    type Connection = RawConn;
+    /// Boxed, because a lease is moved from hand to hand.
+    type Connection = Box<RawConn>;
     type Error = BackendError;
 
-    async fn connect(&self) -> Result<RawConn, BackendError> {
-        self.0.connect().await
+    async fn connect(&self) -> Result<Box<RawConn>, BackendError> {
+        self.0.connect().await.map(Box::new)
     }
 
     /// Unused: `test_on_check_out` is off.
-    async fn is_valid(&self, _conn: &mut RawConn) -> Result<(), BackendError> {
+    async fn is_valid(&self, _conn: &mut Box<RawConn>) -> Result<(), BackendError> {
         Ok(())
     }
 
     /// Called when a lease ends.
-    fn has_broken(&self, conn: &mut RawConn) -> bool {
+    fn has_broken(&self, conn: &mut Box<RawConn>) -> bool {
         let clean = conn.end_lease();
         if !clean {
             self.0.metrics().closed(match conn.is_lost() {

@@ -1,7 +1,6 @@
 //! One connection to a shard at the level of raw frames: what is written is appended to a buffer by the caller, what is
 //! read comes back as runs of DataRow frames or as single other messages, none of it decoded.
 
-use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,13 +16,15 @@ use super::frame_reader::{FrameReader, Scanned};
 use super::parameters::Parameters;
 use super::socket::Socket;
 use super::stage_tables::StageTables;
-use super::statements::Statements;
+use super::statements::{Statements, name_of};
 use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::messages;
 
+/// What a connection that nobody uses may keep for its next statement.
+const WRITE_BYTES_RESTING: usize = 512;
 /// A write buffer that grew beyond this is given back once it is sent.
 const WRITE_BYTES_KEPT: usize = 64 << 10;
 
@@ -82,6 +83,8 @@ pub struct RawConn {
     metrics: Arc<ShardMetrics>,
     /// When the first byte went out of what the shard has not answered in full.
     asked: Option<Instant>,
+    /// When its last lease ended.
+    rests_since: Instant,
     /// It was the shard or the network that ended it.
     lost: bool,
 }
@@ -112,6 +115,7 @@ impl RawConn {
             cancel_key: (0, Bytes::new()),
             lease: LeaseNumber::default(),
             asked: None,
+            rests_since: Instant::now(),
             lost: false,
         }
     }
@@ -347,14 +351,19 @@ impl RawConn {
     /// new: the caller must then append the Parse. Bounded: the least recently used one is closed (Close is appended).
     ///
     /// When an error skips messages up to a Sync, all statements that were new before that Sync are forgotten without a call.
-    pub fn statement_name(&mut self, sql: &Arc<str>, parameter_types: &[u32]) -> (String, bool) {
-        let (number, new) = self.statements.number(sql, parameter_types, self.batches);
+    pub fn statement_name(&mut self, sql: &Arc<str>, parameter_types: &[u32]) -> (Arc<str>, bool) {
+        let (name, new) = self.statements.name(sql, parameter_types, self.batches);
         if new {
             for number in self.statements.take_to_close() {
                 messages::describe_or_close(b'C', b'S', &name_of(number), &mut self.write);
             }
         }
-        (name_of(number), new)
+        (name, new)
+    }
+
+    /// The same, of a statement that is not new.
+    pub fn known_statement(&mut self, sql: &str, parameter_types: &[u32]) -> Option<Arc<str>> {
+        self.statements.known(sql, parameter_types)
     }
 
     /// Which settings the statements that follow are parsed under. PostgreSQL reads a literal once, when it prepares a
@@ -432,13 +441,16 @@ impl RawConn {
             return false;
         }
         self.reader.release(true);
-        self.write = BytesMut::new();
+        if self.write.capacity() > WRITE_BYTES_RESTING {
+            self.write = BytesMut::new();
+        }
+        self.rests_since = Instant::now();
         self.lease.end()
     }
 
     /// True when an idle connection is still open and the shard has said nothing on it. No round trip.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.socket.is_quiet()
+        self.socket.is_quiet(self.rests_since)
     }
 
     pub(super) fn is_private(&self) -> bool {
@@ -446,11 +458,7 @@ impl RawConn {
     }
 
     pub(super) fn server_certificate(&self) -> Option<&[u8]> {
-        let Socket::Tls(stream) = &self.socket else {
-            return None;
-        };
-        let certificates = stream.get_ref().1.peer_certificates()?;
-        certificates.first().map(|c| c.as_ref())
+        self.socket.server_certificate()
     }
 
     pub(super) fn set_cancel_key(&mut self, process_id: i32, secret: Bytes) {
@@ -487,12 +495,6 @@ impl RawConn {
             reason,
         }
     }
-}
-
-fn name_of(number: u64) -> String {
-    let mut name = String::with_capacity(16);
-    let _ = write!(name, "pgbraid_{number}");
-    name
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,6 +14,9 @@ use tokio_rustls::client::TlsStream;
 /// A silent peer is probed after a minute: sooner than the firewalls that forget idle connections.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A connection that was used so short a time ago is taken for open unless the runtime has heard otherwise.
+const FRESH: Duration = Duration::from_millis(100);
 
 pub(super) enum Socket {
     Tcp(TcpStream),
@@ -45,9 +48,33 @@ impl Socket {
         !matches!(self, Self::Tcp(_))
     }
 
-    /// True when the peer has neither closed nor sent anything. Asks the kernel without waiting: what the runtime knows of the
-    /// socket may be older.
-    pub(super) fn is_quiet(&mut self) -> bool {
+    /// The server's certificate in DER form, of a TLS connection.
+    pub(super) fn server_certificate(&self) -> Option<&[u8]> {
+        let Self::Tls(stream) = self else {
+            return None;
+        };
+        let certificates = stream.get_ref().1.peer_certificates()?;
+        certificates.first().map(|c| c.as_ref())
+    }
+
+    /// True when the peer has neither closed nor sent anything since a last read at `since`. Does not wait; the kernel is asked
+    /// only where the runtime may not have heard the latest.
+    pub(super) fn is_quiet(&mut self, since: Instant) -> bool {
+        (since.elapsed() < FRESH && self.seems_quiet()) || self.peeks_quiet()
+    }
+
+    fn seems_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self {
+            Self::Tcp(s) => s.poll_read_ready(&mut cx).is_pending(),
+            Self::Unix(s) => s.poll_read_ready(&mut cx).is_pending(),
+            Self::Tls(s) => s.get_ref().0.poll_read_ready(&mut cx).is_pending(),
+            #[cfg(test)]
+            Self::Memory(_) => true,
+        }
+    }
+
+    fn peeks_quiet(&mut self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
         let peeked = match self {
             Self::Tcp(s) => SockRef::from(&*s).peek(&mut byte),

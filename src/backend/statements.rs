@@ -41,6 +41,7 @@ impl Equivalent<Key> for Borrowed<'_> {
 #[derive(Debug)]
 struct Prepared {
     number: u64,
+    name: Arc<str>,
     /// Up to which Sync its Parse belongs: an error there leaves it unknown whether the Parse was carried out.
     batch: u64,
     used: u64,
@@ -60,20 +61,24 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// The number of the statement, and true when it is new: then the statements in `to_close` are to be closed, too.
-    pub(super) fn number(
+    /// The name of a statement that is prepared already.
+    pub(super) fn known(&mut self, sql: &str, parameter_types: &[u32]) -> Option<Arc<str>> {
+        self.clock += 1;
+        let key = Borrowed(sql, parameter_types, self.context);
+        let known = self.prepared.get_mut(&key)?;
+        known.used = self.clock;
+        Some(known.name.clone())
+    }
+
+    /// The name of the statement, and true when it is new: then the statements in `to_close` are to be closed, too.
+    pub(super) fn name(
         &mut self,
         sql: &Arc<str>,
         parameter_types: &[u32],
         batch: u64,
-    ) -> (u64, bool) {
-        self.clock += 1;
-        if let Some(known) = self
-            .prepared
-            .get_mut(&Borrowed(sql, parameter_types, self.context))
-        {
-            known.used = self.clock;
-            return (known.number, false);
+    ) -> (Arc<str>, bool) {
+        if let Some(name) = self.known(sql, parameter_types) {
+            return (name, false);
         }
         if self.prepared.len() >= STATEMENTS_MAX {
             self.evict();
@@ -84,13 +89,15 @@ impl Statements {
             parameter_types: parameter_types.into(),
             context: self.context,
         };
+        let name: Arc<str> = name_of(self.last_number).into();
         let prepared = Prepared {
             number: self.last_number,
+            name: name.clone(),
             batch,
             used: self.clock,
         };
         self.prepared.insert(key, prepared);
-        (self.last_number, true)
+        (name, true)
     }
 
     /// A scan: it happens only with a Parse, which costs the shard a hundred times as much.
@@ -137,6 +144,11 @@ impl Statements {
     }
 }
 
+/// What a statement is called on the shard.
+pub(super) fn name_of(number: u64) -> String {
+    format!("pgbraid_{number}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,9 +157,9 @@ mod tests {
     fn a_statement_is_its_text_and_its_types() {
         let mut statements = Statements::default();
         let sql: Arc<str> = "SELECT $1".into();
-        assert_eq!(statements.number(&sql, &[23], 0), (1, true));
-        assert_eq!(statements.number(&sql, &[25], 0), (2, true));
-        assert_eq!(statements.number(&sql, &[23], 3), (1, false));
+        assert_eq!(statements.name(&sql, &[23], 0), ("pgbraid_1".into(), true));
+        assert_eq!(statements.name(&sql, &[25], 0), ("pgbraid_2".into(), true));
+        assert_eq!(statements.name(&sql, &[23], 3), ("pgbraid_1".into(), false));
     }
 
     #[test]
@@ -157,24 +169,24 @@ mod tests {
             .map(|i| format!("{i}").into())
             .collect();
         for text in &texts[..STATEMENTS_MAX] {
-            statements.number(text, &[], 0);
+            statements.name(text, &[], 0);
         }
-        assert!(!statements.number(&texts[0], &[], 0).1);
-        assert!(statements.number(&texts[STATEMENTS_MAX], &[], 0).1);
+        assert!(!statements.name(&texts[0], &[], 0).1);
+        assert!(statements.name(&texts[STATEMENTS_MAX], &[], 0).1);
         assert_eq!(statements.take_to_close(), [2]);
-        assert!(!statements.number(&texts[0], &[], 0).1);
-        assert!(statements.number(&texts[1], &[], 0).1);
+        assert!(!statements.name(&texts[0], &[], 0).1);
+        assert!(statements.name(&texts[1], &[], 0).1);
     }
 
     #[test]
     fn an_error_forgets_the_statements_of_its_batch_only() {
         let mut statements = Statements::default();
         let (old, new): (Arc<str>, Arc<str>) = ("old".into(), "new".into());
-        statements.number(&old, &[], 1);
-        statements.number(&new, &[], 2);
+        statements.name(&old, &[], 1);
+        statements.name(&new, &[], 2);
         statements.forget_batch(2);
-        assert!(!statements.number(&old, &[], 3).1);
-        assert_eq!(statements.number(&new, &[], 3), (3, true));
+        assert!(!statements.name(&old, &[], 3).1);
+        assert_eq!(statements.name(&new, &[], 3), ("pgbraid_3".into(), true));
         assert_eq!(statements.take_to_close(), [2]);
     }
 }

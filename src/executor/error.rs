@@ -20,7 +20,7 @@ pub fn from_backend(error: BackendError) -> ServerError {
 }
 
 /// A shard's own ErrorResponse. FATAL ends the shard's connection, not the client's.
-pub(super) fn from_shard(error: ServerError, shard: &str) -> ServerError {
+pub fn from_shard(error: ServerError, shard: &str) -> ServerError {
     let error = if error.is_fatal() {
         error.with(b'S', "ERROR").with(b'V', "ERROR")
     } else {

@@ -48,7 +48,7 @@ use crate::plan::{Plan, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 
-pub use error::from_backend as backend_error;
+pub use error::{from_backend as backend_error, from_shard as shard_error};
 use pipeline::Pipeline;
 pub use printed::{Printed, printed};
 
@@ -56,7 +56,7 @@ pub use printed::{Printed, printed};
 #[derive(Debug, Clone, Default)]
 pub struct Parameters {
     /// Type OIDs, one a parameter, as Describe gave them.
-    pub types: Vec<u32>,
+    pub types: Arc<[u32]>,
     /// 0 text, 1 binary, one a parameter.
     pub formats: Vec<i16>,
     /// Their bytes; `None` is NULL.
@@ -163,9 +163,13 @@ impl Execution {
             Plan::FinalAggregate { spill, .. } => spill.clone(),
             _ => None,
         };
+        let mut needed = Vec::new();
+        pipeline.collect_shards(&mut needed);
+        needed.sort_unstable();
+        needed.dedup();
         Ok(Self {
             spill,
-            ..Self::over(pipeline, bound)
+            ..Self::over(pipeline, bound, needed)
         })
     }
 
@@ -183,7 +187,7 @@ impl Execution {
     /// The client's own text on one shard, unchanged: errors keep their position. Cheap: nothing is allocated a row or parameter.
     pub fn routed(shard: ShardId, sql: Arc<str>, bound: Bound) -> Self {
         let bound = Arc::new(bound);
-        Self::over(Pipeline::routed(shard, sql, &bound), bound)
+        Self::over(Pipeline::routed(shard, sql, &bound), bound, vec![shard])
     }
 
     /// One statement sent as a simple Query, for what a portal cannot do (COPY FROM STDIN, utility statements). Its RowDescription
@@ -191,22 +195,19 @@ impl Execution {
     /// buffer and polls on.
     pub fn passthrough(shard: ShardId, sql: Arc<str>, bound: Bound) -> Self {
         let bound = Arc::new(bound);
-        Self::over(Pipeline::passthrough(shard, sql, &bound), bound)
+        Self::over(
+            Pipeline::passthrough(shard, sql, &bound),
+            bound,
+            vec![shard],
+        )
     }
 
     /// The one shard that `targets` come to with these parameters, if it is only one.
     pub fn single_shard(targets: &Targets, bound: &Bound, shards: usize) -> Option<ShardId> {
-        match target::evaluate(targets, &bound.parameters, bound.choice(shards))[..] {
-            [shard] => Some(shard),
-            _ => None,
-        }
+        target::single(targets, &bound.parameters, bound.choice(shards))
     }
 
-    fn over(pipeline: Pipeline, bound: Arc<Bound>) -> Self {
-        let mut shards = Vec::with_capacity(4);
-        pipeline.collect_shards(&mut shards);
-        shards.sort_unstable();
-        shards.dedup();
+    fn over(pipeline: Pipeline, bound: Arc<Bound>, shards: Vec<ShardId>) -> Self {
         Self {
             shards,
             pipeline,
@@ -236,6 +237,9 @@ impl Execution {
 
     /// True when some shard is read in more than one step, so that the steps must share a snapshot.
     pub fn needs_snapshot(&self) -> bool {
+        if self.shards.len() < 2 && !self.needs_merge() {
+            return false;
+        }
         let mut all = Vec::new();
         self.pipeline.collect_shards(&mut all);
         all.len() > self.shards.len()

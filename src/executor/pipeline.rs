@@ -29,7 +29,8 @@ use crate::protocol::sqlstate;
 /// Operators over one source of rows.
 pub(super) struct Pipeline {
     foot: Foot,
-    root: Box<dyn Operator>,
+    /// `None`: the rows of the one stream there is, as they come.
+    root: Option<Box<dyn Operator>>,
     /// The remote's CommandComplete is the client's too: one shard, whose rows all go out.
     tag_passes: bool,
 }
@@ -46,7 +47,7 @@ impl Pipeline {
         if let Some(parts) = combine_of(plan) {
             return Ok(Self {
                 foot: Foot::Combine(Box::new(Combine::new(parts, bound, shards)?)),
-                root: operator(plan, bound, 1)?,
+                root: Some(operator(plan, bound, 1)?),
                 tag_passes: keeps_count(plan),
             });
         }
@@ -58,7 +59,7 @@ impl Pipeline {
         let places = targets.into_iter().map(Place::Shard);
         Ok(Self {
             foot: Foot::Remote(RemoteStep::new(statement, places)),
-            root,
+            root: Some(root),
             tag_passes,
         })
     }
@@ -101,7 +102,7 @@ impl Pipeline {
                 statement,
                 std::iter::once(Place::Shard(shard)),
             )),
-            root: Box::new(Gather::default()),
+            root: None,
             tag_passes: true,
         }
     }
@@ -156,8 +157,11 @@ impl Pipeline {
             ready!(combine.poll_stages(bound, connections, forwards, cx))?;
         }
         let step = self.foot.last_step();
+        let Some(root) = &mut self.root else {
+            return step.poll_stream(0, (bound, connections), forwards, cx);
+        };
         let mut source = RemoteSource::new(step, bound, connections, forwards);
-        let run = ready!(self.root.poll_run(&mut source, cx))?;
+        let run = ready!(root.poll_run(&mut source, cx))?;
         if let (None, Foot::Combine(combine)) = (&run, &mut self.foot) {
             ready!(combine.poll_end(bound, connections, cx))?;
         }
@@ -182,7 +186,7 @@ impl Pipeline {
     }
 
     pub(super) fn has_spilled(&self) -> bool {
-        self.root.has_spilled()
+        self.root.as_ref().is_some_and(|root| root.has_spilled())
     }
 
     pub(super) fn was_empty_query(&mut self) -> bool {

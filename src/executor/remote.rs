@@ -240,7 +240,7 @@ impl RemoteStep {
             _ => &self.statement.sql,
         };
         let types = if self.types.is_empty() {
-            &bound.parameters.types
+            &bound.parameters.types[..]
         } else {
             &self.types
         };
@@ -251,7 +251,7 @@ impl RemoteStep {
     fn send(&self, index: usize, bound: &Bound, connection: &mut RawConn) -> bool {
         let (sql, types) = self.prepared(index, bound);
         let (name, new) = match self.statement.once {
-            true => (String::new(), true),
+            true => (Arc::from(""), true),
             false => connection.statement_name(sql, types),
         };
         let out = connection.write_buffer();
@@ -276,7 +276,7 @@ impl RemoteStep {
     }
 
     /// The next run of a stream, `None` at its end.
-    fn poll_stream(
+    pub(super) fn poll_stream(
         &mut self,
         index: usize,
         (bound, connections): (&Bound, &mut Connections),

@@ -37,6 +37,18 @@ pub fn evaluate(targets: &Targets, parameters: &Parameters, choice: Choice) -> V
     }
 }
 
+/// The shard, where `targets` come to one only.
+pub fn single(targets: &Targets, parameters: &Parameters, choice: Choice) -> Option<ShardId> {
+    match targets {
+        Targets::Any => Some(any(choice)),
+        Targets::Shard(shard) => Some(*shard),
+        targets => match evaluate(targets, parameters, choice)[..] {
+            [shard] => Some(shard),
+            _ => None,
+        },
+    }
+}
+
 /// One shard, another one each time, so that reads of reference tables spread.
 fn any(choice: Choice) -> ShardId {
     static TURN: AtomicUsize = AtomicUsize::new(0);

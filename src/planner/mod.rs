@@ -39,6 +39,7 @@ use std::collections::HashMap;
 
 use crate::catalog::Catalog;
 use crate::plan::{KeyCondition, Plan, Planned, Refusal, Remote, Targets};
+use crate::sql::Statement;
 use crate::sql::ast::{self, node::Node};
 use analyse::{Analysis, Dist, refusal};
 use pushdown::{FanOut, Stop};
@@ -95,25 +96,26 @@ pub type Facts = HashMap<Probe, Fact>;
 
 /// Plans one statement; `Err` asks for facts first.
 pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Probe>> {
-    let mut statement = match crate::sql::parse(request.sql) {
-        Ok(mut all) if all.len() == 1 => all.remove(0),
-        Ok(_) => {
-            return Ok(refused(
-                refusal(
-                    "one statement is expected",
-                    "Send statements one by one.",
-                    -1,
-                ),
-                true,
-            ));
-        }
-        Err(e) => {
-            return Ok(refused(
-                refusal(e.message, "Correct the statement.", -1),
-                true,
-            ));
-        }
+    let why = match crate::sql::parse(request.sql) {
+        Ok(all) => match <[_; 1]>::try_from(all) {
+            Ok([statement]) => return plan_parsed(statement, request, catalog),
+            Err(_) => refusal(
+                "one statement is expected",
+                "Send statements one by one.",
+                -1,
+            ),
+        },
+        Err(e) => refusal(e.message, "Correct the statement.", -1),
     };
+    Ok(refused(why, true))
+}
+
+/// As [`plan`], of a statement whose tree is there already; `request.sql` is its text.
+pub fn plan_parsed(
+    mut statement: Statement,
+    request: &Request<'_>,
+    catalog: &Catalog,
+) -> Result<Planned, Vec<Probe>> {
     match &mut statement.node {
         Node::SelectStmt(select) => {
             let planner = Planner { request, catalog };

@@ -142,6 +142,15 @@ pub fn execute(portal: &str, max_rows: u32, out: &mut BytesMut) {
     });
 }
 
+/// Appends a CommandComplete "SELECT n".
+pub fn select_complete(rows: u64, out: &mut BytesMut) {
+    let mut buffer = itoa::Buffer::new();
+    let mut tag = String::with_capacity(28);
+    tag.push_str("SELECT ");
+    tag.push_str(buffer.format(rows));
+    command_complete(&tag, out);
+}
+
 /// Appends a Sync.
 pub fn sync(out: &mut BytesMut) {
     bare(b'S', out);

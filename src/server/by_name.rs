@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::control;
-use super::prepare::{CATALOG_SHARD, Prepared, no_connection};
+use super::prepare::{CATALOG_SHARD, no_connection};
+use super::prepared::Prepared;
 use super::session::{Ended, Session};
 use super::settings;
 use crate::executor::Parameters;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use super::prepare::{CATALOG_SHARD, Prepared};
+use super::prepare::CATALOG_SHARD;
+use super::prepared::Prepared;
 use super::session::{Ended, Session};
 use crate::executor::{Execution, Parameters, backend_error};
 use crate::protocol::error::ServerError;

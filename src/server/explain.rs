@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::BufMut;
 
 use super::control;
-use super::prepare::{Prepared, refused};
+use super::prepare::refused;
+use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::{Ended, Session};
 use crate::executor::{Execution, Parameters};

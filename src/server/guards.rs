@@ -1,5 +1,6 @@
 //! What a statement may not do while its session is spread over several servers.
 
+use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use super::transaction::{Block, Clock, Company};
@@ -8,6 +9,8 @@ use crate::executor::{Parameters, printed};
 use crate::plan::{Plan, Planned, Remote, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
+use crate::sql::Kind;
+use crate::types::oid;
 
 /// A result column of arrays of a composite.
 pub fn oid_column(columns: Option<&[ColumnDescription]>, catalog: &Catalog) -> Option<usize> {
@@ -16,6 +19,26 @@ pub fn oid_column(columns: Option<&[ColumnDescription]>, catalog: &Catalog) -> O
         catalog.types.get(&element).is_some_and(|t| t.kind == b'c')
     };
     columns?.iter().position(|c| composites(c.type_oid))
+}
+
+/// True for a SELECT of ordinary values without any effect, see [`Prepared::is_plain`].
+pub fn is_plain(prepared: &Prepared) -> bool {
+    let ordinary = |c: &ColumnDescription| {
+        let object = oid::REG_TYPES.contains(&c.type_oid) || oid::REG_ARRAYS.contains(&c.type_oid);
+        let record = matches!(c.type_oid, oid::RECORD | oid::RECORD_ARRAY);
+        c.type_oid < oid::FIRST_NORMAL_OBJECT && !object && !record
+    };
+    matches!(prepared.kind, Kind::Select { writes: false, .. })
+        && prepared.columns.iter().all(|c| c.iter().all(ordinary))
+        && prepared.columns.is_some()
+        && prepared
+            .planned
+            .iter()
+            .all(|p| p.read_only && !p.uses_now && !p.frozen)
+        && prepared.set_config.is_empty()
+        && !prepared.reads_catalog
+        && !prepared.clock_words
+        && !prepared.pins
 }
 
 /// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.

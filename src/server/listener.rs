@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::handshake::{self, Arrival, Rejected, Startup};
+use super::portals::Portals;
 use super::session::Session;
 use super::settings::{self, REPORTED};
 use super::stream::{Client, ClientStream};
@@ -300,8 +301,8 @@ fn new_session(
         has_run: false,
         connections: Connections::new(shared.config.shards.len()),
         pinned: false,
-        statements: HashMap::new(),
-        portals: HashMap::new(),
+        statements: Default::default(),
+        portals: Portals::default(),
         skipping: false,
         snapshot: false,
         running: None,

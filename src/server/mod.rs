@@ -1,16 +1,20 @@
 //! Client connections: listener, handshake, the session loop, the extended protocol, cancel.
 
 mod auth;
+mod bind;
 mod by_name;
 pub mod control;
 mod copy;
+mod direct;
 mod encoding;
 mod explain;
 mod extended;
 mod guards;
 mod handshake;
 mod listener;
+mod portals;
 mod prepare;
+mod prepared;
 pub mod probe;
 mod run;
 mod session;
@@ -39,7 +43,7 @@ use crate::metrics::Metrics;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::registry::Registry;
-use prepare::{CacheKey, Prepared};
+use prepared::{CacheKey, Prepared};
 
 pub use listener::{ServeError, serve};
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::extended::Portal;
 use super::guards::{
-    has_clock_words, oid_column, refuse_clock_parameters, refuse_session_functions,
+    has_clock_words, is_plain, oid_column, refuse_clock_parameters, refuse_session_functions,
 };
+use super::portals::Portal;
+use super::prepared::{CacheKey, Prepared};
 use super::run::unsupported;
 use super::session::Session;
 use super::{Shared, control};
@@ -26,62 +27,6 @@ const PROBE_ROUNDS_MAX: usize = 8;
 
 /// The shard whose OIDs clients see.
 pub const CATALOG_SHARD: ShardId = ShardId(0);
-
-/// A statement ready to be bound. Shared between sessions through the plan cache.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    pub sql: Arc<str>,
-    pub kind: Kind,
-    pub parameter_types: Vec<u32>,
-    /// Result columns in text format; `None` for statements that return no rows.
-    pub columns: Option<Arc<[ColumnDescription]>>,
-    /// Where and how it runs; `None` for what the session itself carries out.
-    pub planned: Option<Planned>,
-    /// Settings it changes by calling set_config.
-    pub set_config: Vec<sql::SetConfig>,
-    /// Argument expressions of an EXECUTE, parameter types of a PREPARE, as SQL.
-    pub arguments: Vec<String>,
-    /// Position of a column whose binary form carries OIDs that no two servers share: binary output of it is refused.
-    pub oid_column: Option<usize>,
-    /// It names a relation of pg_catalog or information_schema.
-    pub reads_catalog: bool,
-    /// It has a literal such as 'now' or 'today', which means another time whenever it is read.
-    pub clock_words: bool,
-    /// now() of the transaction in which it was prepared.
-    pub moment: i64,
-    /// The first parameter in the text, as (number, 1-based character position).
-    pub first_parameter: Option<(i32, usize)>,
-    /// It leaves something on its connection that no replay brings back (an advisory lock).
-    pub pins: bool,
-    pub catalog_version: u64,
-    /// Of the settings it was planned under, see [`Session::planning_context`].
-    pub context: u64,
-}
-
-impl Prepared {
-    /// COMMIT, ROLLBACK and ROLLBACK TO: heard in a failed block.
-    pub fn ends_block(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Commit { .. } | Kind::Rollback { .. } | Kind::RollbackTo { .. }
-        )
-    }
-
-    /// Bytes it holds, for the cache's limit; the tree of a plan is counted by the texts it was made from.
-    pub fn weight(&self) -> u64 {
-        let columns = self.columns.as_ref().map_or(0, |c| c.len() * 96);
-        (self.sql.len() * 4 + columns + self.parameter_types.len() * 4 + 512) as u64
-    }
-}
-
-/// What the plan cache is asked by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CacheKey {
-    pub sql: String,
-    pub types: Vec<u32>,
-    pub catalog_version: u64,
-    pub context: u64,
-}
 
 impl Session {
     /// Prepares the one statement of a Parse message.
@@ -135,8 +80,9 @@ impl Session {
         Prepared {
             sql: key.sql.as_str().into(),
             kind,
-            parameter_types: Vec::new(),
+            parameter_types: Arc::from([]),
             columns: None,
+            binary_columns: Default::default(),
             planned: None,
             set_config: Vec::new(),
             arguments: Vec::new(),
@@ -146,6 +92,7 @@ impl Session {
             clock_words: false,
             moment: 0,
             pins: false,
+            is_plain: false,
             catalog_version: key.catalog_version,
             context: key.context,
         }
@@ -202,7 +149,7 @@ impl Session {
         let since = Instant::now();
         let loaded = self.loaded()?;
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
-        prepared.parameter_types = described.parameter_types;
+        prepared.parameter_types = described.parameter_types.into();
         prepared.columns = described.columns.map(Arc::from);
         // The catalog's OIDs are the catalog shard's throughout.
         prepared.reads_catalog = sql::reads_catalog(statement);
@@ -223,7 +170,7 @@ impl Session {
                 refuse_session_functions(&functions, set_config.is_some())?;
                 match &prepared.kind {
                     Kind::Select { writes: false, .. } => {
-                        Some(self.plan(&prepared, &loaded.catalog).await?)
+                        Some(self.plan(statement, &prepared, &loaded.catalog).await?)
                     }
                     Kind::Show { .. } => Some(on_catalog_shard()),
                     _ => None,
@@ -232,6 +179,7 @@ impl Session {
         };
         prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
+        prepared.is_plain = is_plain(&prepared);
         let metrics = self.shared.metrics;
         metrics
             .planning_seconds
@@ -277,6 +225,7 @@ impl Session {
 
     async fn plan(
         &mut self,
+        statement: &Statement,
         prepared: &Prepared,
         catalog: &Catalog,
     ) -> Result<Planned, ServerError> {
@@ -289,7 +238,7 @@ impl Session {
                 search_path: &path,
                 facts: &facts,
             };
-            match planner::plan(&request, catalog) {
+            match planner::plan_parsed(statement.clone(), &request, catalog) {
                 Ok(planned) => return Ok(planned),
                 Err(probes) => {
                     for probe in probes {
@@ -405,7 +354,7 @@ impl Session {
             // a pipeline is one transaction. A portal that is read in batches must outlive this message.
             sync: fetch == 0
                 && (sync || !self.shared.is_one_shard())
-                && !self.portals.values().any(Portal::is_suspended),
+                && !self.portals.iter().any(Portal::is_suspended),
             shard_names: self.shared.shard_names.clone(),
             memory_max: self.shared.config.merge.memory_max,
             max_staged_bytes: self.shared.config.merge.max_staged_bytes,

@@ -3,12 +3,13 @@
 //! One task does it all: it polls the shards, the client's socket in both directions and the cancel signal, so a slow
 //! client slows its shards, and a client that hangs up stops them.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::encoding::{no_copy, send_notice};
 use super::session::{Ended, Session};
@@ -24,9 +25,9 @@ use crate::protocol::messages;
 use crate::protocol::sqlstate;
 
 /// A reply is written once it has grown to this, or ends.
-const FLUSH_BYTES: usize = 64 << 10;
+pub const FLUSH_BYTES: usize = 64 << 10;
 /// Rows wait in the shards' sockets while more than this is unwritten.
-const STOP_BYTES: usize = 256 << 10;
+pub const STOP_BYTES: usize = 256 << 10;
 /// While shards pause, rows go out from this size on: about where PostgreSQL itself would have written (8 kB).
 const TRICKLE_BYTES: usize = 8 << 10;
 /// Pipelined messages read ahead while a statement runs.
@@ -58,13 +59,17 @@ impl Session {
     /// # Errors
     /// 53300 when none becomes free in time; what connecting says.
     async fn join(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
-        let missing: Vec<ShardId> = shards
-            .iter()
-            .copied()
-            .filter(|s| !self.connections.holds(*s))
-            .collect();
         self.replay_on_held(shards);
         self.begin_on_held(shards, begin)?;
+        let held = shards.iter().any(|s| self.connections.holds(*s));
+        let missing = match held {
+            // Most often: nothing is copied for it.
+            false => Cow::Borrowed(shards),
+            true => {
+                let missing = shards.iter().copied();
+                Cow::Owned(missing.filter(|s| !self.connections.holds(*s)).collect())
+            }
+        };
         if missing.is_empty() {
             return Ok(());
         }
@@ -161,11 +166,14 @@ impl Session {
     /// Serializability is a promise of one server.
     fn refuse_serializable(&mut self, joining: usize) -> Result<(), ServerError> {
         let held = self.connections.iter_mut().count();
+        if held + joining <= 1 {
+            return Ok(());
+        }
         let default = self
             .settings
             .get("default_transaction_isolation")
             .is_some_and(|v| v.eq_ignore_ascii_case("serializable"));
-        if (self.transaction.is_serializable() || default) && held + joining > 1 {
+        if self.transaction.is_serializable() || default {
             let hint = "Use REPEATABLE READ, or statements for one shard.";
             return Err(unsupported(
                 "SERIALIZABLE transactions over several shards are not supported",
@@ -201,10 +209,9 @@ impl Session {
 
     /// Takes the connections an execution needs and sends its first messages.
     pub async fn start(&mut self, execution: &mut Execution) -> Result<(), ServerError> {
-        let shards = execution.shards().to_vec();
         let begin = self.snapshot_begin(execution)?;
         self.has_run = true;
-        self.join(&shards, &begin).await?;
+        self.join(execution.shards(), &begin).await?;
         if execution.needs_merge() {
             Box::pin(self.join_merge()).await?;
         }
@@ -323,7 +330,7 @@ impl Session {
             }
             match self.poll_stream(execution, &mut rows, &mut silence, cx) {
                 Poll::Pending if silence.is_over(|| heard(execution), cx) => {
-                    Poll::Ready(Err(self.silent(execution)))
+                    Poll::Ready(Err(self.silent(&execution.unfinished())))
                 }
                 polled => polled,
             }
@@ -401,17 +408,17 @@ impl Session {
     }
 
     /// The error for shards that have said nothing for too long.
-    fn silent(&self, execution: &Execution) -> Ended {
+    pub fn silent(&self, unfinished: &[ShardId]) -> Ended {
         let name = |shard: &ShardId| self.shared.shard_names[shard.0 as usize].to_string();
-        let shard = match execution.unfinished()[..] {
+        let shard = match unfinished {
             [] => "of the merge session".to_owned(),
-            ref shards => shards.iter().map(name).collect::<Vec<_>>().join(", "),
+            shards => shards.iter().map(name).collect::<Vec<_>>().join(", "),
         };
         Ended::Statement(backend_error(BackendError::TimedOut { shard }))
     }
 
     /// Nothing to do but wait for a shard, the client or a cancel.
-    fn pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, Ended>> {
+    pub fn pause<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Ended>> {
         if self.client.pending_bytes() >= TRICKLE_BYTES
             && let Poll::Ready(Err(_)) = self.client.poll_flush(cx)
         {
@@ -421,7 +428,7 @@ impl Session {
     }
 
     /// Notices that the client hung up, and reads ahead a little of what it pipelines.
-    fn watch_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, Ended>> {
+    pub fn watch_client<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Ended>> {
         while self.client.buffered_bytes() < READ_AHEAD_BYTES {
             match self.client.poll_fill(cx) {
                 Poll::Ready(Ok(true)) => {}
@@ -452,7 +459,7 @@ impl Session {
     }
 
     /// Asks every shard a statement runs on to stop; each answers on its own connection.
-    fn cancel_shards(&mut self) {
+    pub fn cancel_shards(&mut self) {
         self.shared.metrics.cancels.inc();
         let shards = self.connections.iter_mut();
         let mut handles: Vec<_> = shards.map(|(_, conn)| conn.cancel_handle()).collect();
@@ -478,15 +485,6 @@ impl Session {
 /// Bytes all shards have sent for an execution.
 fn heard(execution: &Execution) -> u64 {
     execution.statistics().iter().map(|s| s.bytes).sum()
-}
-
-/// "SELECT n" for rows that several shards gave.
-pub fn select_tag(rows: u64, out: &mut BytesMut) {
-    let mut buffer = itoa::Buffer::new();
-    let mut tag = String::with_capacity(28);
-    tag.push_str("SELECT ");
-    tag.push_str(buffer.format(rows));
-    messages::command_complete(&tag, out);
 }
 
 /// The error for statements that pgbraid cannot run exactly.

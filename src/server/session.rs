@@ -1,15 +1,18 @@
 //! THE loop: one task a client, one message after the other, until the client leaves.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::BytesMut;
 
 use super::Shared;
 use super::encoding::send_error;
-use super::extended::Portal;
-use super::prepare::Prepared;
+use super::portals::Portals;
+use super::prepared::Prepared;
 use super::settings::Settings;
 use super::stream::{Client, Message, ReadError};
 use super::transaction::{Block, Company, Transaction};
@@ -62,8 +65,8 @@ pub struct Session {
     pub connections: Connections,
     /// The session has state on its connections that cannot be replayed: it keeps them until it ends.
     pub pinned: bool,
-    pub statements: HashMap<String, Arc<Prepared>>,
-    pub portals: HashMap<String, Portal>,
+    pub statements: hashbrown::HashMap<String, Arc<Prepared>, foldhash::fast::RandomState>,
+    pub portals: Portals,
     /// An extended-protocol message failed: everything up to Sync is ignored.
     pub skipping: bool,
     /// The running statement's steps share a transaction of our own on the shards.
@@ -83,23 +86,21 @@ pub struct Running {
 impl Session {
     /// Serves the client until it leaves, the connection breaks, or the process shuts down.
     pub async fn run(mut self) {
-        let entry = self.registration.entry.clone();
+        let (shared, entry) = (self.shared.clone(), self.registration.entry.clone());
+        let mut shutdown = pin!(shared.shutdown.cancelled());
+        let mut ended = pin!(entry.shutdown.notified());
         loop {
-            let idle = self.transaction.block == Block::Idle;
-            let message = tokio::select! {
-                biased;
-                () = self.shared.shutdown.cancelled(), if idle => {
-                    self.fatal(&ServerError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")).await;
-                    break;
-                }
-                () = entry.shutdown.notified() => {
-                    self.fatal(&ServerError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")).await;
-                    break;
-                }
-                message = self.client.message() => message,
-            };
-            let handled = match message {
+            let ends = (shutdown.as_mut(), ended.as_mut());
+            let handled = match self.next_message(ends).await {
                 Ok(message) => self.dispatch(message).await,
+                Err(ReadError::Shutdown) => {
+                    self.fatal(&ServerError::fatal(
+                        sqlstate::ADMIN_SHUTDOWN,
+                        "terminating connection due to administrator command",
+                    ))
+                    .await;
+                    break;
+                }
                 Err(ReadError::Frame(error)) => {
                     self.fatal(&ServerError::fatal(
                         sqlstate::PROTOCOL_VIOLATION,
@@ -115,6 +116,25 @@ impl Session {
             }
         }
         self.leave().await;
+    }
+
+    /// The client's next message. One that has been read already costs nothing to take; only who waits looks for a shutdown.
+    async fn next_message(
+        &mut self,
+        (mut shutdown, mut ended): (Pin<&mut impl Future>, Pin<&mut impl Future>),
+    ) -> Result<Message, ReadError> {
+        if let Some(message) = self.client.buffered()? {
+            return Ok(message);
+        }
+        let idle = self.transaction.block == Block::Idle;
+        poll_fn(|cx| {
+            let over = idle && shutdown.as_mut().poll(cx).is_ready();
+            if over || ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(ReadError::Shutdown));
+            }
+            self.client.poll_message(cx)
+        })
+        .await
     }
 
     /// A message's future is moved several times on its way to being polled: what is seldom or long is boxed, here and below, so

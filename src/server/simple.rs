@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::prepare::{CacheKey, Prepared};
-use super::run::{Outcome, select_tag};
+use super::prepared::{CacheKey, Prepared};
+use super::run::Outcome;
 use super::session::{Ended, Session};
 use super::transaction::{Block, Company};
 use crate::executor::Execution;
@@ -36,6 +36,9 @@ impl Session {
     async fn run_text(&mut self, text: &str) -> Result<(), Ended> {
         let bare = text.trim().trim_end_matches(';').trim_end();
         if let Some(prepared) = self.cached(&self.cache_key(bare)) {
+            if self.query_directly(&prepared).await? {
+                return Ok(());
+            }
             return self.run_statement(&prepared, true).await;
         }
         let statements = match sql::parse(text) {
@@ -143,7 +146,9 @@ impl Session {
             Outcome::Complete { tag: Some(tag), .. } => {
                 messages::command_complete_bytes(&tag, self.client.out())
             }
-            Outcome::Complete { rows, tag: None } => select_tag(rows, self.client.out()),
+            Outcome::Complete { rows, tag: None } => {
+                messages::select_complete(rows, self.client.out())
+            }
             Outcome::Empty => messages::bare(b'I', self.client.out()),
             Outcome::CopyIn | Outcome::Suspended | Outcome::Spilled => {
                 return Err(ServerError::new(

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::control;
-use super::prepare::{CATALOG_SHARD, Prepared};
+use super::prepare::CATALOG_SHARD;
+use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::{Ended, Session};
 use super::settings;
@@ -237,7 +238,7 @@ impl Session {
     }
 
     fn drop_portals(&mut self) {
-        for (_, portal) in std::mem::take(&mut self.portals) {
+        for portal in self.portals.drain() {
             portal.abandon(&mut self.connections);
         }
     }

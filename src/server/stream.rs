@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -18,8 +19,12 @@ use crate::types::encoding::Encoding;
 const REPLY_BYTES: usize = 512;
 /// Small messages are copied together; runs at least this long go out from the buffer they were read into.
 const COPY_BYTES_MAX: usize = 8 << 10;
-/// Read buffers start here and are given up when the session is idle.
+/// Bytes asked for in one read. A first read goes to the stack: what an idle session then holds is as large as what came.
 const READ_BYTES: usize = 16 << 10;
+/// Describe of the unnamed portal.
+const DESCRIBE_UNNAMED: &[u8] = b"D\0\0\0\x06P\0";
+/// Execute of the unnamed portal, all rows, and Sync.
+const EXECUTE_AND_SYNC: &[u8] = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
 /// Most slices handed to one vectored write.
 const SLICES_MAX: usize = 16;
 
@@ -92,6 +97,8 @@ pub struct Message {
 pub enum ReadError {
     #[error("the client closed the connection")]
     Closed,
+    #[error("pgbraid is shutting down")]
+    Shutdown,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -162,6 +169,11 @@ impl Client {
     /// Writes all that is queued; ready when the socket has taken it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending_bytes() > 0 {
+            if self.queue.is_empty() {
+                let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.output))?;
+                self.wrote(written)?;
+                continue;
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = (self.queue.len() + 1).min(SLICES_MAX);
             let pending = self.queue.iter().map(|bytes| &bytes[..]);
@@ -171,11 +183,7 @@ impl Client {
             }
             let written =
                 ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.advance(written);
-            self.unflushed = true;
+            self.wrote(written)?;
         }
         if self.unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -184,19 +192,24 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    fn advance(&mut self, mut written: usize) {
+    fn wrote(&mut self, mut written: usize) -> io::Result<()> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.unflushed = true;
         metrics::global().bytes_to_clients.inc_by(written as u64);
         while let Some(front) = self.queue.front_mut() {
             if front.len() > written {
                 front.advance(written);
                 self.queued_bytes -= written;
-                return;
+                return Ok(());
             }
             written -= front.len();
             self.queued_bytes -= front.len();
             self.queue.pop_front();
         }
         self.output.advance(written);
+        Ok(())
     }
 
     /// Writes all that is queued.
@@ -226,52 +239,74 @@ impl Client {
         }
     }
 
+    /// When Execute of the unnamed portal without a limit and Sync are what comes next, perhaps behind a Describe of that portal: whether
+    /// there is one.
+    pub fn peek_execution(&self) -> Option<bool> {
+        let described = self.input.strip_prefix(DESCRIBE_UNNAMED);
+        let rest = described.unwrap_or(&self.input);
+        rest.starts_with(EXECUTE_AND_SYNC)
+            .then_some(described.is_some())
+    }
+
+    /// Takes what [`Client::peek_execution`] saw.
+    pub fn take_execution(&mut self, describes: bool) {
+        let describe = if describes { DESCRIBE_UNNAMED.len() } else { 0 };
+        self.input.advance(describe + EXECUTE_AND_SYNC.len());
+    }
+
     /// Reads what the socket has; false at its end. Memory follows received bytes, never a declared length.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.input.capacity() - self.input.len() < READ_BYTES / 2 {
-            self.input.reserve(READ_BYTES.max(self.input.len()));
-        }
-        let spare = self.input.spare_capacity_mut().len();
-        let n = ready!(tokio_util::io::poll_read_buf(
-            Pin::new(&mut self.stream),
-            cx,
-            &mut self.input
-        ))?;
-        debug_assert!(n <= spare);
+        let n = match self.input.is_empty() {
+            true => ready!(self.poll_first_fill(cx))?,
+            false => {
+                if self.input.capacity() - self.input.len() < READ_BYTES / 2 {
+                    self.input.reserve(READ_BYTES.max(self.input.len()));
+                }
+                let stream = Pin::new(&mut self.stream);
+                ready!(tokio_util::io::poll_read_buf(stream, cx, &mut self.input))?
+            }
+        };
         metrics::global().bytes_from_clients.inc_by(n as u64);
         Poll::Ready(Ok(n > 0))
+    }
+
+    fn poll_first_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let read = read.filled();
+        self.input.extend_from_slice(read);
+        Poll::Ready(Ok(read.len()))
     }
 
     /// The next message. What is queued is flushed before the task waits.
     ///
     /// # Errors
     /// The client's end, a broken socket, or a header nobody may send.
-    pub async fn message(&mut self) -> Result<Message, ReadError> {
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, ReadError>> {
         loop {
             if let Some(message) = self.buffered()? {
-                return Ok(message);
+                return Poll::Ready(Ok(message));
             }
             if self.pending_bytes() > 0 || self.unflushed {
-                self.flush().await?;
+                ready!(self.poll_flush(cx))?;
             }
             if self.input.is_empty() {
-                // An idle session holds no buffer: wait on the socket first, then allocate.
+                // An idle session holds no buffer but that of a short reply.
                 self.input = BytesMut::new();
-                self.output = BytesMut::new();
-                self.readable().await?;
+                if self.output.capacity() > REPLY_BYTES {
+                    self.output = BytesMut::new();
+                }
             }
-            if !std::future::poll_fn(|cx| self.poll_fill(cx)).await? {
-                return Err(ReadError::Closed);
+            if !ready!(self.poll_fill(cx))? {
+                return Poll::Ready(Err(ReadError::Closed));
             }
         }
     }
 
-    async fn readable(&self) -> io::Result<()> {
-        match &self.stream {
-            ClientStream::Plain(s) => s.readable().await,
-            // TLS may hold decrypted bytes already: only reading tells.
-            ClientStream::Tls(_) => Ok(()),
-        }
+    /// As [`Client::poll_message`].
+    pub async fn message(&mut self) -> Result<Message, ReadError> {
+        std::future::poll_fn(|cx| self.poll_message(cx)).await
     }
 
     /// Bytes read and not yet taken: while a statement runs, no more than this is read ahead.

@@ -25,7 +25,7 @@ pub use session::{
 };
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
-    select_children_mut, statement_functions, walk,
+    select_children_mut, statement_functions, walk, walk_statement,
 };
 
 /// Longest statement text that is parsed, in bytes. PostgreSQL's own limit is a gigabyte; a tree takes some forty times

@@ -3,7 +3,7 @@
 use pg_query::protobuf::{self as ast, node::Node};
 
 use super::classify::{is_on, string_of};
-use super::{Child, Statement, expression_text, walk};
+use super::{Child, Statement, expression_text, walk_statement};
 
 /// One `set_config('name', …, is_local)`. The value may be any expression: the shard is asked for it afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +19,7 @@ pub struct SetConfig {
 pub fn set_config_calls(statement: &Statement) -> Option<Vec<SetConfig>> {
     let mut calls = Vec::new();
     let mut readable = true;
-    let root = ast::Node {
-        node: Some(statement.node.clone()),
-    };
-    walk(Child::Node(&root), &mut |child| {
+    walk_statement(&statement.node, &mut |child| {
         if let Child::Node(ast::Node {
             node: Some(Node::FuncCall(call)),
         }) = child
@@ -57,11 +54,8 @@ fn read_call(call: &ast::FuncCall) -> Option<SetConfig> {
 
 /// True when a FROM names a relation of the system catalogs.
 pub fn reads_catalog(statement: &Statement) -> bool {
-    let root = ast::Node {
-        node: Some(statement.node.clone()),
-    };
     let mut found = false;
-    walk(Child::Node(&root), &mut |child| {
+    walk_statement(&statement.node, &mut |child| {
         if let Child::Node(ast::Node {
             node: Some(Node::RangeVar(relation)),
         }) = child
@@ -79,11 +73,8 @@ pub fn reads_catalog(statement: &Statement) -> bool {
 
 /// The parameter that stands first in the text: its number and 1-based character position.
 pub fn first_parameter(statement: &Statement) -> Option<(i32, usize)> {
-    let root = ast::Node {
-        node: Some(statement.node.clone()),
-    };
     let mut first: Option<(i32, i32)> = None;
-    walk(Child::Node(&root), &mut |child| {
+    walk_statement(&statement.node, &mut |child| {
         if let Child::Node(ast::Node {
             node: Some(Node::ParamRef(p)),
         }) = child

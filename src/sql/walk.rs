@@ -155,6 +155,18 @@ pub fn walk<'a>(child: Child<'a>, f: &mut dyn FnMut(Child<'a>) -> bool) -> bool 
     known
 }
 
+/// As [`walk`], over what is below a statement.
+pub fn walk_statement<'a>(statement: &'a Node, f: &mut dyn FnMut(Child<'a>) -> bool) -> bool {
+    let Node::SelectStmt(select) = statement else {
+        return false;
+    };
+    let mut known = true;
+    for part in select_children(select) {
+        known &= walk(part, f);
+    }
+    known
+}
+
 /// True when `f` holds for the node or any below it.
 pub fn any_node(node: &ast::Node, f: &mut dyn FnMut(&Node) -> bool) -> bool {
     let mut found = false;
@@ -179,10 +191,7 @@ pub fn functions_called(node: &Node) -> Vec<String> {
 /// As [`functions_called`], with the schema where one is written.
 pub fn statement_functions(node: &Node) -> Vec<(Option<String>, String)> {
     let mut names: Vec<(Option<String>, String)> = Vec::new();
-    let root = ast::Node {
-        node: Some(node.clone()),
-    };
-    walk(Child::Node(&root), &mut |c| {
+    walk_statement(node, &mut |c| {
         if let Child::Node(ast::Node {
             node: Some(Node::FuncCall(call)),
         }) = c

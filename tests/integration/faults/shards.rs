@@ -32,6 +32,15 @@ fn a_shard_cut_in_the_extended_protocol_is_an_error() {
     cut_everywhere(GATHER, 20, true);
 }
 
+#[test]
+fn a_shard_cut_on_the_short_way_is_an_error() {
+    let id = user_on(1);
+    let sql =
+        format!("select b.id, b.pad, g from big b, generate_series(1, 100) g where b.id = {id}");
+    cut_everywhere(&sql, 30, true);
+    cut_everywhere(&sql, 10, false);
+}
+
 fn cut_everywhere(sql: &str, points: u64, extended: bool) {
     if has_no_proxy() {
         return;
