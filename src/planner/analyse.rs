@@ -105,6 +105,10 @@ pub(super) struct Analysis<'a> {
     /// Set once a join may make rows NULL.
     pub(super) outer_joins: bool,
     pub(super) system_columns: Option<Refusal>,
+    /// The same for those that the outermost select list shows: they may be as the shard of the row has them.
+    pub(super) shown_columns: Option<Refusal>,
+    /// The outermost select list is being looked at.
+    pub(super) in_targets: bool,
     /// UNION ALL arms that only one shard may answer.
     pub(super) first_arms: HashSet<usize>,
     /// Views with such arms, by schema and name.
@@ -203,6 +207,8 @@ impl<'a> Analysis<'a> {
             row_types: HashMap::new(),
             outer_joins: false,
             system_columns: None,
+            shown_columns: None,
+            in_targets: false,
             first_arms: HashSet::new(),
             split_views: HashSet::new(),
             clock_views: super::clock::views(catalog, views),
@@ -342,7 +348,12 @@ impl<'a> Analysis<'a> {
             Resolved::System { name, table } => {
                 self.system_rows.insert(*table);
                 if !(as_regclass && name == "tableoid") {
-                    self.system_columns.get_or_insert(refusal(
+                    let shown = self.in_targets && name != "tableoid";
+                    let place = match shown {
+                        true => &mut self.shown_columns,
+                        false => &mut self.system_columns,
+                    };
+                    place.get_or_insert(refusal(
                         format!("column {name} is not the same over several shards"),
                         "Name a column of the table, or tableoid::regclass.",
                         c.location,

@@ -159,7 +159,12 @@ impl<'a> Analysis<'a> {
     ) -> Result<(), Refusal> {
         match &value.node {
             Some(Node::ColumnRef(c)) if super::scope::name_parts(c).is_none() => Ok(()),
-            _ => self.expression(value, scope, env, uses, false),
+            _ => {
+                self.in_targets = self.depth() == 1;
+                let done = self.expression(value, scope, env, uses, false);
+                self.in_targets = false;
+                done
+            }
         }
     }
 

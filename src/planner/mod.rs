@@ -356,6 +356,12 @@ impl Planner<'_> {
 
 impl FanOut<'_, '_> {
     fn plan(&self) -> Result<Plan, Stop> {
+        if let Some(why) = &self.analysis.shown_columns {
+            return match pushdown::is_distributive(self.block) && !self.merge_only {
+                true => self.push_down(),
+                false => Err(why.clone().into()),
+            };
+        }
         if self.merge_only {
             return self.gather_all();
         }

@@ -294,3 +294,19 @@ select count(*), count(distinct m) from (select statement_timestamp() m from use
 
 -- name: a setting of the session
 select current_setting('TimeZone'), count(*) from users
+
+-- name: system columns as the rows' shards have them
+-- compare: shape
+select ctid, xmin, cmin, id from users where id < 30
+
+-- name: system columns in an expression of the select list
+select ctid is not null, id from users order by id limit 5
+
+-- name: system columns that decide which rows
+-- expect: refused
+select id from users where ctid = '(0,1)'
+
+-- name: system columns grouped
+-- expect: refused
+select xmin, count(*) from users group by xmin
+
