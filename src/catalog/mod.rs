@@ -31,7 +31,8 @@ pub struct Catalog {
     pub collations: HashMap<u32, Arc<Collation>>,
     /// OID of the collation that `COLLATE "default"` stands for is 100; this is what it means in this database.
     pub default_collation: Option<Collation>,
-    /// Names of operators that someone defined outside pg_catalog (`=`, `<` …): expressions with one prove nothing.
+    /// Names of operators that someone defined outside pg_catalog (`=`, `<` …): expressions with one prove nothing. Casts to a type,
+    /// and checks of a domain, that run functions of users go by `::type`.
     pub user_operators: Vec<String>,
     /// The same operators with the names of the functions behind them.
     pub operator_functions: Vec<(String, String)>,

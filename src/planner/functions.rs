@@ -320,8 +320,11 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
         }
         Node::RangeTableSample(t) => forbid(out, "TABLESAMPLE is", t.location),
         Node::SqlvalueFunction(f) => value_function_effects(f, out),
-        Node::TypeCast(t) if cast_name(t).is_some_and(|n| n.starts_with("reg")) => {
-            out.catalog = true;
+        Node::TypeCast(t) => {
+            let name = cast_name(t).unwrap_or_default();
+            out.catalog |= name.starts_with("reg");
+            let proof = proof::of_operator(catalog, &format!("::{name}"));
+            judge(proof, &format!("the cast to {name}"), t.location, out);
         }
         Node::FuncCall(call) => call_effects(catalog, search_path, call, out),
         Node::AExpr(e) => operator_effects(catalog, &e.name, e.location, out),

@@ -138,7 +138,7 @@ fn of_names<'c>(catalog: &'c Catalog, names: &'c [String], seen: &mut HashSet<&'
         for (_, function) in catalog
             .operator_functions
             .iter()
-            .filter(|(operator, _)| operator == name)
+            .filter(|(operator, _)| operator == name || operator.strip_prefix("::") == Some(name))
         {
             proof = proof.max(of_name(catalog, function, seen));
         }

@@ -27,6 +27,7 @@ mod statements;
 mod stream;
 mod tls;
 mod transaction;
+mod wording;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};

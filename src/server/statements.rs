@@ -5,14 +5,14 @@ use std::time::Instant;
 use super::control;
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
-use super::run::unsupported;
 use super::session::{Ended, Session};
 use super::settings;
 use super::transaction::{Block, Company};
+use super::wording::{changes, discard_tag, read_only, refuse, transaction_modes, words};
 use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
-use crate::sql::Kind;
+use crate::sql::{Kind, TransactionOptions};
 
 /// A mark no session has: the connection's settings are replayed before anybody uses it again.
 pub const MARK_UNKNOWN: u64 = u64::MAX;
@@ -61,22 +61,7 @@ impl Session {
             Kind::Reset { name: None } => self.reset_all(sql, "RESET").await?,
             Kind::SetTransaction { .. } => self.set_transaction(sql).await?,
             Kind::SetSessionCharacteristics { options } => {
-                let values = [
-                    ("default_transaction_isolation", options.isolation.clone()),
-                    (
-                        "default_transaction_read_only",
-                        options.read_only.map(|b| b.to_string()),
-                    ),
-                    (
-                        "default_transaction_deferrable",
-                        options.deferrable.map(|b| b.to_string()),
-                    ),
-                ];
-                for (name, value) in values.into_iter().filter_map(|(n, v)| v.map(|v| (n, v))) {
-                    self.apply(&settings::set_config(name, &value, false), name, false)
-                        .await?;
-                }
-                "SET".into()
+                self.set_characteristics(options).await?
             }
             Kind::Deallocate { name } => match self.deallocate(name.as_deref())? {
                 Some(tag) => tag,
@@ -96,6 +81,17 @@ impl Session {
             // Clients have no temporary tables, sequences or plans of their own on the shards.
             Kind::Discard { all: false } if !self.shared.is_one_shard() => discard_tag(sql),
             _ if self.shared.is_one_shard() => return Ok(None),
+            // Reads defer nothing.
+            Kind::SetConstraints if words(sql).nth(2).as_deref() == Some("ALL") => {
+                if self.lacks_block() {
+                    self.warn(
+                        sqlstate::NO_ACTIVE_TRANSACTION,
+                        "SET CONSTRAINTS can only be used in transaction blocks",
+                    );
+                }
+                "SET CONSTRAINTS".into()
+            }
+            kind if changes(kind) && self.is_read_only() => return Err(read_only(sql).into()),
             other => return Err(refuse(other).into()),
         };
         let metrics = self.shared.metrics;
@@ -359,6 +355,38 @@ impl Session {
         }
     }
 
+    /// SET SESSION CHARACTERISTICS: defaults of the transactions to come.
+    async fn set_characteristics(
+        &mut self,
+        options: &TransactionOptions,
+    ) -> Result<String, ServerError> {
+        let values = [
+            ("default_transaction_isolation", options.isolation.clone()),
+            (
+                "default_transaction_read_only",
+                options.read_only.map(|b| b.to_string()),
+            ),
+            (
+                "default_transaction_deferrable",
+                options.deferrable.map(|b| b.to_string()),
+            ),
+        ];
+        for (name, value) in values.into_iter().filter_map(|(n, v)| v.map(|v| (n, v))) {
+            self.apply(&settings::set_config(name, &value, false), name, false)
+                .await?;
+        }
+        Ok("SET".into())
+    }
+
+    /// True where PostgreSQL would refuse any change, whatever it is.
+    fn is_read_only(&self) -> bool {
+        let default = self
+            .settings
+            .get("default_transaction_read_only")
+            .is_some_and(|v| v.eq_ignore_ascii_case("on") || v.eq_ignore_ascii_case("true"));
+        self.transaction.is_read_only().unwrap_or(default)
+    }
+
     /// What a finished statement changes in the session.
     pub async fn after_statement(&mut self, prepared: &Prepared) -> Result<(), Ended> {
         self.pinned |=
@@ -395,67 +423,9 @@ fn pins_one_shard(kind: &Kind) -> bool {
     )
 }
 
-fn refuse(kind: &Kind) -> ServerError {
-    let (what, hint) = match kind {
-        Kind::Select { .. }
-        | Kind::Insert
-        | Kind::Update
-        | Kind::Delete
-        | Kind::Merge
-        | Kind::CopyIn => (
-            "writing over several shards",
-            "Write to the shards directly for now.",
-        ),
-        Kind::CopyOut { .. } => ("COPY TO over several shards", "Use a SELECT."),
-        Kind::DeclareCursor { .. } | Kind::Fetch { .. } | Kind::CloseCursor { .. } => (
-            "SQL cursors over several shards",
-            "Use a row limit of the extended protocol, or LIMIT and OFFSET.",
-        ),
-        Kind::Listen | Kind::Unlisten | Kind::Notify => (
-            "LISTEN and NOTIFY over several shards",
-            "Connect to one shard for it.",
-        ),
-        Kind::Prepare { .. } | Kind::Execute { .. } => (
-            "PREPARE and EXECUTE in SQL over several shards",
-            "Prepare statements with the protocol, as drivers do.",
-        ),
-        Kind::Lock => ("LOCK over several shards", "Lock on the shards directly."),
-        Kind::TwoPhase => ("two-phase commit over several shards", "Use COMMIT."),
-        Kind::Ddl => (
-            "changing the schema over several shards",
-            "Run it on every shard directly.",
-        ),
-        _ => (
-            "this statement over several shards",
-            "Run it on a shard directly.",
-        ),
-    };
-    unsupported(format!("{what} is not supported"), hint)
-}
-
 /// The one setting that is between the client and us.
 fn is_encoding(name: &str) -> bool {
     name.eq_ignore_ascii_case("client_encoding")
-}
-
-/// The tag repeats what is discarded, TEMP without its rest.
-fn discard_tag(sql: &str) -> String {
-    let what = sql.split_whitespace().nth(1).unwrap_or_default();
-    match what.to_ascii_uppercase().as_str() {
-        "TEMPORARY" => "DISCARD TEMP".into(),
-        what => format!("DISCARD {what}"),
-    }
-}
-
-/// What follows BEGIN or START TRANSACTION.
-fn transaction_modes(sql: &str) -> String {
-    let is_noise = |word: &&str| {
-        ["begin", "start", "work", "transaction"]
-            .iter()
-            .any(|noise| word.eq_ignore_ascii_case(noise))
-    };
-    let words: Vec<&str> = sql.split_whitespace().skip_while(is_noise).collect();
-    words.join(" ")
 }
 
 fn no_savepoint(name: &str) -> ServerError {

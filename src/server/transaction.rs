@@ -188,6 +188,17 @@ impl Transaction {
         })
     }
 
+    /// What the block's modes say about changes, the last word counting; `None` where they say nothing.
+    pub fn is_read_only(&self) -> Option<bool> {
+        self.begin.iter().rev().find_map(|sql| {
+            let upper = sql.to_ascii_uppercase();
+            match (upper.rfind("READ ONLY"), upper.rfind("READ WRITE")) {
+                (None, None) => None,
+                (only, write) => Some(only > write),
+            }
+        })
+    }
+
     /// True when the client asked for SERIALIZABLE, which holds on one shard only.
     pub fn is_serializable(&self) -> bool {
         self.begin

@@ -228,3 +228,32 @@ select id from lonely where exists (select (v || 'x')::int from dupes)
 -- name: condition that fails on rows a join leaves out
 select count(*) from (select id, k from dupes where k is not null) d join lonely l on l.k = d.k where case when d.k = 0 then 1 else 10 / d.k end > 0
 
+
+-- name: a domain whose check reads a sharded table
+-- expect: refused
+select count(*)::crowd from users
+
+-- name: a domain over one whose check reads a sharded table
+-- expect: refused
+select 5::small_crowd
+
+-- name: a change in a read-only transaction
+-- only: simple
+-- before: begin read only
+-- after: rollback
+-- expect: 25006
+create table never_made (a int)
+
+-- name: a change of rows in a read-only transaction
+-- only: simple
+-- before: begin isolation level serializable, read only, deferrable
+-- after: rollback
+-- expect: 25006
+create unique index never_made on users (id)
+
+-- name: a change where reading is the default
+-- only: simple
+-- before: set default_transaction_read_only = on
+-- after: reset default_transaction_read_only
+-- expect: 25006
+drop table users

@@ -118,7 +118,25 @@ FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY 2";
 
+/// A cast goes by the name of its type behind `::`; a domain's runs what its constraints, and those of the domains below, name.
 pub(super) const OPERATORS: &str = "
-SELECT DISTINCT o.oprname::text, p.proname::text
+WITH RECURSIVE below AS (
+    SELECT oid AS domain, oid AS base FROM pg_type WHERE typtype = 'd'
+    UNION ALL SELECT b.domain, t.typbasetype FROM below b JOIN pg_type t ON t.oid = b.base WHERE t.typtype = 'd'),
+checks AS (
+    SELECT '::' || t.typname AS name, d.refclassid, d.refobjid
+    FROM below b JOIN pg_type t ON t.oid = b.domain JOIN pg_constraint k ON k.contypid = b.base
+        JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid)
+SELECT o.oprname::text, p.proname::text
 FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode
-WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2";
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+UNION SELECT '::' || t.typname, p.proname::text
+FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget JOIN pg_proc p ON p.oid = c.castfunc
+    JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname <> 'pg_catalog'
+UNION SELECT c.name, p.proname::text
+FROM checks c JOIN pg_proc p ON p.oid = c.refobjid WHERE c.refclassid = 'pg_proc'::regclass
+UNION SELECT c.name, p.proname::text
+FROM checks c JOIN pg_operator o ON o.oid = c.refobjid JOIN pg_proc p ON p.oid = o.oprcode
+WHERE c.refclassid = 'pg_operator'::regclass
+ORDER BY 1, 2";

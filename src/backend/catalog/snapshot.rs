@@ -37,7 +37,7 @@ pub(super) struct Contents {
     pub functions: Vec<Function>,
     /// User-defined functions.
     pub bodies: Vec<Body>,
-    /// User-defined operators, each with the name of its function.
+    /// User-defined operators, and casts (`::type`), each with the name of its function.
     pub operators: Vec<(String, String)>,
 }
 

@@ -62,6 +62,8 @@ create function add_one(int8) returns int8 language sql immutable as 'select $1 
 create function count_users() returns int8 language sql stable as 'select count(*) from public.users';
 create function count_users_plpgsql() returns int8 language plpgsql stable as 'begin return (select count(*) from public.users); end';
 create function count_countries() returns int8 language sql stable begin atomic select count(*) from countries; end;
+create domain crowd as int8 check (value <= public.count_users());
+create domain small_crowd as crowd check (value < 100000);
 create function noisy(int8) returns int8 language plpgsql volatile as 'begin return $1; end';
 create aggregate product(int8) (sfunc = int8mul, stype = int8, initcond = '1');
 create sequence counter;
