@@ -31,6 +31,11 @@ impl Connections {
         }
     }
 
+    /// True when the session has no connection at all.
+    pub fn is_empty(&self) -> bool {
+        self.shards.iter().all(Option::is_none) && self.merge.is_none()
+    }
+
     /// True when the session has a connection to this shard.
     pub fn holds(&self, shard: ShardId) -> bool {
         self.shards

@@ -134,9 +134,14 @@ impl Session {
         done.map(|()| true)
     }
 
+    /// Nothing is under way in this session that the short way would not see. To wait for a connection while holding another might
+    /// be to wait for each other.
     fn takes_short_way(&self) -> bool {
-        let unconverted = self.client.encoding.is_none();
-        self.is_alone() && !self.pinned && unconverted && self.portals.named() == 0
+        self.is_alone()
+            && !self.pinned
+            && self.client.encoding.is_none()
+            && self.portals.named() == 0
+            && self.connections.is_empty()
     }
 
     fn direct_target(&self, prepared: &Prepared, parameters: &Parameters) -> Option<ShardId> {
