@@ -3,6 +3,7 @@
 //! nothing has happened until that is known. Both ways give the client the same bytes; this one costs half the instructions.
 
 use std::future::{Future, poll_fn};
+use std::hash::BuildHasher;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes};
 
 use super::bind::Bind;
+use super::guards::has_clock_words;
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
 use super::run::{FLUSH_BYTES, STOP_BYTES};
@@ -26,17 +28,28 @@ use crate::protocol::error::ServerError;
 use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::messages::{self, ColumnDescription};
 use crate::protocol::sqlstate;
+use crate::sql::{self, Literal};
+use crate::types::oid;
 
+/// Longer texts are not looked at for their shape.
+const SHAPE_BYTES_MAX: usize = 4096;
 /// Behind the statement's name in a Bind: no parameters, all columns as text.
 const NO_PARAMETERS: &[u8] = b"\0\0\0\0\0\0";
 
 /// What is to be run, and where.
-struct Call {
+struct Call<'a> {
     prepared: Arc<Prepared>,
     columns: Arc<[ColumnDescription]>,
     shard: ShardId,
-    /// Of the Bind: everything behind the statement's name.
-    rest: Bytes,
+    form: Form<'a>,
+}
+
+/// How a shard is told.
+enum Form<'a> {
+    /// By a Bind; of the client's, everything behind the statement's name.
+    Bind(Bytes),
+    /// By the text itself: its literals stand where the prepared statement has parameters.
+    Text(&'a str),
 }
 
 /// A shard's reply as far as it has been read.
@@ -95,15 +108,65 @@ impl Session {
             prepared: prepared.clone(),
             columns: columns.clone(),
             shard,
-            rest: Bytes::from_static(NO_PARAMETERS),
+            form: Form::Bind(Bytes::from_static(NO_PARAMETERS)),
         };
         self.run_directly(call, false, true).await
+    }
+
+    /// As [`Session::query_directly`], of a text that has not been met before, though others have that differ in literals only. What
+    /// keeps a shard busy is then that text alone, and no other shard is asked what its columns are.
+    ///
+    /// # Errors
+    /// As [`Session::query_directly`].
+    pub async fn query_by_shape(&mut self, sql: &str, bare: &str) -> Result<bool, Ended> {
+        if bare.len() > SHAPE_BYTES_MAX || !self.takes_short_way() {
+            return Ok(false);
+        }
+        let Some(shape) = sql::shape(bare) else {
+            return Ok(false);
+        };
+        let Some(prepared) = self.prepared_shape(&shape.text).await else {
+            return Ok(false);
+        };
+        let parameters = literal_values(shape.values, &prepared.parameter_types);
+        let (Some(columns), Some(parameters)) = (&prepared.columns, parameters) else {
+            return Ok(false);
+        };
+        let Some(shard) = self.direct_target(&prepared, &parameters) else {
+            return Ok(false);
+        };
+        let call = Call {
+            columns: columns.clone(),
+            shard,
+            form: Form::Text(sql),
+            prepared,
+        };
+        self.run_directly(call, false, false).await
+    }
+
+    /// A shape's plan, where it is of use. It is made when a shape is met for the second time.
+    async fn prepared_shape(&mut self, shape: &str) -> Option<Arc<Prepared>> {
+        let key = self.cache_key(shape);
+        if let Some(prepared) = self.cached(&key) {
+            return prepared.is_plain.then_some(prepared);
+        }
+        let hash = foldhash::fast::FixedState::default().hash_one(&key);
+        match self.shared.shapes.get(&hash) {
+            None => self.shared.shapes.insert(hash, true),
+            Some(false) => {}
+            Some(true) => {
+                let prepared = Box::pin(self.prepare(shape.to_owned(), &[])).await;
+                let useful = prepared.is_ok_and(|p| p.is_plain);
+                self.shared.shapes.insert(hash, useful);
+            }
+        }
+        None
     }
 
     /// Sends the statement and streams the reply. False: nothing has happened.
     async fn run_directly(
         &mut self,
-        call: Call,
+        call: Call<'_>,
         confirms: bool,
         describes: bool,
     ) -> Result<bool, Ended> {
@@ -158,7 +221,7 @@ impl Session {
     }
 
     /// What a Bind asks for, where the short way may be taken.
-    fn direct_call(&self, body: &Bytes) -> Option<Call> {
+    fn direct_call(&self, body: &Bytes) -> Option<Call<'static>> {
         if !self.takes_short_way() {
             return None;
         }
@@ -169,34 +232,41 @@ impl Session {
         if !bind.portal.is_empty() || !prepared.is_plain || !current {
             return None;
         }
-        let rest = body.slice_ref(bind.rest);
+        let form = Form::Bind(body.slice_ref(bind.rest));
         let columns = bind.columns(prepared).ok()??;
         let parameters = bind.parameters(prepared).ok()?;
         Some(Call {
             prepared: prepared.clone(),
             columns,
             shard: self.direct_target(prepared, &parameters)?,
-            rest,
+            form,
         })
     }
 
     /// Appends the messages; false when the connection would have to be prepared first.
-    fn send_directly(&self, call: &Call, lease: &mut Lease) -> bool {
+    fn send_directly(&self, call: &Call<'_>, lease: &mut Lease) -> bool {
         if lease.settings_mark() != self.settings.mark() {
             return false;
         }
+        let rest = match &call.form {
+            Form::Bind(rest) => rest,
+            Form::Text(sql) => {
+                lease.query(sql);
+                return true;
+            }
+        };
         lease.set_statement_context(call.prepared.context);
         let known = lease.known_statement(&call.prepared.sql, &call.prepared.parameter_types);
         let Some(name) = known else {
             return false;
         };
         let out = lease.write_buffer();
-        out.reserve(call.rest.len() + 64);
+        out.reserve(rest.len() + 64);
         messages::frame(b'B', out, |out| {
             out.put_u8(0);
             out.put_slice(name.as_bytes());
             out.put_u8(0);
-            out.put_slice(&call.rest);
+            out.put_slice(rest);
         });
         messages::execute("", 0, out);
         lease.sync();
@@ -283,6 +353,7 @@ impl Session {
                     messages::row_description(&reply.columns, self.client.out());
                 }
             }
+            b'T' => self.on_direct_description(reply, &frame)?,
             b'C' | b'I' => reply.complete = frame,
             b'N' | b'A' | b'S' => self.forward(frame),
             b'E' => {
@@ -304,6 +375,35 @@ impl Session {
         Ok(())
     }
 
+    /// Of a text whose literals the prepared statement does not have: its columns are as expected. Should they not be, the client is
+    /// told what they are.
+    fn on_direct_description(&mut self, reply: &mut Reply, frame: &[u8]) -> Result<(), Ended> {
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        let shard = &self.shared.shard_names[reply.shard.0 as usize];
+        let columns = messages::parse_row_description(body).ok_or_else(|| {
+            let message = format!("shard {shard} sent a malformed description");
+            ServerError::new(sqlstate::INTERNAL_ERROR, message)
+        })?;
+        let key = |c: &ColumnDescription| (c.name.clone(), c.type_oid, c.type_modifier);
+        if !columns.iter().map(key).eq(reply.columns.iter().map(key)) {
+            if columns
+                .iter()
+                .any(|c| c.type_oid >= oid::FIRST_NORMAL_OBJECT)
+            {
+                let message = "cached plan must not change result type";
+                return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
+            }
+            let foreign = columns.into_iter().map(|column| ColumnDescription {
+                table_oid: 0,
+                attribute: 0,
+                ..column
+            });
+            reply.columns = foreign.collect();
+        }
+        messages::row_description(&reply.columns, self.client.out());
+        Ok(())
+    }
+
     /// Writes to the client what it takes.
     fn poll_relieve(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
         match self.client.poll_flush(cx) {
@@ -312,4 +412,33 @@ impl Session {
             Poll::Pending => Ok(Poll::Pending),
         }
     }
+}
+
+/// Literals as the parameters that stand for them; `None` where they would not mean the same.
+fn literal_values(literals: Vec<Literal>, types: &Arc<[u32]>) -> Option<Parameters> {
+    let numbers = [
+        oid::INT2,
+        oid::INT4,
+        oid::INT8,
+        oid::NUMERIC,
+        oid::FLOAT4,
+        oid::FLOAT8,
+    ];
+    let mut values = Vec::with_capacity(literals.len());
+    for (literal, type_oid) in literals.into_iter().zip(types.iter()) {
+        let text = match literal {
+            // With another type it might be another operator.
+            Literal::Integer(_) if !numbers.contains(type_oid) => return None,
+            Literal::Integer(text) => text,
+            // Words such as 'now' mean something else whenever they are read.
+            Literal::String(text) if has_clock_words(&format!("'{text}'")) => return None,
+            Literal::String(text) => text,
+        };
+        values.push(Some(text.into()));
+    }
+    Some(Parameters {
+        types: types.clone(),
+        formats: vec![0; values.len()],
+        values,
+    })
 }

@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub metrics: &'static Metrics,
     /// Statements planned before.
     pub plans: Cache<CacheKey, Arc<Prepared>, ByBytes>,
+    /// Hashes of shapes (see [`crate::sql::shape`]) met before; false: of no use.
+    pub shapes: Cache<u64, bool>,
     /// Who may log in.
     pub users: auth::Users,
     /// For clients; `None` when disabled.
@@ -97,6 +99,7 @@ impl Shared {
             registry: Arc::default(),
             metrics: crate::metrics::global(),
             plans: Cache::with_weighter(PLAN_CACHE_ENTRIES, PLAN_CACHE_BYTES, ByBytes),
+            shapes: Cache::new(PLAN_CACHE_ENTRIES),
             users: auth::Users::new(&config),
             tasks: TaskTracker::new(),
             next_merge: AtomicU16::new(0),

@@ -41,6 +41,9 @@ impl Session {
             }
             return self.run_statement(&prepared, true).await;
         }
+        if self.query_by_shape(text, bare).await? {
+            return Ok(());
+        }
         let statements = match sql::parse(text) {
             Ok(statements) => statements,
             Err(error) if self.transaction.block == Block::Failed => {
@@ -85,7 +88,7 @@ impl Session {
         self.run_statement(&prepared, last).await
     }
 
-    fn cache_key(&self, text: &str) -> CacheKey {
+    pub fn cache_key(&self, text: &str) -> CacheKey {
         CacheKey {
             sql: text.to_owned(),
             types: Vec::new(),

@@ -6,6 +6,7 @@ mod kind;
 mod names;
 mod print;
 mod session;
+mod shape;
 mod walk;
 
 use crate::protocol::sqlstate;
@@ -23,6 +24,7 @@ pub use print::{
 pub use session::{
     SetConfig, execute_arguments, first_parameter, prepare_types, reads_catalog, set_config_calls,
 };
+pub use shape::{Literal, Shape, shape};
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
     select_children_mut, statement_functions, walk, walk_statement,
