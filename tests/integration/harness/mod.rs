@@ -21,7 +21,7 @@ pub use relay::Relay;
 pub use type_names::TypeNames;
 
 /// No single step of a test takes longer, on two slow cores.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Run {
     cluster: Cluster,
