@@ -28,12 +28,12 @@ impl Generator {
         };
         let mut aggregate = match extreme {
             true => {
-                let template = *self.random.pick(&["min({})", "max({})"]);
+                let template = self.random.one_of(&["min({})", "max({})"]);
                 let argument = self.expression(&inner, ty, 1).canonical();
                 plain(template, vec![argument])
             }
             false => {
-                let form = *self.random.pick(&forms);
+                let form = self.random.one_of(&forms);
                 self.aggregate_of(&inner, form)
             }
         };
@@ -100,7 +100,7 @@ impl Generator {
         // Long orders are slow, and show nothing that short ones do not.
         let fits = |total: bool| !total || identity.len() <= 12;
         let Some(form) = (!forms.is_empty())
-            .then(|| *self.random.pick(&forms))
+            .then(|| self.random.one_of(&forms))
             .filter(|f| fits(f.total_order))
         else {
             return self.expression(&plain, ty, 2);
@@ -129,7 +129,7 @@ impl Generator {
                 "rows between unbounded preceding and unbounded following",
                 "rows between 2 preceding and 1 following exclude current row",
             ];
-            frame = *self.random.pick(&frames);
+            frame = self.random.one_of(&frames);
         } else if !order.is_empty() {
             let frames = [
                 "",
@@ -137,7 +137,7 @@ impl Generator {
                 "range between unbounded preceding and current row",
                 "groups between 1 preceding and 1 following",
             ];
-            frame = *self.random.pick(&frames);
+            frame = self.random.one_of(&frames);
         }
         let window = Window {
             template: form.template,
@@ -159,7 +159,7 @@ impl Generator {
             Type::Numeric,
             Type::Bool,
         ];
-        let ty = *self.random.pick(&types);
+        let ty = self.random.one_of(&types);
         let keys = env.leaves.iter().filter(|l| l.key);
         let keys: Vec<_> = keys.collect();
         match !keys.is_empty() && self.random.chance(35) {

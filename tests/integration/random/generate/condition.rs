@@ -27,7 +27,7 @@ impl Generator {
         let ordered: Vec<_> = ordered.into_iter().filter(|t| t.is_ordered()).collect();
         let ty = match ordered.is_empty() || self.random.chance(15) {
             true => Type::Int,
-            false => *self.random.pick(&ordered),
+            false => self.random.one_of(&ordered),
         };
         let depth = depth.min(1);
         let a = self.expression(env, ty, depth);
@@ -102,7 +102,7 @@ impl Generator {
             ("({} > 200)", 1),
             ("({} % 10 = 3)", 1),
         ];
-        let (template, count) = *self.random.pick(&templates);
+        let (template, count) = self.random.one_of(&templates);
         let arguments = [key, a, b].into_iter().take(count).collect();
         Expr::form(Type::Bool, template, arguments)
     }
@@ -117,7 +117,7 @@ impl Generator {
         let keys: Vec<_> = all.iter().filter(|(a, b)| a.key && b.key).collect();
         let (a, b) = match (keys.is_empty(), all.is_empty()) {
             (_, true) => return None,
-            (false, _) if self.random.chance(62) => *self.random.pick(&keys),
+            (false, _) if self.random.chance(62) => self.random.one_of(&keys),
             _ => self.random.pick(&all),
         };
         let templates = [
@@ -164,14 +164,14 @@ impl Generator {
         let (template, arguments, made) = match kind {
             0..36 => {
                 let templates = ["exists ({})", "exists ({})", "(not exists ({}))"];
-                let template = *self.random.pick(&templates);
+                let template = self.random.one_of(&templates);
                 let types = self.types(1);
                 (template, Vec::new(), self.query(&types, &place))
             }
             36..44 => {
                 let arguments = vec![self.key_or(env, Type::Int), self.key_or(env, Type::Text)];
                 let templates = ["(({}, {}) in ({}))", "(({}, {}) not in ({}))"];
-                let template = *self.random.pick(&templates);
+                let template = self.random.one_of(&templates);
                 (
                     template,
                     arguments,
@@ -187,8 +187,8 @@ impl Generator {
                     Type::Date,
                     Type::Numeric,
                 ];
-                let ty = *self.random.pick(&types);
-                let template = *self.random.pick(&quantified);
+                let ty = self.random.one_of(&types);
+                let template = self.random.one_of(&quantified);
                 (
                     template,
                     vec![self.key_or(env, ty)],

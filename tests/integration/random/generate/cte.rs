@@ -53,9 +53,9 @@ impl Generator {
             columns: described,
             rows: made.rows,
         };
-        let materialized = *self
+        let materialized = self
             .random
-            .pick(&[None, None, None, Some(true), Some(false)]);
+            .one_of(&[None, None, None, Some(true), Some(false)]);
         let cte = Cte {
             name,
             columns,
@@ -93,7 +93,7 @@ impl Generator {
                 left: Box::new(start),
                 right: Box::new(step),
             }),
-            suffix: self.random.pick::<&'static str>(&suffixes),
+            suffix: self.random.one_of(&suffixes),
         };
         let columns = vec![
             ("a".into(), Type::Int, true),
@@ -113,13 +113,13 @@ impl Generator {
             t.rows < 400.0 && ints > 1 && t.columns.contains(&(t.key, Type::Int))
         };
         let tables: Vec<_> = TABLES.iter().filter(fits).collect();
-        let table = *self.random.pick(&tables);
+        let table = self.random.one_of(&tables);
         let ints = table.columns.iter().filter(|c| c.1 == Type::Int);
         let ints: Vec<_> = ints.map(|c| c.0).collect();
         let (from, to) = (self.alias("t"), self.alias("t"));
         let first = column(&from, table.key);
         let few = ["({} < 5)", "({} in (3, 7, 20))", "({} % 50 = 3)"];
-        let few: &'static str = self.random.pick::<&'static str>(&few);
+        let few: &'static str = self.random.one_of(&few);
         let few = Expr::form(Type::Bool, few, vec![first.clone()]);
         let start = select(
             [wide(first), number("0")],
@@ -128,7 +128,7 @@ impl Generator {
         );
         let (a, b) = (column(name, "a"), column(name, "b"));
         let on = Expr::form(Type::Bool, "({} = {})", vec![column(&to, table.key), a]);
-        let follow = wide(column(&to, self.random.pick::<&'static str>(&ints)));
+        let follow = wide(column(&to, self.random.one_of(&ints)));
         let join = From::Join {
             kind: "join",
             left: Box::new(own(name)),

@@ -33,7 +33,7 @@ impl Generator {
     pub(super) fn literal(&mut self, ty: Type) -> Expr {
         let value = match self.random.chance(4) {
             true => None,
-            false => Some(*self.random.pick(ty.literals())),
+            false => Some(self.random.one_of(ty.literals())),
         };
         let as_parameter =
             self.parametrised && ty.parameter_oid().is_some() && self.random.chance(40);

@@ -21,14 +21,14 @@ impl Generator {
     pub(super) fn failing(&mut self) -> Query {
         let (from, scope) = self.table();
         let env = Env::of(&scope.leaves, &[]).without_subqueries();
-        let (template, ty) = *self.random.pick(&FORMS);
+        let (template, ty) = self.random.one_of(&FORMS);
         let arguments = template.matches("{}").map(|_| self.expression(&env, ty, 0));
         let mut expr = Expr::form(Type::Opaque, template, arguments.collect());
         let mut grouping = None;
         match self.random.below(4) {
             0 => {
                 let aggregates = ["max({})", "count({})", "count(distinct {})"];
-                let template: &'static str = self.random.pick::<&'static str>(&aggregates);
+                let template: &'static str = self.random.one_of(&aggregates);
                 expr = Expr::form(Type::Opaque, template, vec![expr]);
                 if let Some(key) = self.group_key(&scope.leaves) {
                     grouping = Some(Grouping {

@@ -222,7 +222,7 @@ impl Generator {
             "full join",
             "cross join",
         ];
-        let mut kind = *self.random.pick(&kinds);
+        let mut kind = self.random.one_of(&kinds);
         if lateral && ["right join", "full join"].contains(&kind) {
             kind = "left join";
         }
@@ -272,8 +272,8 @@ impl Generator {
         let mut conditions = Vec::new();
         let pair = match self.random.below(100) {
             _ if pairs.is_empty() => None,
-            0..58 if !by_key.is_empty() => Some(*self.random.pick(&by_key)),
-            _ if large && !by_key.is_empty() => Some(*self.random.pick(&by_key)),
+            0..58 if !by_key.is_empty() => Some(self.random.one_of(&by_key)),
+            _ if large && !by_key.is_empty() => Some(self.random.one_of(&by_key)),
             58..94 => Some(self.random.pick(&pairs)),
             _ if full || large => Some(self.random.pick(&pairs)),
             _ => None,
@@ -289,7 +289,7 @@ impl Generator {
                 "(coalesce({}, null) = {})",
             ];
             let template = match !full && !large && self.random.chance(8) {
-                true => *self.random.pick(&odd),
+                true => self.random.one_of(&odd),
                 false => "{} = {}",
             };
             conditions.push(Expr::form(Type::Bool, template, arguments));
@@ -319,13 +319,13 @@ impl Generator {
         let tables: Vec<_> = TABLES.iter().filter(fits).collect();
         let kinds = ["join", "left join", "right join", "full join"];
         let (mut from, mut scope) = {
-            let first = *self.random.pick(&tables);
+            let first = self.random.one_of(&tables);
             self.table_item(first)
         };
         for _ in 0..=self.random.below(2) {
-            let table = *self.random.pick(&tables);
+            let table = self.random.one_of(&tables);
             let (right, other) = self.table_item(table);
-            let kind = *self.random.pick(&kinds);
+            let kind = self.random.one_of(&kinds);
             from = From::Join {
                 kind,
                 left: Box::new(from),

@@ -183,7 +183,7 @@ impl Generator {
 
     fn types(&mut self, most: usize) -> Vec<Type> {
         let count = 1 + self.random.below(most);
-        (0..count).map(|_| *self.random.pick(&COMMON)).collect()
+        (0..count).map(|_| self.random.one_of(&COMMON)).collect()
     }
 
     fn alias(&mut self, prefix: &str) -> String {
@@ -291,7 +291,7 @@ impl Generator {
             1 => Expr::form(Type::Int, "(select count(*) from countries)", Vec::new()),
             2 => Expr::form(Type::Int, "null", Vec::new()),
             3..7 if self.parametrised => {
-                let value = Some(*self.random.pick(&["0", "1", "4", "10"]));
+                let value = Some(self.random.one_of(&["0", "1", "4", "10"]));
                 let ty = Type::Int;
                 self.parameters.push(Parameter { ty, value });
                 let parameter = Some(self.parameters.len() - 1);
@@ -299,7 +299,7 @@ impl Generator {
             }
             _ => {
                 let counts = ["0", "1", "2", "3", "5", "10", "40"];
-                number(self.random.pick::<&'static str>(&counts))
+                number(self.random.one_of(&counts))
             }
         }
     }
@@ -341,7 +341,7 @@ impl Generator {
         let mut made: Option<Made> = None;
         let arms = 2 + usize::from(self.random.chance(25));
         for n in 0..arms {
-            let operator = *self.random.pick(&operators);
+            let operator = self.random.one_of(&operators);
             let inner = Place {
                 // Operators further out may compare what this one only puts together.
                 exact: true,

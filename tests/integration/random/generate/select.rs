@@ -313,7 +313,7 @@ impl Generator {
         let count = 1 + self.random.below(2);
         let mut sortable = Vec::new();
         for _ in 0..count {
-            let ty = *self.random.pick(&types);
+            let ty = self.random.one_of(&types);
             let expr = self.expression(env, ty, 1);
             if !is_constant(&expr) {
                 sortable.push(expr);
