@@ -1,5 +1,11 @@
 //! Why a bb8 pool opens no connection: bb8 itself would only let its callers wait and then say that time was up.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
 use bb8::{ErrorSink, ManageConnection, PooledConnection, RunError};
 use tokio::sync::watch;
 
@@ -7,11 +13,18 @@ use super::BackendError;
 
 /// The sink of a pool; tells those who wait for a connection what the attempt to open one met with.
 #[derive(Debug, Clone)]
-pub(super) struct Failures(watch::Sender<Option<BackendError>>);
+pub(super) struct Failures {
+    last: watch::Sender<Option<BackendError>>,
+    /// How many there have been.
+    count: Arc<AtomicU64>,
+}
 
 impl Failures {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(None))
+        Self {
+            last: watch::Sender::new(None),
+            count: Arc::default(),
+        }
     }
 
     /// A connection out of `pool`, or the first failure to open one since the call: not only this caller's attempt may have met it,
@@ -25,11 +38,22 @@ impl Failures {
     where
         M: ManageConnection,
     {
-        let mut failures = self.0.subscribe();
-        let got = tokio::select! {
-            biased;
-            got = pool.get_owned() => got,
-            Ok(failure) = next_failure(&mut failures) => return Err(failure),
+        let before = self.count.load(Ordering::Acquire);
+        let mut get = pin!(pool.get_owned());
+        let got = match poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx))).await {
+            // Most often one is there.
+            Poll::Ready(got) => got,
+            Poll::Pending => {
+                let mut failures = self.last.subscribe();
+                if self.count.load(Ordering::Acquire) != before {
+                    failures.mark_changed();
+                }
+                tokio::select! {
+                    biased;
+                    got = get => got,
+                    Ok(failure) = next_failure(&mut failures) => return Err(failure),
+                }
+            }
         };
         got.map_err(|e| match e {
             RunError::User(e) => convert(e),
@@ -40,7 +64,9 @@ impl Failures {
     }
 
     pub(super) fn tell(&self, error: BackendError) {
-        self.0.send_replace(Some(error));
+        // Counted first: who subscribes in between then looks.
+        self.count.fetch_add(1, Ordering::Release);
+        self.last.send_replace(Some(error));
     }
 }
 

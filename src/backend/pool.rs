@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
 use futures_util::future::try_join_all;
@@ -101,29 +101,33 @@ impl Pools {
     ) -> Result<Vec<Lease>, BackendError> {
         debug_assert!(shards.is_sorted(), "any other order can deadlock");
         if let [shard] = *shards {
-            return Ok(vec![self.acquire_one(shard, deadline).await?]);
+            let now = Instant::now();
+            let patience = deadline.saturating_duration_since(now);
+            return Ok(vec![self.acquire_one(shard, now, patience).await?]);
         }
         let mut permitted = Vec::with_capacity(shards.len());
         for shard in shards {
             let pool = self.shard(&self.shards, *shard)?;
             permitted.push((pool, pool.permit(deadline).await?));
         }
-        let leases = permitted.into_iter().map(|(pool, p)| pool.lease(p));
+        let now = Instant::now();
+        let leases = permitted.into_iter().map(|(pool, p)| pool.lease(p, now));
         try_join_all(leases).await
     }
 
-    /// A connection to one shard.
+    /// A connection to one shard. The clock is not read for it: `now` will do.
     ///
     /// # Errors
-    /// As [`Pools::acquire`].
+    /// As [`Pools::acquire`], past `now` and `patience`.
     pub async fn acquire_one(
         &self,
         shard: ShardId,
-        deadline: Instant,
+        now: Instant,
+        patience: Duration,
     ) -> Result<Lease, BackendError> {
         let pool = self.shard(&self.shards, shard)?;
-        let permit = pool.permit(deadline).await?;
-        pool.lease(permit).await
+        let permit = pool.permit(now + patience).await?;
+        pool.lease(permit, now).await
     }
 
     /// A session for Combine, from the merge pool of `shard`.
@@ -137,7 +141,7 @@ impl Pools {
     ) -> Result<Lease, BackendError> {
         let pool = self.shard(&self.merge, shard)?;
         let permit = pool.permit(deadline).await?;
-        pool.lease(permit).await
+        pool.lease(permit, Instant::now()).await
     }
 
     /// Sends a CancelRequest to the shard on a connection of its own; waits until the shard has closed that. Does nothing when the
@@ -260,14 +264,18 @@ impl ShardPool {
     }
 
     /// A connection that is open as far as can be told without asking the shard.
-    async fn lease(&self, permit: OwnedSemaphorePermit) -> Result<Lease, BackendError> {
+    async fn lease(
+        &self,
+        permit: OwnedSemaphorePermit,
+        now: Instant,
+    ) -> Result<Lease, BackendError> {
         // After a restart of the shard every idle connection is dead; the one behind them is new.
         for _ in 0..=self.size {
             let mut connection = self
                 .failures
                 .connection(&self.pool, &self.connector.name, |e| e)
                 .await?;
-            if connection.is_quiet() {
+            if connection.is_quiet(now) {
                 return Ok(Lease {
                     connection,
                     _permit: permit,
@@ -352,13 +360,11 @@ impl ManageConnection for Manager {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-    use std::time::Duration;
-
     use super::super::mock::{self, Answer, KEY, Mock};
     use super::super::raw_conn::Event;
     use super::*;
     use crate::backend::connections::Connections;
+    use std::future::poll_fn;
 
     const FIRST: &[ShardId] = &[ShardId(0)];
 

@@ -83,7 +83,7 @@ pub struct RawConn {
     metrics: Arc<ShardMetrics>,
     /// When the first byte went out of what the shard has not answered in full.
     asked: Option<Instant>,
-    /// When its last lease ended.
+    /// When it had answered all it was asked.
     rests_since: Instant,
     /// It was the shard or the network that ended it.
     lost: bool,
@@ -324,7 +324,8 @@ impl RawConn {
         self.status = status;
         if self.outstanding == 0 {
             if let Some(asked) = self.asked.take() {
-                let seconds = asked.elapsed().as_secs_f64();
+                self.rests_since = Instant::now();
+                let seconds = (self.rests_since - asked).as_secs_f64();
                 self.metrics.query_seconds.observe(seconds);
             }
             self.reader.release(false);
@@ -444,13 +445,13 @@ impl RawConn {
         if self.write.capacity() > WRITE_BYTES_RESTING {
             self.write = BytesMut::new();
         }
-        self.rests_since = Instant::now();
         self.lease.end()
     }
 
     /// True when an idle connection is still open and the shard has said nothing on it. No round trip.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.socket.is_quiet(self.rests_since)
+    pub(super) fn is_quiet(&mut self, now: Instant) -> bool {
+        let rested = now.saturating_duration_since(self.rests_since);
+        self.socket.is_quiet(rested)
     }
 
     pub(super) fn is_private(&self) -> bool {

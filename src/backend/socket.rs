@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -57,10 +57,10 @@ impl Socket {
         certificates.first().map(|c| c.as_ref())
     }
 
-    /// True when the peer has neither closed nor sent anything since a last read at `since`. Does not wait; the kernel is asked
-    /// only where the runtime may not have heard the latest.
-    pub(super) fn is_quiet(&mut self, since: Instant) -> bool {
-        (since.elapsed() < FRESH && self.seems_quiet()) || self.peeks_quiet()
+    /// True when the peer has neither closed nor sent anything since it was last read from, which was `rested` ago. Does not wait; the
+    /// kernel is asked only where the runtime may not have heard the latest.
+    pub(super) fn is_quiet(&mut self, rested: Duration) -> bool {
+        (rested < FRESH && self.seems_quiet()) || self.peeks_quiet()
     }
 
     fn seems_quiet(&mut self) -> bool {

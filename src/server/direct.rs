@@ -82,7 +82,16 @@ impl Session {
         let done = self.run_directly(call, true, describes).await;
         match done {
             Ok(false) => return Ok(false),
-            Ok(true) => self.client.take_execution(describes),
+            Ok(true) => {
+                self.client.take_execution(describes);
+                self.send_ready();
+                if self.client.buffered_bytes() == 0 {
+                    // The client need not wait for what is left to do here. What it does not take now it gets later.
+                    poll_fn(|cx| Poll::Ready(self.client.poll_flush(cx).is_ready())).await;
+                }
+                self.end_statements().await;
+                return Ok(true);
+            }
             Err(Ended::Statement(error)) => {
                 self.client.take_execution(describes);
                 self.fail(&error);
@@ -170,13 +179,14 @@ impl Session {
         confirms: bool,
         describes: bool,
     ) -> Result<bool, Ended> {
-        let deadline = Instant::now() + self.shared.config.pool.queue_timeout;
-        let acquired = self.shared.pools.acquire_one(call.shard, deadline).await;
+        let (now, patience) = (Instant::now(), self.shared.config.pool.queue_timeout);
+        let pools = &self.shared.pools;
+        let acquired = pools.acquire_one(call.shard, now, patience).await;
         let mut lease = acquired.map_err(backend_error)?;
         if !self.send_directly(&call, &mut lease) {
             return Ok(false);
         }
-        self.count(QueryKind::Routed);
+        self.count_since(QueryKind::Routed, now);
         self.portals.clear();
         self.connections.put(call.shard, lease);
         let mut reply = Reply {
@@ -191,6 +201,7 @@ impl Session {
         };
         let done = self.stream_directly(&mut reply).await;
         self.shared.metrics.rows_to_clients.inc_by(reply.rows);
+        self.count_row_at_end(reply.rows > 0);
         if done.is_err() {
             self.recover().await;
         }
@@ -319,14 +330,16 @@ impl Session {
                     let error = reply.failed.take().unwrap_or_else(|| backend_error(lost));
                     return Poll::Ready(Err(Ended::Statement(error)));
                 }
-                Poll::Pending => return self.pause(cx),
+                Poll::Pending => {
+                    if reply.rows > 0 {
+                        self.count_first_row();
+                    }
+                    return self.pause(cx);
+                }
             };
             silence.end();
             match event {
                 Event::Rows(run) => {
-                    if reply.rows == 0 {
-                        self.count_first_row();
-                    }
                     reply.rows += u64::from(run.rows);
                     reply.bytes += run.frames.len() as u64;
                     self.client.push(run.frames);

@@ -45,6 +45,7 @@ impl Session {
         if self.bind_directly(&body).await? {
             return Ok(());
         }
+        self.note_time();
         let bind = Bind::read(&body).ok_or_else(|| malformed("Bind"))?;
         let prepared = self.statement(bind.statement)?;
         self.refuse_when_failed(&prepared)?;

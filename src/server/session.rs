@@ -81,6 +81,8 @@ pub struct Running {
     kind: QueryKind,
     since: Instant,
     has_row: bool,
+    /// See [`Session::count_row_at_end`].
+    row_at_end: bool,
 }
 
 impl Session {
@@ -128,11 +130,18 @@ impl Session {
         }
         let idle = self.transaction.block == Block::Idle;
         poll_fn(|cx| {
-            let over = idle && shutdown.as_mut().poll(cx).is_ready();
-            if over || ended.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(ReadError::Shutdown));
+            // Who is woken by a message has one.
+            if let Poll::Ready(message) = self.client.poll_message(cx) {
+                return Poll::Ready(match idle && self.shared.shutdown.is_cancelled() {
+                    true => Err(ReadError::Shutdown),
+                    false => message,
+                });
             }
-            self.client.poll_message(cx)
+            let over = idle && shutdown.as_mut().poll(cx).is_ready();
+            match over || ended.as_mut().poll(cx).is_ready() {
+                true => Poll::Ready(Err(ReadError::Shutdown)),
+                false => Poll::Pending,
+            }
         })
         .await
     }
@@ -143,9 +152,8 @@ impl Session {
         if self.skipping && !matches!(message.tag, b'S' | b'X') {
             return Ok(());
         }
-        if matches!(message.tag, b'Q' | b'P' | b'B' | b'E') {
-            self.message_time = super::transaction::now();
-            self.timestamp();
+        if matches!(message.tag, b'Q' | b'P' | b'E') {
+            self.note_time();
         }
         let tag = message.tag;
         let message = match self.decoded(message) {
@@ -191,6 +199,12 @@ impl Session {
         }
     }
 
+    /// The time of a message that statements see as theirs.
+    pub fn note_time(&mut self) {
+        self.message_time = super::transaction::now();
+        self.timestamp();
+    }
+
     /// Queues a statement's error and notes what it does to the transaction.
     pub fn fail(&mut self, error: &ServerError) {
         let state = error.sqlstate();
@@ -218,13 +232,26 @@ impl Session {
 
     /// Notes how a statement is answered; the one before it has ended.
     pub fn count(&mut self, kind: QueryKind) {
+        self.count_since(kind, Instant::now());
+    }
+
+    /// The same, of one that began a moment ago.
+    pub fn count_since(&mut self, kind: QueryKind, since: Instant) {
         self.end_count();
         self.shared.metrics.query(kind);
         self.running = Some(Running {
             kind,
-            since: Instant::now(),
+            since,
             has_row: false,
+            row_at_end: false,
         });
+    }
+
+    /// The statement in hand ends just now, and it has had a row: the first one came together with the last.
+    pub fn count_row_at_end(&mut self, has_row: bool) {
+        if let Some(running) = &mut self.running {
+            running.row_at_end = has_row && !running.has_row;
+        }
     }
 
     /// Notes that the statement in hand has its first row.
@@ -241,11 +268,28 @@ impl Session {
         if let Some(running) = self.running.take() {
             let seconds = running.since.elapsed().as_secs_f64();
             self.shared.metrics.query_seconds(running.kind, seconds);
+            if running.row_at_end {
+                self.shared.metrics.first_row_seconds.observe(seconds);
+            }
         }
     }
 
     /// Ends a simple query or a pipeline: implicit transactions end, connections go back, ReadyForQuery goes out.
     pub async fn settle(&mut self) -> Result<(), Ended> {
+        self.end_statements().await;
+        self.send_ready();
+        // Reading the next message flushes; a message that is already here is answered in the same write.
+        Ok(())
+    }
+
+    /// What has come up, and ReadyForQuery.
+    pub fn send_ready(&mut self) {
+        self.send_reports();
+        messages::ready_for_query(self.transaction.block.status(), self.client.out());
+    }
+
+    /// Ends implicit transactions; connections go back.
+    pub async fn end_statements(&mut self) {
         if self.transaction.implicit {
             let commit = self.transaction.block == Block::Open;
             if let Err(error) = Box::pin(self.end_transaction(commit, "COMMIT")).await {
@@ -270,10 +314,6 @@ impl Session {
             }
         }
         self.end_count();
-        self.send_reports();
-        messages::ready_for_query(self.transaction.block.status(), self.client.out());
-        // Reading the next message flushes; a message that is already here is answered in the same write.
-        Ok(())
     }
 
     /// Sends the Sync that is still owed on each connection, and waits for the replies.

@@ -19,8 +19,11 @@ use crate::types::encoding::Encoding;
 const REPLY_BYTES: usize = 512;
 /// Small messages are copied together; runs at least this long go out from the buffer they were read into.
 const COPY_BYTES_MAX: usize = 8 << 10;
-/// Bytes asked for in one read. A first read goes to the stack: what an idle session then holds is as large as what came.
+/// Bytes asked for in one read.
 const READ_BYTES: usize = 16 << 10;
+/// A first read goes to the stack (less than a page of it): a session between two messages holds no buffer, and does not make one for
+/// every message.
+const FIRST_READ_BYTES: usize = 3 << 10;
 /// Describe of the unnamed portal.
 const DESCRIBE_UNNAMED: &[u8] = b"D\0\0\0\x06P\0";
 /// Execute of the unnamed portal, all rows, and Sync.
@@ -271,7 +274,7 @@ impl Client {
     }
 
     fn poll_first_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut bytes = [const { MaybeUninit::uninit() }; FIRST_READ_BYTES];
         let mut read = ReadBuf::uninit(&mut bytes);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
         let read = read.filled();
