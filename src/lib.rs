@@ -14,6 +14,9 @@
 //! 6. [`planner::plan`] makes a [`plan::Planned`] of it from the [`catalog::Catalog`], which `backend::catalog::CatalogWatch`
 //!    keeps up to date. Planning is pure; what only PostgreSQL can answer comes back as a [`planner::Probe`], which
 //!    [`server::probe`] asks. The result is cached by text, types, settings and catalog version.
+//!
+//!    What one shard answers and has prepared before leaves here for the short way, `server::direct`: the messages to that shard, its
+//!    reply to the client. A Query whose literals alone are new takes it by the plan of its [`sql::Shape`]. Both ways end at 12.
 //! 7. `Session::open` binds it. Where one shard has all the rows, the client's text goes there unchanged
 //!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer.
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order

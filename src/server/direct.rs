@@ -165,7 +165,7 @@ impl Session {
             Some(false) => {}
             Some(true) => {
                 let prepared = Box::pin(self.prepare(shape.to_owned(), &[])).await;
-                let useful = prepared.is_ok_and(|p| p.is_plain);
+                let useful = prepared.map_or_else(|e| passes(&e), |p| p.is_plain);
                 self.shared.shapes.insert(hash, useful);
             }
         }
@@ -425,6 +425,14 @@ impl Session {
             Poll::Pending => Ok(Poll::Pending),
         }
     }
+}
+
+/// True for what is no fault of the statement: a lost connection, a full pool, a server that is stopped.
+fn passes(error: &ServerError) -> bool {
+    let state = error.sqlstate();
+    ["08", "53", "57"]
+        .iter()
+        .any(|class| state.starts_with(class))
 }
 
 /// Literals as the parameters that stand for them; `None` where they would not mean the same.

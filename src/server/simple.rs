@@ -36,10 +36,15 @@ impl Session {
     async fn run_text(&mut self, text: &str) -> Result<(), Ended> {
         let bare = text.trim().trim_end_matches(';').trim_end();
         if let Some(prepared) = self.cached(&self.cache_key(bare)) {
-            if self.query_directly(&prepared).await? {
-                return Ok(());
-            }
-            return self.run_statement(&prepared, true).await;
+            let done = match self.query_directly(&prepared).await {
+                Ok(false) => self.run_statement(&prepared, true).await,
+                other => other.map(drop),
+            };
+            let offset = text.len() - text.trim_start().len();
+            return done.map_err(|ended| match ended {
+                Ended::Statement(error) => shifted(error, text, offset).into(),
+                Ended::Session => Ended::Session,
+            });
         }
         if self.query_by_shape(text, bare).await? {
             return Ok(());

@@ -32,6 +32,22 @@ fn transcripts_hold_with_one_shard() {
 }
 
 #[test]
+fn a_statement_met_before_has_its_errors_at_the_same_position() {
+    if target_is_postgres() {
+        return;
+    }
+    let mut client = Client::connect(target(), "app", "app").expect("a session");
+    let sql = "   select id from users tablesample bernoulli (50)";
+    let mut position = || {
+        let reply = client.query(sql);
+        let error = reply.error.expect("a refusal");
+        error.field(b'P').expect("a position")
+    };
+    let place = sql.find("bernoulli").map_or(0, |at| at + 1).to_string();
+    assert_eq!([position(), position()], [place.clone(), place]);
+}
+
+#[test]
 fn wrong_password_and_unknown_user_look_alike() {
     if target_is_postgres() {
         return;
