@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -20,10 +21,17 @@ pub struct SessionEntry {
     pub peer: String,
     /// When it had logged in.
     pub connected: Instant,
-    /// Woken by a CancelRequest; a session that runs nothing ignores it.
+    /// Woken by a CancelRequest, which stays until something runs or [`SessionEntry::forget_cancel`].
     pub cancel: Notify,
     /// Woken when the process shuts down.
     pub shutdown: Notify,
+}
+
+impl SessionEntry {
+    /// Drops a cancel that came while nothing ran.
+    pub fn forget_cancel(&self) {
+        let _ = self.cancel.notified().now_or_never();
+    }
 }
 
 /// All live sessions. Bounded by `server.max_clients`.
@@ -115,9 +123,8 @@ impl Registry {
             .get(&pid)
             .filter(|s| s.secret == secret)
             .cloned();
-        // `notify_waiters` stores no permit: a cancel that arrives while nothing runs is lost, as PostgreSQL's is.
         found.is_some_and(|s| {
-            s.cancel.notify_waiters();
+            s.cancel.notify_one();
             true
         })
     }
@@ -138,6 +145,8 @@ mod tests {
         let one = registry.register("app".into(), "peer".into());
         assert!(!registry.cancel(one.entry.pid, one.secret().wrapping_add(1)));
         assert!(registry.cancel(one.entry.pid, one.secret()));
+        one.entry.forget_cancel();
+        assert!(one.entry.cancel.notified().now_or_never().is_none());
         let pid = one.entry.pid;
         drop(one);
         assert!(!registry.cancel(pid, 0));

@@ -47,6 +47,8 @@ pub(super) struct Combine {
     transaction: MergeTransaction,
     merge: RemoteStep,
     merge_started: bool,
+    /// Nothing more is to begin: a cancel between two steps meets no shard that could take notice of it.
+    cancelled: bool,
 }
 
 /// A stage in execution.
@@ -98,6 +100,7 @@ impl Combine {
             transaction: MergeTransaction::default(),
             merge: RemoteStep::new(nothing(), std::iter::empty()),
             merge_started: false,
+            cancelled: false,
         })
     }
 
@@ -110,6 +113,11 @@ impl Combine {
             Some(stage) => stage.pipeline.start(&stage.bound, connections),
             None => self.start_merge(bound, connections),
         }
+    }
+
+    /// What runs now may end; nothing else begins.
+    pub(super) fn cancel(&mut self) {
+        self.cancelled = true;
     }
 
     /// Runs stages until the merge session's statement is on its way.
@@ -135,6 +143,9 @@ impl Combine {
                         return Poll::Pending;
                     }
                 }
+                Poll::Ready(None) if self.cancelled => {
+                    return Poll::Ready(Err(error::cancelled_by_user()));
+                }
                 Poll::Ready(None) => self.on_stage_end(connections)?,
                 Poll::Pending => {
                     self.transaction.poll_write(bound, connections, cx)?;
@@ -144,6 +155,9 @@ impl Combine {
         }
         if !self.merge_started {
             ready!(self.transaction.poll_settled(bound, connections, cx))?;
+            if self.cancelled {
+                return Poll::Ready(Err(error::cancelled_by_user()));
+            }
             self.start_merge(bound, connections)?;
         }
         Poll::Ready(Ok(()))

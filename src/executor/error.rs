@@ -53,6 +53,12 @@ pub(super) fn internal(message: impl Into<String>) -> ServerError {
     ServerError::new(sqlstate::INTERNAL_ERROR, message)
 }
 
+/// The client asked for the end of its statement.
+pub fn cancelled_by_user() -> ServerError {
+    let message = "canceling statement due to user request";
+    ServerError::new(sqlstate::QUERY_CANCELED, message)
+}
+
 /// An operator that holds rows has used up its memory.
 pub(super) fn out_of_memory(operator: &str, limit: usize) -> ServerError {
     ServerError::new(

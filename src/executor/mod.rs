@@ -48,7 +48,7 @@ use crate::plan::{Plan, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 
-pub use error::{from_backend as backend_error, from_shard as shard_error};
+pub use error::{cancelled_by_user, from_backend as backend_error, from_shard as shard_error};
 use pipeline::Pipeline;
 pub use printed::{Printed, printed};
 
@@ -270,6 +270,11 @@ impl Execution {
             self.abandon(connections);
         }
         polled
+    }
+
+    /// The client cancelled: no further step begins. What the shards do now is the session's to cancel.
+    pub fn cancel(&mut self) {
+        self.pipeline.cancel();
     }
 
     /// To be called when the execution is given up before its end (the client left or cancelled); an error does it by itself.

@@ -200,6 +200,12 @@ impl Pipeline {
         }
     }
 
+    pub(super) fn cancel(&mut self) {
+        if let Foot::Combine(combine) = &mut self.foot {
+            combine.cancel();
+        }
+    }
+
     pub(super) fn abandon(&mut self, bound: &Bound, connections: &mut Connections) {
         match &mut self.foot {
             Foot::Remote(remote) => remote.abandon(bound, connections),

@@ -46,6 +46,8 @@ pub const TOO_MANY_CONNECTIONS: &str = "53300";
 pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
 /// The statement is nested too deeply.
 pub const STATEMENT_TOO_COMPLEX: &str = "54001";
+/// The client asked for the end of its statement.
+pub const QUERY_CANCELED: &str = "57014";
 /// pgbraid or a shard is shutting down.
 pub const ADMIN_SHUTDOWN: &str = "57P01";
 /// pgbraid is not ready yet.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes};
 
 use super::bind::Bind;
+use super::cancel::unless_cancelled;
 use super::guards::has_clock_words;
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
@@ -181,8 +182,8 @@ impl Session {
     ) -> Result<bool, Ended> {
         let (now, patience) = (Instant::now(), self.shared.config.pool.queue_timeout);
         let pools = &self.shared.pools;
-        let acquired = pools.acquire_one(call.shard, now, patience).await;
-        let mut lease = acquired.map_err(backend_error)?;
+        let acquired = pools.acquire_one(call.shard, now, patience);
+        let mut lease = unless_cancelled(&self.registration.entry, acquired).await?;
         if !self.send_directly(&call, &mut lease) {
             return Ok(false);
         }
@@ -287,11 +288,10 @@ impl Session {
     async fn stream_directly(&mut self, reply: &mut Reply) -> Result<(), Ended> {
         let entry = self.registration.entry.clone();
         let mut cancelled = pin!(entry.cancel.notified());
-        let mut listening = true;
         let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
         poll_fn(|cx| {
-            if listening && cancelled.as_mut().poll(cx).is_ready() {
-                listening = false;
+            while cancelled.as_mut().poll(cx).is_ready() {
+                cancelled.set(entry.cancel.notified());
                 self.cancel_shards();
             }
             match self.poll_direct(reply, &mut silence, cx) {

@@ -3,6 +3,7 @@
 mod auth;
 mod bind;
 mod by_name;
+mod cancel;
 pub mod control;
 mod copy;
 mod direct;

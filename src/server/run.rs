@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::cancel::unless_cancelled;
 use super::encoding::{no_copy, send_notice};
 use super::session::{Ended, Session};
 use super::silence::Silence;
@@ -75,12 +76,8 @@ impl Session {
         }
         self.refuse_serializable(missing.len())?;
         let deadline = Instant::now() + self.patience(&missing);
-        let leases = self
-            .shared
-            .pools
-            .acquire(&missing, deadline)
-            .await
-            .map_err(backend_error)?;
+        let acquired = self.shared.pools.acquire(&missing, deadline);
+        let leases = unless_cancelled(&self.registration.entry, acquired).await?;
         let mark = self.settings.mark();
         let joining = self.transaction.join();
         for (shard, mut lease) in missing.iter().zip(leases) {
@@ -190,12 +187,8 @@ impl Session {
         // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
         self.connections.take_merge();
         let shard = self.shared.next_merge_shard();
-        let lease = self
-            .shared
-            .pools
-            .acquire_merge(shard, deadline)
-            .await
-            .map_err(backend_error)?;
+        let acquired = self.shared.pools.acquire_merge(shard, deadline);
+        let lease = unless_cancelled(&self.registration.entry, acquired).await?;
         self.connections.put_merge(lease);
         let (mark, replay) = (self.settings.mark(), self.settings.replay());
         if let Some(conn) = self.connections.merge()
@@ -320,12 +313,12 @@ impl Session {
         execution.set_row_budget((max_rows > 0).then_some(max_rows));
         let entry = self.registration.entry.clone();
         let mut cancelled = pin!(entry.cancel.notified());
-        let mut listening = true;
         let mut rows = 0;
         let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
         let result = poll_fn(|cx| {
-            if listening && cancelled.as_mut().poll(cx).is_ready() {
-                listening = false;
+            while cancelled.as_mut().poll(cx).is_ready() {
+                cancelled.set(entry.cancel.notified());
+                execution.cancel();
                 self.cancel_shards();
             }
             match self.poll_stream(execution, &mut rows, &mut silence, cx) {
@@ -456,22 +449,6 @@ impl Session {
             return send_notice(&mut self.client, &ServerError::parse(&frame[5..]));
         }
         self.client.push(frame);
-    }
-
-    /// Asks every shard a statement runs on to stop; each answers on its own connection.
-    pub fn cancel_shards(&mut self) {
-        self.shared.metrics.cancels.inc();
-        let shards = self.connections.iter_mut();
-        let mut handles: Vec<_> = shards.map(|(_, conn)| conn.cancel_handle()).collect();
-        handles.extend(self.connections.merge().map(|conn| conn.cancel_handle()));
-        for handle in handles {
-            let pools = self.shared.pools.clone();
-            self.shared.tasks.spawn(async move {
-                if let Err(error) = pools.cancel(&handle).await {
-                    tracing::warn!(%error, "cancel did not reach a shard");
-                }
-            });
-        }
     }
 
     /// Stops whatever still runs and brings the connections in step, or closes them.

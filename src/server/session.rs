@@ -132,6 +132,8 @@ impl Session {
         poll_fn(|cx| {
             // Who is woken by a message has one.
             if let Poll::Ready(message) = self.client.poll_message(cx) {
+                // As PostgreSQL does with one that finds it idle.
+                self.registration.entry.forget_cancel();
                 return Poll::Ready(match idle && self.shared.shutdown.is_cancelled() {
                     true => Err(ReadError::Shutdown),
                     false => message,

@@ -82,6 +82,42 @@ fn a_cancel_reaches_every_shard_and_nobody_else() {
 }
 
 #[test]
+fn a_cancel_ends_the_wait_for_a_connection() {
+    if has_no_proxy() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()).pool_size(1));
+    let (mut holder, mut waiting) = (pgbraid.client(), pgbraid.client());
+    holder.query("begin");
+    assert_eq!(holder.query("select count(*) from users").value(), "300");
+    let statements = [
+        "select count(*) from users",
+        "select name from users where id = 7",
+        "select u.id, (select count(*) from big b where b.x = u.x) from users u",
+    ];
+    for sql in statements {
+        let done = AtomicBool::new(false);
+        let key = waiting.key.clone();
+        let reply = thread::scope(|scope| {
+            scope.spawn(|| {
+                // One that comes before the statement is nobody's.
+                while !done.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(50));
+                    Client::cancel(pgbraid.port, &key).expect("sent");
+                }
+            });
+            let reply = waiting.query(sql);
+            done.store(true, Ordering::Relaxed);
+            reply
+        });
+        assert_eq!(reply.sqlstate().as_deref(), Some("57014"), "{sql}");
+    }
+    holder.query("commit");
+    waiting.assert_in_step("a cancel");
+    assert_eq!(waiting.query("select count(*) from users").value(), "300");
+}
+
+#[test]
 fn a_late_cancel_never_hits_a_later_statement_of_another_client() {
     if has_no_proxy() {
         return;

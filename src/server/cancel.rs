@@ -1,0 +1,52 @@
+//! Cancel requests of clients: what runs on the shards is asked to stop, what waits for a connection stops waiting.
+//!
+//! The signal stays set until somebody takes it ([`SessionEntry::cancel`]), so it is not lost between two steps of a statement; one
+//! that finds the session idle is dropped when the next message comes.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use super::session::Session;
+use crate::backend::BackendError;
+use crate::executor::{backend_error, cancelled_by_user};
+use crate::protocol::error::ServerError;
+use crate::registry::SessionEntry;
+
+impl Session {
+    /// Asks every shard a statement runs on to stop; each answers on its own connection.
+    pub fn cancel_shards(&mut self) {
+        self.shared.metrics.cancels.inc();
+        let shards = self.connections.iter_mut();
+        let mut handles: Vec<_> = shards.map(|(_, conn)| conn.cancel_handle()).collect();
+        handles.extend(self.connections.merge().map(|conn| conn.cancel_handle()));
+        for handle in handles {
+            let pools = self.shared.pools.clone();
+            self.shared.tasks.spawn(async move {
+                if let Err(error) = pools.cancel(&handle).await {
+                    tracing::warn!(%error, "cancel did not reach a shard");
+                }
+            });
+        }
+    }
+}
+
+/// What the pools lend, unless the client cancels while it waits for that.
+///
+/// # Errors
+/// 57014 after a cancel; the pools' own.
+pub(super) async fn unless_cancelled<T>(
+    entry: &SessionEntry,
+    acquired: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, ServerError> {
+    let mut acquired = pin!(acquired);
+    let mut cancelled = pin!(entry.cancel.notified());
+    poll_fn(|cx| match acquired.as_mut().poll(cx) {
+        Poll::Ready(lent) => Poll::Ready(lent.map_err(backend_error)),
+        Poll::Pending => cancelled
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(cancelled_by_user())),
+    })
+    .await
+}
