@@ -145,6 +145,8 @@ pub struct Metrics {
     pub plan_cache_misses: IntCounter,
     /// Plans in the cache.
     pub plan_cache_entries: IntGauge,
+    /// Statements that failed over something computed ahead of need and ran again without it.
+    pub reruns: IntCounter,
     /// CancelRequests that found their session.
     pub cancels: IntCounter,
     /// Version of the catalog in use; 0 before the first is loaded.
@@ -278,6 +280,10 @@ impl Metrics {
                 "Statements that had to be planned",
             ),
             plan_cache_entries: make.gauge("pgbraid_plan_cache_entries", "Plans in the cache"),
+            reruns: make.counter(
+                "pgbraid_reruns_total",
+                "Statements that failed over something computed ahead of need and ran again without it.",
+            ),
             cancels: make.counter(
                 "pgbraid_cancels_total",
                 "CancelRequests that found their session",

@@ -20,6 +20,9 @@ pub struct Planned {
     pub route: Targets,
     /// What runs when `route` leaves several shards.
     pub fan_out: Result<Plan, Refusal>,
+    /// What runs when `fan_out` fails: it computes nothing ahead of need that may raise an error. `None` where `fan_out` does not
+    /// either.
+    pub lazy: Option<Arc<Plan>>,
     /// False where a statement may change data or session state; such a statement runs only when it is routed to one
     /// shard of a one-shard configuration.
     pub read_only: bool,

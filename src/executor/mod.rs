@@ -142,6 +142,8 @@ pub struct Execution {
     pipeline: Pipeline,
     /// What runs when rows are more than may be held.
     spill: Option<Arc<Plan>>,
+    /// What runs when this one fails before its first row.
+    lazy: Option<Arc<Plan>>,
     /// Notices and the like that go out before `held`.
     forwards: VecDeque<Item>,
     /// Rows that did not fit into the last budget.
@@ -184,6 +186,32 @@ impl Execution {
         Self::new(plan, Bound::clone(&self.bound), shards)
     }
 
+    /// With a plan that computes nothing ahead of need, for when this one fails.
+    #[must_use]
+    pub fn or_lazily(self, plan: Option<Arc<Plan>>) -> Self {
+        Self { lazy: plan, ..self }
+    }
+
+    /// True when [`Execution::lazily`] may answer after an error of this one: nothing has come out, and there is another plan.
+    pub fn runs_ahead(&self) -> bool {
+        self.lazy.is_some()
+    }
+
+    /// The execution to run when this one has failed, or cannot be allowed to fail; `None` where it makes no difference.
+    ///
+    /// # Errors
+    /// As [`Execution::new`].
+    pub fn lazily(&self) -> Option<Result<Self, ServerError>> {
+        let shards = self.bound.shard_names.len();
+        let plan = self.lazy.as_ref()?;
+        Some(Self::new(plan, Bound::clone(&self.bound), shards))
+    }
+
+    /// Rows a shard may send before it waits to be asked again; 0: all.
+    pub fn fetch(&self) -> u32 {
+        self.bound.fetch
+    }
+
     /// The client's own text on one shard, unchanged: errors keep their position. Cheap: nothing is allocated a row or parameter.
     pub fn routed(shard: ShardId, sql: Arc<str>, bound: Bound) -> Self {
         let bound = Arc::new(bound);
@@ -213,6 +241,7 @@ impl Execution {
             pipeline,
             checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
             spill: None,
+            lazy: None,
             forwards: VecDeque::new(),
             held: None,
             budget: None,
@@ -335,6 +364,7 @@ impl Execution {
 
     /// Keeps what of `run` is over the budget.
     fn within_budget(&mut self, mut run: Run) -> Item {
+        self.lazy = None;
         if let Some(budget) = self.budget {
             if u64::from(run.rows) > budget {
                 let rest = row::split(&mut run, budget as u32);

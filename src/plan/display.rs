@@ -192,7 +192,14 @@ impl Planned {
             }
             Targets::Keyed(c) if is_routed(c) => one_step(&self.route.display(shards)),
             _ => match &self.fan_out {
-                Ok(plan) => Ok(plan.display(shards).to_string()),
+                Ok(plan) => Ok(match &self.lazy {
+                    Some(lazy) => format!(
+                        "{}\nAfter an error of a value:\n{}",
+                        plan.display(shards),
+                        lazy.display(shards)
+                    ),
+                    None => plan.display(shards).to_string(),
+                }),
                 Err(why) => Err(why),
             },
         }

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::condition::Conj;
 use super::scope::{Attr, AttrId, Env, Item, Resolved, Scope, Ty, resolve};
 use crate::catalog::sharding::Sharding;
@@ -131,6 +132,7 @@ pub(super) struct Analysis<'a> {
     pub(super) working: Vec<(usize, Vec<(String, AttrId)>)>,
     /// Blocks being analysed, outermost first; true where something inside names a column further out.
     pub(super) stack: Vec<(usize, bool)>,
+    pub(super) ahead: Ahead,
 }
 
 /// Identifies a tree node while the tree is borrowed.
@@ -197,6 +199,7 @@ impl<'a> Analysis<'a> {
             views,
             search_path,
             parameter_types,
+            ahead: Ahead::default(),
             attrs: Vec::new(),
             colrefs: HashMap::new(),
             blocks: HashMap::new(),

@@ -1,6 +1,7 @@
 //! From a statement and the catalog to a plan: pure, the same answer every time. What it cannot prove exact it refuses.
 
 mod aggregate;
+mod ahead;
 mod analyse;
 mod blocks;
 mod bounds;
@@ -137,6 +138,7 @@ fn refused(why: Refusal, read_only: bool) -> Planned {
     Planned {
         route: Targets::All,
         fan_out: Err(why),
+        lazy: None,
         read_only,
         uses_now: false,
         frozen: false,
@@ -181,6 +183,7 @@ impl Planner<'_> {
         let planned = |route, fan_out| Planned {
             route,
             fan_out,
+            lazy: None,
             read_only,
             uses_now,
             frozen: effects.frozen && clocked.is_some(),
@@ -220,11 +223,8 @@ impl Planner<'_> {
             return Ok(planned(route.clone(), self.one_step(route)));
         }
         let merge_only = self.is_merge_only(select, &effects, &of_views);
-        match self.fan_out(select, &analysis, effects.volatile_row, merge_only) {
-            Ok(plan) => Ok(planned(route, Ok(plan))),
-            Err(Stop::Refuse(why)) => Ok(planned(route, Err(why))),
-            Err(Stop::Ask(probes)) => Err(probes),
-        }
+        let fan_out = || self.fan_out(select, &analysis, effects.volatile_row, merge_only);
+        ahead::both(&analysis, fan_out, |plan| planned(route.clone(), plan))
     }
 
     fn fan_out<'a>(

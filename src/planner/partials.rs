@@ -126,12 +126,12 @@ impl<'a> FanOut<'_, 'a> {
         if !self.block.grouped || self.block.open || !matches!(self.block.from, Dist::Sharded(_)) {
             return Ok(None);
         }
-        let total = |n: &ast::Node| self.analysis.is_total(n);
+        let runs_ahead = |n: &ast::Node| self.analysis.node_runs_ahead(n);
         match self.pieces()? {
             Some(pieces)
-                if self.analysis.has_total_source(self.select)
-                    && pieces.groups.iter().all(|(_, n)| total(n))
-                    && pieces.parts.iter().all(|p| total(p.node)) =>
+                if self.analysis.source_runs_ahead(self.select)
+                    && pieces.groups.iter().all(|(_, n)| runs_ahead(n))
+                    && pieces.parts.iter().all(|p| runs_ahead(p.node)) =>
             {
                 self.halves(&pieces).map(Some)
             }

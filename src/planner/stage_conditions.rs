@@ -137,9 +137,10 @@ impl<'a> Stager<'_, '_, 'a> {
         })
     }
 
-    /// True for a condition on columns of these tables only, without subqueries and volatile functions, that raises no error.
+    /// True for a condition on columns of these tables only, without subqueries and volatile functions, that may be asked before
+    /// anybody knows that the rows are read.
     fn is_about(&self, condition: &ast::Node, tables: &[usize]) -> bool {
-        self.names_only(condition, tables) && self.fan_out.analysis.is_total(condition)
+        self.names_only(condition, tables) && self.fan_out.analysis.node_runs_ahead(condition)
     }
 
     fn names_only(&self, condition: &ast::Node, tables: &[usize]) -> bool {

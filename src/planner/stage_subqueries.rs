@@ -25,7 +25,16 @@ impl<'a> Stager<'_, '_, 'a> {
             && !super::outputs::targets(s).any(literal)
             && !block.cols.is_empty()
             && !self.uses_outer_cte(s)
-            && self.fan_out.analysis.is_total_select(s)
+            && self.runs_ahead(s)
+    }
+
+    /// What EXISTS looks at gives rows, but its select list is never evaluated: that would fail for nothing.
+    fn runs_ahead(&self, s: &ast::SelectStmt) -> bool {
+        let analysis = self.fan_out.analysis;
+        match analysis.unread.contains(&node_id(s)) {
+            true => analysis.is_total_select(s),
+            false => analysis.select_runs_ahead(s),
+        }
     }
 
     /// True when the SELECT names a WITH query that is defined outside of it.

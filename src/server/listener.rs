@@ -305,6 +305,7 @@ fn new_session(
         portals: Portals::default(),
         skipping: false,
         snapshot: false,
+        savepoint: false,
         running: None,
     }
 }

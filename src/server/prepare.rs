@@ -324,7 +324,8 @@ impl Session {
                 if planned.uses_now && !self.is_alone() {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }
-                Execution::new(plan, bound, shards)
+                let execution = Execution::new(plan, bound, shards)?;
+                Ok(execution.or_lazily(planned.lazy.clone()))
             }
             Err(refusal) => {
                 self.count(QueryKind::Refused);
@@ -413,6 +414,7 @@ fn pass_through() -> Planned {
     Planned {
         route: Targets::Shard(CATALOG_SHARD),
         fan_out,
+        lazy: None,
         read_only: true,
         uses_now: false,
         frozen: false,

@@ -202,7 +202,9 @@ impl Session {
 
     /// Takes the connections an execution needs and sends its first messages.
     pub async fn start(&mut self, execution: &mut Execution) -> Result<(), ServerError> {
-        let begin = self.snapshot_begin(execution)?;
+        let savepoint = self.before_ahead(execution)?;
+        let mut begin = self.snapshot_begin(execution)?;
+        begin.extend(savepoint);
         self.has_run = true;
         self.join(execution.shards(), &begin).await?;
         if execution.needs_merge() {

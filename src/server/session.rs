@@ -71,6 +71,8 @@ pub struct Session {
     pub skipping: bool,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
+    /// The running statement has a savepoint of our own in the client's transaction.
+    pub savepoint: bool,
     /// The statement in hand, for the metrics.
     pub running: Option<Running>,
 }

@@ -9,4 +9,5 @@ mod faults;
 mod fuzz;
 mod harness;
 mod random;
+mod reruns;
 mod transcripts;
