@@ -26,6 +26,8 @@ pub struct Planned {
     /// False where a statement may change data or session state; such a statement runs only when it is routed to one
     /// shard of a one-shard configuration.
     pub read_only: bool,
+    /// True when it takes no locks and calls nothing that may leave something in its transaction.
+    pub leaves_nothing: bool,
     /// Set when the client's text names now() or its like: it needs `clocked` where several statements share a transaction.
     pub uses_now: bool,
     /// It has constants such as `'now'::timestamptz`, which mean the moment of its preparation.

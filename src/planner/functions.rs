@@ -30,6 +30,17 @@ pub(super) struct Effects {
     pub(super) forbidden: Option<Refusal>,
 }
 
+impl Effects {
+    /// Nothing of it outlives it in its transaction.
+    pub(super) fn leaves_nothing(&self) -> bool {
+        !self.writes
+            && !self.hidden_now
+            && !self.per_statement
+            && self.unproved.is_none()
+            && self.forbidden.is_none()
+    }
+}
+
 /// Volatile functions whose value belongs to the row they are computed for, wherever that is.
 pub(super) const PER_ROW: [&str; 9] = [
     "random",

@@ -24,6 +24,7 @@ mod set;
 mod settings;
 mod silence;
 mod simple;
+mod snapshot;
 mod statements;
 mod stream;
 mod tls;

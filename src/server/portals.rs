@@ -86,6 +86,12 @@ impl Portals {
         }
     }
 
+    /// True when one of them is half read.
+    pub fn any_suspended(&self) -> bool {
+        let named = self.named.values();
+        named.chain(&self.unnamed).any(|p| p.is_suspended())
+    }
+
     /// How many have a name.
     pub fn named(&self) -> usize {
         self.named.len()

@@ -287,6 +287,7 @@ impl Session {
                 "the statement has no plan",
             ));
         };
+        self.tie(prepared);
         let shards = self.shared.config.shards.len();
         self.refuse_encoding_functions(&prepared.sql)?;
         if shards > 1
@@ -416,6 +417,7 @@ fn pass_through() -> Planned {
         fan_out,
         lazy: None,
         read_only: true,
+        leaves_nothing: true,
         uses_now: false,
         frozen: false,
         clocked: None,

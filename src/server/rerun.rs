@@ -76,7 +76,6 @@ impl Session {
         &mut self,
         execution: &mut Execution,
     ) -> Result<Option<String>, ServerError> {
-        self.savepoint = false;
         if !execution.runs_ahead() || self.is_alone() {
             return Ok(None);
         }
@@ -123,7 +122,7 @@ impl Session {
             if !self.undo(&shards).await {
                 return Err(Ended::Statement(error));
             }
-        } else if self.is_alone() {
+        } else if self.snapshot || self.is_alone() {
             self.end_snapshot().await.map_err(Ended::Statement)?;
             if !self.pinned {
                 self.connections.release();

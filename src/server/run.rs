@@ -78,11 +78,18 @@ impl Session {
         let deadline = Instant::now() + self.patience(&missing);
         let acquired = self.shared.pools.acquire(&missing, deadline);
         let leases = unless_cancelled(&self.registration.entry, acquired).await?;
-        let mark = self.settings.mark();
-        let joining = self.transaction.join();
+        // A snapshot of the statement's own is no part of the client's block.
+        let (settings, joining) = match self.snapshot && self.transaction.block == Block::Open {
+            true => (
+                Cow::Owned(self.settings_in_force().into_owned()),
+                Vec::new(),
+            ),
+            false => (Cow::Borrowed(&self.settings), self.transaction.join()),
+        };
+        let mark = settings.mark();
         for (shard, mut lease) in missing.iter().zip(leases) {
             if lease.settings_mark() != mark {
-                lease.query(&self.settings.replay());
+                lease.query(&settings.replay());
                 lease.set_settings_mark(mark);
             }
             joining.iter().chain(begin).for_each(|sql| lease.query(sql));
@@ -190,7 +197,8 @@ impl Session {
         let acquired = self.shared.pools.acquire_merge(shard, deadline);
         let lease = unless_cancelled(&self.registration.entry, acquired).await?;
         self.connections.put_merge(lease);
-        let (mark, replay) = (self.settings.mark(), self.settings.replay());
+        let settings = self.settings_in_force();
+        let (mark, replay) = (settings.mark(), settings.replay());
         if let Some(conn) = self.connections.merge()
             && conn.settings_mark() != mark
         {
@@ -202,9 +210,7 @@ impl Session {
 
     /// Takes the connections an execution needs and sends its first messages.
     pub async fn start(&mut self, execution: &mut Execution) -> Result<(), ServerError> {
-        let savepoint = self.before_ahead(execution)?;
-        let mut begin = self.snapshot_begin(execution)?;
-        begin.extend(savepoint);
+        let begin = Box::pin(self.before_steps(execution)).await?;
         self.has_run = true;
         self.join(execution.shards(), &begin).await?;
         if execution.needs_merge() {
@@ -221,47 +227,6 @@ impl Session {
             conn.set_statement_context(context);
         }
         execution.start(&mut self.connections)
-    }
-
-    /// Several steps that read one shard must see one snapshot: outside of a block they get a transaction of their own.
-    fn snapshot_begin(&mut self, execution: &Execution) -> Result<Vec<String>, ServerError> {
-        if !execution.needs_snapshot() {
-            return Ok(Vec::new());
-        }
-        if self.transaction.block == Block::Idle && !self.pinned {
-            self.snapshot = true;
-            return Ok(vec![
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".into(),
-            ]);
-        }
-        if self.transaction.keeps_snapshot() {
-            return Ok(Vec::new());
-        }
-        let hint = "Begin the transaction with ISOLATION LEVEL REPEATABLE READ, or run the statement outside of it.";
-        Err(unsupported(
-            "the statement reads a shard in several steps, which READ COMMITTED gives several snapshots",
-            hint,
-        ))
-    }
-
-    /// Ends the transaction that `snapshot_begin` began.
-    ///
-    /// # Errors
-    /// A lost shard.
-    pub async fn end_snapshot(&mut self) -> Result<(), ServerError> {
-        if !std::mem::take(&mut self.snapshot) {
-            return Ok(());
-        }
-        let commit = ["COMMIT".to_owned()];
-        let work = self
-            .connections
-            .iter_mut()
-            .filter(|(_, conn)| conn.status() != b'I')
-            .map(|(_, conn)| conn);
-        let done =
-            futures_util::future::join_all(work.map(|conn| super::control::command(conn, &commit)))
-                .await;
-        done.into_iter().try_for_each(|d| d.map(|_| ()))
     }
 
     /// Runs an execution to its end and counts its rows.

@@ -294,6 +294,10 @@ impl Session {
 
     /// Ends implicit transactions; connections go back.
     pub async fn end_statements(&mut self) {
+        if self.snapshot {
+            // Of a statement that failed.
+            let _ = Box::pin(self.end_snapshot()).await;
+        }
         if self.transaction.implicit {
             let commit = self.transaction.block == Block::Open;
             if let Err(error) = Box::pin(self.end_transaction(commit, "COMMIT")).await {

@@ -292,11 +292,17 @@ impl Session {
 
     async fn rollback_to(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
         self.needs_block("ROLLBACK TO SAVEPOINT")?;
-        let Some(settings) = self.transaction.rollback_to(name) else {
+        let now = self.transaction.in_force(&self.settings);
+        let Some(then) = self.transaction.rollback_to(name) else {
             return Err(no_savepoint(name));
         };
         self.broadcast(sql).await?;
-        self.restore(settings);
+        if now != then {
+            for text in then.catch_up(&now) {
+                self.broadcast(&text).await?;
+            }
+        }
+        self.restore(then.settings);
         Ok("ROLLBACK".into())
     }
 
@@ -308,8 +314,8 @@ impl Session {
             );
         }
         self.open_implicit();
-        if self.has_run && self.transaction.implicit {
-            // Its queries ran in transactions of their own; a shard shall judge as if they had been in this one.
+        if self.transaction.has_left || self.has_run && self.transaction.implicit {
+            // Queries ran in transactions of their own; a shard shall judge as if they had been in this one.
             self.join_and_wait(&[CATALOG_SHARD]).await?;
             let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
             control::command(conn, &["SELECT 1".into(), sql.to_owned()]).await?;

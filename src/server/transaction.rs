@@ -43,6 +43,13 @@ pub enum Clock {
     Shard(ShardId),
 }
 
+/// Values that SET and SET LOCAL have made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InForce {
+    pub settings: Settings,
+    local: Vec<(String, String)>,
+}
+
 /// A transaction block over the shards it has touched so far; shards join when a statement first needs them.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -51,8 +58,8 @@ pub struct Transaction {
     pub implicit: bool,
     /// The client's BEGIN, and SET TRANSACTION statements behind it.
     begin: Vec<String>,
-    /// Savepoints in order, each with the settings in force when it was set.
-    savepoints: Vec<(String, Settings)>,
+    /// Savepoints in order, each with what was in force when it was set.
+    savepoints: Vec<(String, InForce)>,
     /// `SET LOCAL` values, which a shard that joins later needs too.
     local: Vec<(String, String)>,
     /// The session's settings when the block began.
@@ -61,6 +68,52 @@ pub struct Transaction {
     pub timestamp: Option<i64>,
     /// Whose now() has been shown so far.
     pub clock: Option<Clock>,
+    /// A statement may have left something in it that ends with it: locks, changes, settings made by functions.
+    pub is_tied: bool,
+    /// Shards that were in it are not any more: a statement had a snapshot of its own.
+    pub has_left: bool,
+}
+
+impl InForce {
+    /// What takes a shard here from `other`. A shard that joined behind a savepoint has its values from before it: going back to
+    /// the savepoint does not undo them there.
+    pub fn catch_up(&self, other: &Self) -> Vec<String> {
+        let named = |f: &Self| {
+            let locals: Vec<String> = f
+                .local
+                .iter()
+                .map(|(n, _)| n.to_ascii_lowercase())
+                .collect();
+            let settings = f.settings.of_shards().map(|(n, _)| n.to_owned());
+            settings.chain(locals).collect::<Vec<_>>()
+        };
+        let names: std::collections::BTreeSet<String> =
+            named(self).into_iter().chain(named(other)).collect();
+        let changed = names.iter().filter(|n| self.values(n) != other.values(n));
+        let text = |name: &String| {
+            let (value, local) = self.values(name);
+            let value = match value {
+                Some(value) => super::settings::set_config(name, value, false),
+                None => format!("RESET {}", quote_name(name)),
+            };
+            let local = local.map(|l| super::settings::set_config(name, l, true));
+            [Some(value), local]
+        };
+        changed.flat_map(text).flatten().collect()
+    }
+
+    /// The value of SET and that of SET LOCAL.
+    fn values(&self, name: &str) -> (Option<&str>, Option<&str>) {
+        let mut locals = self.local.iter().rev();
+        let local = locals.find(|(n, _)| n.eq_ignore_ascii_case(name));
+        (self.settings.get(name), local.map(|(_, v)| v.as_str()))
+    }
+}
+
+/// A setting's name, which may have parts.
+fn quote_name(name: &str) -> String {
+    let parts: Vec<String> = name.split('.').map(quote_identifier).collect();
+    parts.join(".")
 }
 
 impl Transaction {
@@ -116,7 +169,16 @@ impl Transaction {
     }
 
     pub fn savepoint(&mut self, name: &str, settings: &Settings) {
-        self.savepoints.push((name.to_owned(), settings.clone()));
+        let now = self.in_force(settings);
+        self.savepoints.push((name.to_owned(), now));
+    }
+
+    /// What is in force now, with the session's settings.
+    pub fn in_force(&self, settings: &Settings) -> InForce {
+        InForce {
+            settings: settings.clone(),
+            local: self.local.clone(),
+        }
     }
 
     /// Drops a savepoint and those behind it; false when there is none of that name.
@@ -128,12 +190,14 @@ impl Transaction {
         })
     }
 
-    /// Goes back to a savepoint, which stays: the settings that were in force then.
-    pub fn rollback_to(&mut self, name: &str) -> Option<Settings> {
+    /// Goes back to a savepoint, which stays: what was in force then.
+    pub fn rollback_to(&mut self, name: &str) -> Option<InForce> {
         let at = self.savepoints.iter().rposition(|(n, _)| n == name)?;
         self.savepoints.truncate(at + 1);
         self.block = Block::Open;
-        Some(self.savepoints[at].1.clone())
+        let then = self.savepoints[at].1.clone();
+        self.local.clone_from(&then.local);
+        Some(then)
     }
 
     /// BEGIN and what follows it, for the block that AND CHAIN opens.
@@ -154,6 +218,11 @@ impl Transaction {
     /// A SET behind a SET LOCAL of the same name replaces it.
     pub fn remove_local(&mut self, name: &str) {
         self.local.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+
+    /// `SET LOCAL` values in force, the last of a name counting.
+    pub fn locals(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.local.iter().map(|(n, v)| (n.as_str(), v.as_str()))
     }
 
     /// A `SET LOCAL` value in force.

@@ -10,4 +10,5 @@ mod fuzz;
 mod harness;
 mod random;
 mod reruns;
+mod snapshots;
 mod transcripts;

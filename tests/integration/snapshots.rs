@@ -1,0 +1,199 @@
+//! Statements of several steps in the client's transaction: each sees one snapshot, and the block goes on as if nothing had happened.
+
+use crate::harness::client::{bind, execute, parse, sync};
+use crate::harness::{Client, Config, Pgbraid, Reply, cluster, target_is_postgres};
+
+/// Reads every shard twice.
+const STEPS: &str =
+    "select l.id, (select count(*) from dupes d where d.k <> l.k) from lonely l order by l.id";
+
+struct Both {
+    client: Client,
+    oracle: Client,
+    // Dropped last.
+    pgbraid: Pgbraid,
+}
+
+impl Both {
+    fn start() -> Self {
+        let pgbraid = Pgbraid::start(Config::new(cluster()));
+        Self {
+            client: pgbraid.client(),
+            oracle: Client::connect(cluster().oracle, "app", "app").expect("login"),
+            pgbraid,
+        }
+    }
+
+    /// Runs it on both sides and compares.
+    fn same(&mut self, sql: &str) -> Reply {
+        let (given, expected) = (self.client.query(sql), self.oracle.query(sql));
+        let complaint = given.complaint();
+        assert_eq!(given.sqlstate(), expected.sqlstate(), "{sql}: {complaint}");
+        assert_eq!(given.tag, expected.tag, "{sql}");
+        assert_eq!(given.rows, expected.rows, "{sql}");
+        given
+    }
+
+    fn all(&mut self, statements: &[&str]) {
+        for sql in statements {
+            self.same(sql);
+        }
+        self.client.assert_in_step("blocks");
+        self.pgbraid.assert_no_panic();
+    }
+}
+
+#[test]
+fn a_block_that_only_reads_may_read_in_steps() {
+    if target_is_postgres() {
+        return;
+    }
+    Both::start().all(&[
+        "begin",
+        STEPS,
+        "select count(*) from users",
+        "savepoint a",
+        STEPS,
+        "select name from users where id = 7",
+        "savepoint b",
+        "rollback to a",
+        STEPS,
+        "select 1 / (id - 7) from users where id = 7",
+        STEPS,
+        "rollback to a",
+        STEPS,
+        "rollback to b",
+        "rollback to a",
+        "release a",
+        "rollback to a",
+        "rollback",
+        "begin read only",
+        STEPS,
+        "select count(*) from orders",
+        "commit and chain",
+        STEPS,
+        "commit",
+        STEPS,
+    ]);
+}
+
+#[test]
+fn an_error_in_one_of_the_steps_fails_the_block() {
+    if target_is_postgres() {
+        return;
+    }
+    let failing =
+        "select l.id, (select max(1 / (d.id - 1)) from dupes d where d.k <> l.k) from lonely l";
+    Both::start().all(&[
+        "begin",
+        "savepoint a",
+        failing,
+        "select 1",
+        "rollback to a",
+        STEPS,
+        failing,
+        "rollback",
+        "select count(*) from users",
+        failing,
+        STEPS,
+    ]);
+}
+
+#[test]
+fn settings_of_the_block_hold_in_every_step() {
+    if target_is_postgres() {
+        return;
+    }
+    let zone = "select l.id, (select min(e.at) from events e where e.user_id <> l.id)::text from lonely l order by l.id";
+    let mut both = Both::start();
+    both.all(&[
+        zone,
+        "begin",
+        zone,
+        "set local timezone to 'Asia/Tokyo'",
+        zone,
+        "select min(at)::text from events",
+        "savepoint a",
+        "set timezone to 'America/Lima'",
+        zone,
+        "rollback to a",
+        zone,
+        "commit",
+        zone,
+        "begin isolation level repeatable read",
+        zone,
+        "set local timezone to 'Asia/Tokyo'",
+        zone,
+        "commit",
+        zone,
+        "begin",
+        "set timezone to 'America/Lima'",
+        zone,
+        "rollback",
+        zone,
+        "begin",
+        "set timezone to 'America/Lima'",
+        zone,
+        "commit",
+        zone,
+    ]);
+}
+
+#[test]
+fn characteristics_come_before_any_query() {
+    if target_is_postgres() {
+        return;
+    }
+    Both::start().all(&[
+        "begin",
+        STEPS,
+        "set transaction isolation level repeatable read",
+        "rollback",
+        "begin",
+        STEPS,
+        "set transaction read only",
+        STEPS,
+        "commit",
+    ]);
+}
+
+#[test]
+fn what_a_block_holds_is_not_given_up() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let mut client = pgbraid.client();
+    let holding = [
+        "select id from users where id = 7 for update",
+        "select pg_advisory_xact_lock(4711) from users where id = 7",
+    ];
+    for sql in holding {
+        client.query("begin");
+        assert_eq!(client.query(sql).sqlstate(), None, "{sql}");
+        assert_eq!(
+            client.query(STEPS).sqlstate().as_deref(),
+            Some("0A000"),
+            "{sql}"
+        );
+        client.query("rollback");
+    }
+    // A portal that is half read lives in the block.
+    client.query("begin");
+    let half = [
+        parse("", "select id from users order by id", &[]),
+        bind("p", "", &[], &[]),
+        execute("p", 2),
+        sync(),
+    ];
+    client.send(&half.concat()).expect("sent");
+    assert_eq!(
+        Reply::of(&client.until_ready().expect("session lost"))
+            .rows
+            .len(),
+        2
+    );
+    assert_eq!(client.query(STEPS).sqlstate().as_deref(), Some("0A000"));
+    client.query("rollback");
+    client.assert_in_step("blocks that hold something");
+}
