@@ -8,6 +8,7 @@ use super::analyse::{Analysis, node_id};
 use super::clock::{Moment, moment};
 use super::outputs::column_name;
 use super::scope::find_table;
+use super::stage_rows::{row_name, typed_row};
 use crate::catalog::Table;
 use crate::plan::Extra;
 use crate::sql::ast::{self, node::Node};
@@ -114,6 +115,9 @@ impl Rewrite<'_, '_> {
             *new = expanded;
             return;
         }
+        if self.replace_row(original, new) {
+            return;
+        }
         if let Some(Node::ColumnRef(c)) = &mut new.node
             && (self.empty_arms && !self.analysis.split_views.is_empty()
                 || !self.analysis.clock_views.is_empty())
@@ -123,6 +127,37 @@ impl Rewrite<'_, '_> {
         if let (Some(o), Some(n)) = (children(original), children_mut(new)) {
             self.zip(o, n);
         }
+    }
+
+    /// Gives the rows of an expanded view, named as a whole, the view's type; as a column they keep their name.
+    fn replace_row(&self, original: &ast::Node, new: &mut ast::Node) -> bool {
+        let row = |node: &ast::Node| match &node.node {
+            Some(Node::ColumnRef(c)) => {
+                let key = self.analysis.row_types.get(&node_id(c))?;
+                self.expands(key).then(|| typed_row(self.analysis, c))?
+            }
+            _ => None,
+        };
+        if let Some(typed) = row(original) {
+            *new = typed;
+            return true;
+        }
+        if let (Some(Node::ResTarget(o)), Some(Node::ResTarget(n))) =
+            (&original.node, &mut new.node)
+            && o.name.is_empty()
+            && let Some(value) = o.val.as_deref()
+            && row(value).is_some()
+            && let Some(Node::ColumnRef(c)) = &value.node
+        {
+            n.name = row_name(c).to_owned();
+        }
+        false
+    }
+
+    /// True for a view that stands in the copy by its query.
+    fn expands(&self, key: &(String, String)) -> bool {
+        let split = self.empty_arms && self.analysis.split_views.contains(key);
+        split || self.analysis.clock_views.contains(key)
     }
 
     /// A view's query in its place, where by its name the shard would answer arms that are another shard's, or read its own
@@ -140,8 +175,7 @@ impl Rewrite<'_, '_> {
             &v.relname,
         )?;
         let key = (table.schema.clone(), table.name.clone());
-        let split = self.empty_arms && analysis.split_views.contains(&key);
-        if !split && !analysis.clock_views.contains(&key) {
+        if !self.expands(&key) {
             return None;
         }
         let body = self.copy(analysis.views.get(&key)?);

@@ -1,7 +1,7 @@
 //! Rows as a whole over stages: `t` and `t.*` as values, and the table they are from. A stage's rows have no type of their own; the
 //! merge session gives them that of the table or view they stand for.
 
-use super::analyse::node_id;
+use super::analyse::{Analysis, node_id};
 use super::scope::Resolved;
 use super::stage_tables::TABLE_COLUMN;
 use super::stages::{Stager, string};
@@ -10,29 +10,12 @@ use crate::sql::ast::{self, node::Node};
 impl Stager<'_, '_, '_> {
     /// Puts `t.*::schema.table` in the place of a row of a table or view; true when it did.
     pub(super) fn replace_row(&self, original: &ast::ColumnRef, new: &mut ast::Node) -> bool {
-        let analysis = self.fan_out.analysis;
-        let Some((schema, table)) = analysis.row_types.get(&node_id(original)) else {
-            return false;
-        };
-        let name = original.fields.iter().rev().find_map(|f| match &f.node {
-            Some(Node::String(s)) => Some(s.sval.as_str()),
-            _ => None,
-        });
-        let star = ast::Node {
-            node: Some(Node::AStar(ast::AStar {})),
-        };
-        let row = ast::Node {
-            node: Some(Node::ColumnRef(ast::ColumnRef {
-                fields: vec![string(name.unwrap_or("")), star],
-                location: -1,
-            })),
-        };
-        let typed = cast(row.clone(), &[schema, table]);
-        *new = match analysis.outer_joins {
-            true => unless_null(row, typed),
-            false => typed,
-        };
-        true
+        let typed = typed_row(self.fan_out.analysis, original);
+        let found = typed.is_some();
+        if let Some(typed) = typed {
+            *new = typed;
+        }
+        found
     }
 
     /// Puts a column of the stage in the place of `tableoid::regclass`; true when it did.
@@ -54,6 +37,34 @@ impl Stager<'_, '_, '_> {
         new.node = Some(Node::ColumnRef(copy));
         true
     }
+}
+
+/// `t.*::schema.table` for a row of a table or view as a whole.
+pub(super) fn typed_row(analysis: &Analysis<'_>, original: &ast::ColumnRef) -> Option<ast::Node> {
+    let (schema, table) = analysis.row_types.get(&node_id(original))?;
+    let star = ast::Node {
+        node: Some(Node::AStar(ast::AStar {})),
+    };
+    let row = ast::Node {
+        node: Some(Node::ColumnRef(ast::ColumnRef {
+            fields: vec![string(row_name(original)), star],
+            location: -1,
+        })),
+    };
+    let typed = cast(row.clone(), &[schema, table]);
+    Some(match analysis.outer_joins {
+        true => unless_null(row, typed),
+        false => typed,
+    })
+}
+
+/// The name of what a row as a whole is from.
+pub(super) fn row_name(row: &ast::ColumnRef) -> &str {
+    let name = row.fields.iter().rev().find_map(|f| match &f.node {
+        Some(Node::String(s)) => Some(s.sval.as_str()),
+        _ => None,
+    });
+    name.unwrap_or("")
 }
 
 /// A row that an outer join makes NULL is no row of NULLs, which the cast would make of it. As text they differ.

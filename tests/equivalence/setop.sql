@@ -146,3 +146,13 @@ with recursive m(id, mgr) as (select id, manager_id from users where id < 10 uni
 -- name: an arm of reference tables under several conditions
 -- note: no shard but one may answer it
 with w(a) as (select true from users u union all select true from tags t where (t.id > 2 and t.id < 9)) select count(*) from w
+
+-- name: rows as a whole of a view with an arm that one shard answers
+-- note: on the other shards the view stands by its query, whose rows have no type
+select t2 from v_union t2
+
+-- name: rows as a whole of a view, in an expression
+select (t2).name, t2 is null, row_to_json(t2)::text from v_union t2 where (t2).id < 50
+
+-- name: rows as a whole of a view that an outer join makes NULL
+select o.id, t2 from orders o left join v_union t2 on t2.id = o.customer_id and t2.name <> 'x' where o.id < 40
