@@ -172,6 +172,76 @@ fn plans_are_as_written() {
     );
 }
 
+const REFUSALS: [&str; 2] = [
+    "<!-- refusals of tests/plans -->\n",
+    "<!-- end of refusals -->\n",
+];
+
+/// A message with what it names left out; `None` for what PostgreSQL would not answer either.
+fn kind_of_refusal(message: &str) -> Option<String> {
+    if message.contains("cannot be resolved") || message.contains("is not known") {
+        return None;
+    }
+    let words: Vec<&str> = message.split(' ').collect();
+    let named = ["function", "view", "table", "column"].contains(&words[0]) && words.len() > 2;
+    Some(match named {
+        true => format!("{} … {}", words[0], words[2..].join(" ")),
+        false => message.to_owned(),
+    })
+}
+
+/// The section of README that the golden files' refusals make: one row a kind, with the first statement that has it.
+fn refusals(folder: &Path) -> String {
+    let mut kinds = std::collections::BTreeMap::new();
+    let files = std::fs::read_dir(folder).expect("the golden files");
+    let mut paths: Vec<_> = files.map(|e| e.expect("a file").path()).collect();
+    paths.sort();
+    for path in paths
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "txt"))
+    {
+        let text = std::fs::read_to_string(path).expect("a golden file");
+        for case in cases(&text) {
+            let Some(rest) = case.expected.strip_prefix("refused: ") else {
+                continue;
+            };
+            let (message, hint) = rest.split_once("\nhint: ").unwrap_or((rest, ""));
+            let message = message.split(" at: ").next().unwrap_or(message);
+            if let Some(kind) = kind_of_refusal(message) {
+                kinds
+                    .entry(kind)
+                    .or_insert((case.sql.clone(), hint.to_owned()));
+            }
+        }
+    }
+    let mut section = String::from("| refused | as in | instead |\n|---|---|---|\n");
+    for (kind, (sql, hint)) in kinds {
+        let sql = sql.replace('\n', " ").replace('|', "\\|");
+        let _ = writeln!(section, "| {kind} | `{sql}` | {hint} |");
+    }
+    section
+}
+
+/// `UPDATE_GOLDEN=1` writes the section anew.
+#[test]
+fn readme_lists_what_is_refused() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md");
+    let (before, rest) = readme.split_once(REFUSALS[0]).expect("the section's begin");
+    let (section, after) = rest.split_once(REFUSALS[1]).expect("the section's end");
+    let wanted = refusals(&root.join("tests/plans"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let text = [before, REFUSALS[0], &wanted, REFUSALS[1], after].concat();
+        std::fs::write(path, text).expect("README.md to write");
+        return;
+    }
+    assert_eq!(
+        section, wanted,
+        "README.md: UPDATE_GOLDEN=1 make test ARGS=plans writes it"
+    );
+}
+
 mod router {
     //! The router against a model: a shard the router leaves out must hold no row that passes the condition.
 
