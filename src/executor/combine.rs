@@ -19,7 +19,7 @@ use super::remote::{Form, Place, RemoteStep, Statement};
 use super::stage::{self, Collected};
 use super::stage_keys::StageKeys;
 use super::stage_table::StageTable;
-use super::{Bound, Item, ShardStatistics, error};
+use super::{Bound, Item, ShardStatistics, Step, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
 use crate::plan::{Extra, ShardId, SqlPart, Stage, StageColumn, StageFilter};
@@ -319,8 +319,15 @@ impl Combine {
     }
 
     pub(super) fn statistics(&self) -> Vec<ShardStatistics> {
-        let stages = self.stages.iter().flat_map(|s| s.pipeline.statistics());
-        stages.chain(self.merge.statistics()).collect()
+        let stages = self.stages.iter().enumerate().flat_map(|(n, stage)| {
+            let of_stage = stage.pipeline.statistics().into_iter();
+            of_stage.map(move |s| (Step::Stage(n), s))
+        });
+        let merge = self.merge.statistics().map(|s| (Step::Merge, s));
+        stages
+            .chain(merge)
+            .map(|(step, s)| ShardStatistics { step, ..s })
+            .collect()
     }
 }
 

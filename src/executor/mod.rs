@@ -118,9 +118,22 @@ pub enum Item {
     Empty,
 }
 
+/// A part of a plan that runs on shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The only one: its rows are the client's, or what the operators make those of.
+    Rows,
+    /// Fills the n-th stage of a Combine.
+    Stage(usize),
+    /// The statement of a Combine, on the merge session.
+    Merge,
+}
+
 /// What one shard did for an execution, for EXPLAIN ANALYZE. Kept a run of rows, not a row.
 #[derive(Debug, Clone)]
 pub struct ShardStatistics {
+    /// In which step.
+    pub step: Step,
     /// The shard.
     pub shard: ShardId,
     /// Rows it sent.

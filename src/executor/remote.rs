@@ -18,7 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::bind::{self, Added, ResultFormats};
-use super::{Bound, Item, ShardStatistics, error};
+use super::{Bound, Item, ShardStatistics, Step, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::{Event, RawConn, Run};
 use crate::plan::{Extra, ShardId};
@@ -418,6 +418,7 @@ impl Stream {
             columns: Vec::new(),
             buffered: VecDeque::new(),
             statistics: ShardStatistics {
+                step: Step::Rows,
                 shard,
                 rows: 0,
                 bytes: 0,

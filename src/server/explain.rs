@@ -10,7 +10,7 @@ use super::prepare::refused;
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::{Ended, Session};
-use crate::executor::{Execution, Parameters};
+use crate::executor::{Execution, Parameters, Step};
 use crate::plan::{Plan, Remote, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
@@ -88,11 +88,10 @@ impl Session {
             .lines()
             .map(str::to_owned)
             .collect();
-        let mut remotes = Vec::new();
-        collect_remotes(plan, &mut remotes);
-        for remote in remotes {
-            self.remote_plans(remote, execution.shards().to_vec(), options, &mut lines)
-                .await?;
+        for (stage, remote) in remotes(plan) {
+            let shards = execution.shards().to_vec();
+            let plans = self.remote_plans(remote, shards, options).await?;
+            lines.extend(step_lines(stage, plans, options, &self.shared.shard_names));
         }
         if options.analyze {
             self.analyze(&mut execution, &mut lines).await?;
@@ -100,26 +99,20 @@ impl Session {
         Ok(lines)
     }
 
-    /// The plan of the first shard a step runs on, of all with VERBOSE.
+    /// Each shard's own plan of a step, where values of other steps that it waits for are left out.
     async fn remote_plans(
         &mut self,
         remote: &Remote,
         shards: Vec<ShardId>,
         options: &ExplainOptions,
-        lines: &mut Vec<String>,
-    ) -> Result<(), ServerError> {
-        let shown = if options.verbose { shards.len() } else { 1 };
-        for shard in shards.into_iter().take(shown) {
-            lines.push(format!(
-                "Plan on {}:",
-                self.shared.shard_names[shard.0 as usize]
-            ));
-            lines.extend(
-                self.shard_plan(shard, &remote.sql, options, !remote.extra.is_empty())
-                    .await?,
-            );
+    ) -> Result<Vec<(ShardId, Vec<String>)>, ServerError> {
+        let mut plans = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let timestamp = !remote.extra.is_empty();
+            let plan = self.shard_plan(shard, &remote.sql, options, timestamp);
+            plans.push((shard, plan.await?));
         }
-        Ok(())
+        Ok(plans)
     }
 
     /// A shard's own EXPLAIN of a text, indented. Never with ANALYZE: the statement would run twice.
@@ -174,8 +167,13 @@ impl Session {
         let rows = self.discard(execution).await?;
         self.end_snapshot().await?;
         for s in execution.statistics() {
+            let of = match s.step {
+                Step::Rows => String::new(),
+                Step::Stage(n) => format!(" for stage_{}", n + 1),
+                Step::Merge => " as merge session".to_owned(),
+            };
             let mut line = format!(
-                "Shard {}: {} rows, {} bytes",
+                "Shard {}{of}: {} rows, {} bytes",
                 self.shared.shard_names[s.shard.0 as usize], s.rows, s.bytes
             );
             let since = |at: Option<std::time::Instant>| {
@@ -226,14 +224,71 @@ impl Session {
     }
 }
 
-fn collect_remotes<'a>(plan: &'a Plan, out: &mut Vec<&'a Remote>) {
+/// The steps of a plan that run on shards, with the names of the stages they fill.
+fn remotes(plan: &Plan) -> Vec<(Option<&str>, &Remote)> {
     match plan {
-        Plan::Remote(remote) => out.push(remote),
+        Plan::Remote(remote) => vec![(None, remote)],
         Plan::Gather { input }
         | Plan::GatherMerge { input, .. }
         | Plan::Limit { input, .. }
         | Plan::FinalAggregate { input, .. }
-        | Plan::Distinct { input } => collect_remotes(input, out),
-        Plan::Combine { stages, .. } => stages.iter().for_each(|s| collect_remotes(&s.plan, out)),
+        | Plan::Distinct { input } => remotes(input),
+        Plan::Combine { stages, .. } => stages
+            .iter()
+            .flat_map(|s| {
+                remotes(&s.plan)
+                    .into_iter()
+                    .map(|(_, r)| (Some(&*s.name), r))
+            })
+            .collect(),
+    }
+}
+
+/// The shards' estimates of a step added up, and the plan of the first one, of all with VERBOSE.
+fn step_lines(
+    stage: Option<&str>,
+    plans: Vec<(ShardId, Vec<String>)>,
+    options: &ExplainOptions,
+    names: &[Arc<str>],
+) -> Vec<String> {
+    let of = stage.map_or_else(String::new, |s| format!(" of {s}"));
+    let mut lines = Vec::new();
+    let estimates = plans
+        .iter()
+        .map(|(_, plan)| plan.first().and_then(|l| estimate(l)));
+    if let Some(all) = estimates.collect::<Option<Vec<_>>>() {
+        let rows: f64 = all.iter().map(|(rows, _)| rows).sum();
+        let bytes: f64 = all.iter().map(|(rows, width)| rows * width).sum();
+        lines.push(format!("Estimate{of}: {rows} rows, {bytes} bytes"));
+    }
+    let shown = if options.verbose { plans.len() } else { 1 };
+    for (shard, plan) in plans.into_iter().take(shown) {
+        lines.push(format!("Plan{of} on {}:", names[shard.0 as usize]));
+        lines.extend(plan);
+    }
+    lines
+}
+
+/// Rows, and bytes a row, that the first line of a shard's plan expects; `None` without COSTS.
+fn estimate(line: &str) -> Option<(f64, f64)> {
+    let number = |name: &str| {
+        let rest = line.split_once(name)?.1;
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    };
+    Some((number(" rows=")?, number(" width=")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_are_read_from_a_plan() {
+        let line = "  Seq Scan on t  (cost=0.00..11.77 rows=677 width=12)";
+        assert_eq!(estimate(line), Some((677.0, 12.0)));
+        assert_eq!(estimate("  Seq Scan on t"), None);
     }
 }

@@ -5,6 +5,7 @@
 
 mod commands;
 mod equivalence;
+mod explain;
 mod faults;
 mod fuzz;
 mod harness;
