@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::task::Context;
 use std::time::Instant;
 
-use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 /// What the rest of the process may know of one session.
 #[derive(Debug)]
@@ -21,16 +21,50 @@ pub struct SessionEntry {
     pub peer: String,
     /// When it had logged in.
     pub connected: Instant,
-    /// Woken by a CancelRequest, which stays until something runs or [`SessionEntry::forget_cancel`].
-    pub cancel: Notify,
-    /// Woken when the process shuts down.
-    pub shutdown: Notify,
+    /// What it has been told and not yet heard.
+    signals: AtomicU8,
+    /// Its task, while that waits.
+    waiting: AtomicWaker,
 }
 
+/// A CancelRequest came.
+const CANCEL: u8 = 1;
+/// The session is to end, whatever it does.
+const END: u8 = 2;
+
 impl SessionEntry {
-    /// Drops a cancel that came while nothing ran.
-    pub fn forget_cancel(&self) {
-        let _ = self.cancel.notified().now_or_never();
+    /// True when a cancel has come; it has been heard then. Also drops one that came while nothing ran.
+    pub fn take_cancel(&self) -> bool {
+        // Nearly always there is none, and a load costs less than a change.
+        self.signals.load(Ordering::Acquire) & CANCEL != 0
+            && self.signals.fetch_and(!CANCEL, Ordering::AcqRel) & CANCEL != 0
+    }
+
+    /// True when a cancel has come; else the task is woken by the next signal.
+    pub fn hears_cancel(&self, cx: &Context<'_>) -> bool {
+        self.waiting.register(cx.waker());
+        self.take_cancel()
+    }
+
+    /// True when the session is to end; else the task is woken by the next signal.
+    pub fn hears_end(&self, cx: &Context<'_>) -> bool {
+        self.waiting.register(cx.waker());
+        self.signals.load(Ordering::Acquire) & END != 0
+    }
+
+    /// Ends the session even in the middle of a transaction.
+    pub fn end(&self) {
+        self.signal(END);
+    }
+
+    /// Has the session look around: the process shuts down.
+    pub fn wake(&self) {
+        self.waiting.wake();
+    }
+
+    fn signal(&self, bit: u8) {
+        self.signals.fetch_or(bit, Ordering::AcqRel);
+        self.waiting.wake();
     }
 }
 
@@ -105,8 +139,8 @@ impl Registry {
             user,
             peer,
             connected: Instant::now(),
-            cancel: Notify::new(),
-            shutdown: Notify::new(),
+            signals: AtomicU8::new(0),
+            waiting: AtomicWaker::new(),
         });
         sessions.insert(pid, entry.clone());
         Registration {
@@ -124,7 +158,7 @@ impl Registry {
             .filter(|s| s.secret == secret)
             .cloned();
         found.is_some_and(|s| {
-            s.cancel.notify_one();
+            s.signal(CANCEL);
             true
         })
     }
@@ -145,8 +179,8 @@ mod tests {
         let one = registry.register("app".into(), "peer".into());
         assert!(!registry.cancel(one.entry.pid, one.secret().wrapping_add(1)));
         assert!(registry.cancel(one.entry.pid, one.secret()));
-        one.entry.forget_cancel();
-        assert!(one.entry.cancel.notified().now_or_never().is_none());
+        assert!(one.entry.take_cancel());
+        assert!(!one.entry.take_cancel());
         let pid = one.entry.pid;
         drop(one);
         assert!(!registry.cancel(pid, 0));

@@ -1,6 +1,6 @@
 //! Cancel requests of clients: what runs on the shards is asked to stop, what waits for a connection stops waiting.
 //!
-//! The signal stays set until somebody takes it ([`SessionEntry::cancel`]), so it is not lost between two steps of a statement; one
+//! The signal stays set until somebody takes it ([`SessionEntry::take_cancel`]), so it is not lost between two steps of a statement; one
 //! that finds the session idle is dropped when the next message comes.
 
 use std::future::{Future, poll_fn};
@@ -40,13 +40,10 @@ pub(super) async fn unless_cancelled<T>(
     acquired: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, ServerError> {
     let mut acquired = pin!(acquired);
-    let mut cancelled = pin!(entry.cancel.notified());
     poll_fn(|cx| match acquired.as_mut().poll(cx) {
         Poll::Ready(lent) => Poll::Ready(lent.map_err(backend_error)),
-        Poll::Pending => cancelled
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(cancelled_by_user())),
+        Poll::Pending if entry.hears_cancel(cx) => Poll::Ready(Err(cancelled_by_user())),
+        Poll::Pending => Poll::Pending,
     })
     .await
 }

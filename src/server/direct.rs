@@ -2,9 +2,8 @@
 //! Bind, Execute and Sync that are all here. It needs neither portal nor execution. Whatever is not quite as simple goes the long way, and
 //! nothing has happened until that is known. Both ways give the client the same bytes; this one costs half the instructions.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::hash::BuildHasher;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -187,6 +186,7 @@ impl Session {
         if !self.send_directly(&call, &mut lease) {
             return Ok(false);
         }
+        lease.set_asked(now);
         self.count_since(QueryKind::Routed, now);
         self.portals.clear();
         self.connections.put(call.shard, lease);
@@ -287,11 +287,9 @@ impl Session {
 
     async fn stream_directly(&mut self, reply: &mut Reply) -> Result<(), Ended> {
         let entry = self.registration.entry.clone();
-        let mut cancelled = pin!(entry.cancel.notified());
         let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
         poll_fn(|cx| {
-            while cancelled.as_mut().poll(cx).is_ready() {
-                cancelled.set(entry.cancel.notified());
+            if entry.hears_cancel(cx) {
                 self.cancel_shards();
             }
             match self.poll_direct(reply, &mut silence, cx) {

@@ -30,7 +30,15 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// What a client came for.
 pub enum Arrival {
     Startup(Box<Startup>),
-    Cancel { pid: i32, secret: i32 },
+    Cancel(Cancel),
+}
+
+/// A CancelRequest.
+pub struct Cancel {
+    pub pid: i32,
+    pub secret: i32,
+    /// Closed once the session knows: clients wait for that before they send it the next statement.
+    pub stream: ClientStream,
 }
 
 /// A client's startup packet and the stream it goes on with.
@@ -102,13 +110,17 @@ pub async fn receive(
                 );
                 return Err(Rejected(Some((stream, error))));
             }
-            (CANCEL_REQUEST, _) => {
+            (CANCEL_REQUEST, stream) => {
                 let (pid, secret) = (
                     reader.i32().ok_or(Rejected(None))?,
                     reader.i32().ok_or(Rejected(None))?,
                 );
                 return if reader.0.is_empty() {
-                    Ok(Arrival::Cancel { pid, secret })
+                    Ok(Arrival::Cancel(Cancel {
+                        pid,
+                        secret,
+                        stream,
+                    }))
                 } else {
                     Err(Rejected(None))
                 };

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::handshake::{self, Arrival, Rejected, Startup};
+use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
 use super::portals::Portals;
 use super::session::Session;
 use super::settings::{self, REPORTED};
@@ -88,12 +88,13 @@ async fn drain(shared: &Shared) {
     let grace = shared.config.server.shutdown_grace;
     tracing::info!(clients = shared.registry.clients(), "shutting down");
     shared.tasks.close();
+    shared.registry.sessions().iter().for_each(|s| s.wake());
     if tokio::time::timeout(grace, shared.tasks.wait())
         .await
         .is_err()
     {
         for session in shared.registry.sessions() {
-            session.shutdown.notify_one();
+            session.end();
         }
         // A session that does not hear even this is dropped with the runtime.
         let _ = tokio::time::timeout(Duration::from_secs(1), shared.tasks.wait()).await;
@@ -146,9 +147,16 @@ async fn refuse_crowd(shared: &Shared, socket: TcpStream) {
             say_goodbye(startup.stream, &error).await;
         }
         // A cancel must get through however many clients there are.
-        Ok(Ok(Arrival::Cancel { pid, secret })) => drop(shared.registry.cancel(pid, secret)),
+        Ok(Ok(Arrival::Cancel(request))) => cancel(shared, request),
         _ => {}
     }
+}
+
+fn cancel(shared: &Shared, request: Cancel) {
+    if !shared.registry.cancel(request.pid, request.secret) {
+        tracing::debug!(pid = request.pid, "a cancel request found no session");
+    }
+    drop(request.stream);
 }
 
 async fn say_goodbye(stream: ClientStream, error: &ServerError) {
@@ -180,10 +188,8 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
     let startup =
         match handshake::receive(socket, shared.tls.as_ref(), shared.config.tls.mode).await {
             Ok(Arrival::Startup(startup)) => startup,
-            Ok(Arrival::Cancel { pid, secret }) => {
-                if !shared.registry.cancel(pid, secret) {
-                    tracing::debug!(pid, "a cancel request found no session");
-                }
+            Ok(Arrival::Cancel(request)) => {
+                cancel(shared, request);
                 return None;
             }
             Err(Rejected(told)) => {

@@ -4,8 +4,7 @@
 //! client slows its shards, and a client that hangs up stops them.
 
 use std::borrow::Cow;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -279,12 +278,10 @@ impl Session {
     ) -> Result<Outcome, Ended> {
         execution.set_row_budget((max_rows > 0).then_some(max_rows));
         let entry = self.registration.entry.clone();
-        let mut cancelled = pin!(entry.cancel.notified());
         let mut rows = 0;
         let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
         let result = poll_fn(|cx| {
-            while cancelled.as_mut().poll(cx).is_ready() {
-                cancelled.set(entry.cancel.notified());
+            if entry.hears_cancel(cx) {
                 execution.cancel();
                 self.cancel_shards();
             }

@@ -1,8 +1,7 @@
 //! THE loop: one task a client, one message after the other, until the client leaves.
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -90,12 +89,8 @@ pub struct Running {
 impl Session {
     /// Serves the client until it leaves, the connection breaks, or the process shuts down.
     pub async fn run(mut self) {
-        let (shared, entry) = (self.shared.clone(), self.registration.entry.clone());
-        let mut shutdown = pin!(shared.shutdown.cancelled());
-        let mut ended = pin!(entry.shutdown.notified());
         loop {
-            let ends = (shutdown.as_mut(), ended.as_mut());
-            let handled = match self.next_message(ends).await {
+            let handled = match self.next_message().await {
                 Ok(message) => self.dispatch(message).await,
                 Err(ReadError::Shutdown) => {
                     self.fatal(&ServerError::fatal(
@@ -123,10 +118,7 @@ impl Session {
     }
 
     /// The client's next message. One that has been read already costs nothing to take; only who waits looks for a shutdown.
-    async fn next_message(
-        &mut self,
-        (mut shutdown, mut ended): (Pin<&mut impl Future>, Pin<&mut impl Future>),
-    ) -> Result<Message, ReadError> {
+    async fn next_message(&mut self) -> Result<Message, ReadError> {
         if let Some(message) = self.client.buffered()? {
             return Ok(message);
         }
@@ -135,14 +127,14 @@ impl Session {
             // Who is woken by a message has one.
             if let Poll::Ready(message) = self.client.poll_message(cx) {
                 // As PostgreSQL does with one that finds it idle.
-                self.registration.entry.forget_cancel();
+                self.registration.entry.take_cancel();
                 return Poll::Ready(match idle && self.shared.shutdown.is_cancelled() {
                     true => Err(ReadError::Shutdown),
                     false => message,
                 });
             }
-            let over = idle && shutdown.as_mut().poll(cx).is_ready();
-            match over || ended.as_mut().poll(cx).is_ready() {
+            let ended = self.registration.entry.hears_end(cx);
+            match ended || idle && self.shared.shutdown.is_cancelled() {
                 true => Poll::Ready(Err(ReadError::Shutdown)),
                 false => Poll::Pending,
             }

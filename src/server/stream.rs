@@ -259,10 +259,12 @@ impl Client {
 
     /// Reads what the socket has; false at its end. Memory follows received bytes, never a declared length.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let n = match self.input.is_empty() {
+        let room = self.input.capacity() - self.input.len();
+        let n = match room < FIRST_READ_BYTES && self.input.len() < READ_BYTES {
+            // Room is made once it is known that something comes.
             true => ready!(self.poll_first_fill(cx))?,
             false => {
-                if self.input.capacity() - self.input.len() < READ_BYTES / 2 {
+                if room < READ_BYTES / 2 {
                     self.input.reserve(READ_BYTES.max(self.input.len()));
                 }
                 let stream = Pin::new(&mut self.stream);
