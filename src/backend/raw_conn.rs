@@ -338,11 +338,6 @@ impl RawConn {
         noted.map_err(|reason| self.broken(reason.into()))
     }
 
-    /// Says when what is about to be written was asked for, which saves a look at the clock.
-    pub fn set_asked(&mut self, at: Instant) {
-        self.asked.get_or_insert(at);
-    }
-
     /// ReadyForQuery messages still owed by the shard.
     pub fn outstanding(&self) -> u32 {
         self.outstanding

@@ -186,7 +186,6 @@ impl Session {
         if !self.send_directly(&call, &mut lease) {
             return Ok(false);
         }
-        lease.set_asked(now);
         self.count_since(QueryKind::Routed, now);
         self.portals.clear();
         self.connections.put(call.shard, lease);
