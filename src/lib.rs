@@ -21,12 +21,15 @@
 //!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer.
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order
 //!    ([`backend::pool::Pools::acquire`]), and appends what brings them into the session's settings and transaction.
+//!    Steps that read one shard more than once share a snapshot (`server::snapshot`).
 //! 9. [`executor::Execution::start`] appends Parse, Bind and Execute to each connection's write buffer.
 //! 10. [`executor::Execution::poll_next`] reads the shards side by side: a [`backend::raw_conn::RawConn`] yields runs of
 //!     DataRow frames, undecoded, and the operators of the plan pass them on, merge them by hidden binary keys, add partial
 //!     aggregates up, or bring stages to a merge session.
 //! 11. `Session::stream` hands the runs to the client's socket, watches for its end and for a cancel, and stops reading the
 //!     shards while the client is slow.
+//!     What fails before its first row over an expression that was computed ahead of need ([`plan::Planned::lazy`]), or is more
+//!     than may be held, runs again another way (`server::rerun`).
 //! 12. CommandComplete goes out only after every shard's. `Session::settle` ends what is owed, gives the connections back
 //!     (clean, or they are closed) and says ReadyForQuery.
 //!
