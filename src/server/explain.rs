@@ -55,6 +55,9 @@ impl Session {
             )
             .into());
         }
+        if options.analyze {
+            self.tie(&inner);
+        }
         let columns = inner.columns.clone().unwrap_or_else(|| Arc::from([]));
         let bound = self.bound(Arc::new(Parameters::default()), columns, 0, true)?;
         let count = self.shared.config.shards.len();

@@ -133,7 +133,11 @@ impl Session {
         }
         if portal.running.is_none() {
             let columns = portal.columns.clone().unwrap_or_else(|| Arc::from([]));
-            let fetch = u32::try_from(max_rows).unwrap_or(0);
+            let fetch = match prepared.set_config.is_empty() {
+                true => u32::try_from(max_rows).unwrap_or(0),
+                // One row. The session looks at what has been set before anybody asks for another.
+                false => 0,
+            };
             self.check_set_config(&prepared)?;
             if let Some(lines) = self.explain(&prepared).await? {
                 portal.done = true;
@@ -148,7 +152,7 @@ impl Session {
                 self.recover().await;
                 return Err(error.into());
             }
-            portal.batched = fetch > 0;
+            portal.batched = max_rows > 0;
             portal.running = Some(execution);
         }
         self.continue_portal(portal, &prepared, max_rows).await
@@ -174,6 +178,9 @@ impl Session {
         match outcome {
             Outcome::Suspended => {
                 portal.merge = self.connections.take_merge();
+                // Its steps are done; the rest comes from the merge session.
+                Box::pin(self.end_snapshot()).await?;
+                Box::pin(self.follow_set_config(prepared)).await?;
                 messages::bare(b's', self.client.out());
             }
             Outcome::Complete { rows, tag } => {
@@ -209,7 +216,11 @@ impl Session {
         if prepared.columns.is_none() {
             return Err(ServerError::new("55000", "portal cannot be run anymore").into());
         }
-        messages::select_complete(0, self.client.out());
+        match prepared.kind {
+            Kind::Show { .. } => messages::command_complete("SHOW", self.client.out()),
+            Kind::Explain { .. } => messages::command_complete("EXPLAIN", self.client.out()),
+            _ => messages::select_complete(0, self.client.out()),
+        }
         Ok(())
     }
 

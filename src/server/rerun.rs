@@ -19,8 +19,10 @@ const SAVEPOINT: &str = "SAVEPOINT pgbraid_ahead";
 const RELEASE: &str = "RELEASE SAVEPOINT pgbraid_ahead";
 const UNDO: &str = "ROLLBACK TO SAVEPOINT pgbraid_ahead";
 
-/// Classes of SQLSTATEs that come from values: cardinality, data, constraints of domains, raised by functions.
-const VALUE_ERRORS: [&str; 6] = ["21", "22", "23", "38", "39", "P0"];
+/// Classes of SQLSTATEs that come from the server or from what else goes on, not from values: connections, transactions,
+/// conflicts, resources, operators' commands, the system. All others may: functions raise what they like, and casts to regclass or
+/// current_setting() look names up.
+const OTHER_ERRORS: [&str; 8] = ["08", "25", "3B", "40", "53", "57", "58", "XX"];
 
 impl Session {
     /// Streams an execution to the client, at most `max_rows` rows (0: all), another way where it has to be.
@@ -155,5 +157,5 @@ impl Session {
 
 fn is_of_values(error: &ServerError) -> bool {
     let state = error.sqlstate();
-    VALUE_ERRORS.iter().any(|class| state.starts_with(class))
+    !OTHER_ERRORS.iter().any(|class| state.starts_with(class))
 }

@@ -98,7 +98,7 @@ impl Session {
     }
 
     /// Connections are brought back to the session's settings after an implicit transaction that changed them was rolled back.
-    fn replay_on_held(&mut self, shards: &[ShardId]) {
+    pub(super) fn replay_on_held(&mut self, shards: &[ShardId]) {
         let stale = |conn: &RawConn| conn.settings_mark() == MARK_UNKNOWN && !conn.unsynced();
         if self.transaction.block != Block::Idle {
             return;

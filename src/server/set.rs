@@ -5,9 +5,9 @@ use super::control;
 use super::prepare::CATALOG_SHARD;
 use super::run::unsupported;
 use super::session::Session;
-use super::settings::{self, Settings};
+use super::settings::{self, REPORTED, Settings};
 use super::statements::{MARK_UNKNOWN, gone};
-use super::transaction::{Block, quote_identifier};
+use super::transaction::{Block, quote_name, set_transaction};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
@@ -17,33 +17,52 @@ impl Session {
         if self.settings != settings {
             self.settings = settings;
             self.follow_encoding();
-            self.connections
-                .iter_mut()
-                .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
-            self.report_settings();
+            self.forget_settings();
         }
     }
 
+    /// What was set on the held connections may have been undone, to whatever they had before.
+    pub fn forget_settings(&mut self) {
+        self.connections
+            .iter_mut()
+            .for_each(|(_, conn)| conn.set_settings_mark(MARK_UNKNOWN));
+        self.report_settings();
+    }
+
     /// Has the client told what the reported settings are now, where it does not know.
-    fn report_settings(&mut self) {
+    pub fn report_settings(&mut self) {
         let Some(loaded) = self.shared.catalog.loaded() else {
             return;
         };
         for (name, default) in &loaded.parameters {
             // Those that no SET changes are as they were at login.
-            if matches!(
-                name.as_str(),
-                "application_name" | "client_encoding" | "session_authorization"
-            ) {
-                continue;
-            }
-            let value = self.settings.get(name).unwrap_or(default).to_owned();
+            let default = match name.as_str() {
+                "client_encoding" | "session_authorization" => continue,
+                // The shards have ours.
+                "application_name" => "",
+                _ => default,
+            };
+            let local = self.transaction.local(name);
+            let value = local.or_else(|| self.settings.get(name));
+            let value = value.unwrap_or(default).to_owned();
             self.report(name, &value);
         }
     }
 
     /// SET, run on every held connection (or the catalog shard's), then kept as the value PostgreSQL made of it.
-    pub async fn set(&mut self, sql: &str, name: &str, local: bool) -> Result<String, ServerError> {
+    /// What SET TRANSACTION says too is told to every shard of the block, also later ones.
+    pub async fn set(
+        &mut self,
+        sql: &str,
+        name: &str,
+        value: Option<&str>,
+        local: bool,
+    ) -> Result<String, ServerError> {
+        if let Some(modes) = value.and_then(|v| set_transaction(name, v)) {
+            return self
+                .set_transaction(&modes, local.then_some("SET LOCAL"))
+                .await;
+        }
         self.refuse_identity(name)?;
         self.apply(sql, name, local).await?;
         Ok("SET".into())
@@ -77,18 +96,14 @@ impl Session {
             }
             self.open_implicit();
         }
-        if self.transaction.block == Block::Idle && self.before_pipeline.is_none() {
-            self.before_pipeline = Some(self.settings.clone());
-        }
+        self.note_settings();
         self.join_and_wait(&[CATALOG_SHARD]).await?;
         let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
         let before = conn.settings_mark();
         conn.set_settings_mark(MARK_UNKNOWN);
         let (frames, _) = control::command(conn, &[sql.to_owned()]).await?;
-        let shown = format!(
-            "SELECT pg_catalog.current_setting({})",
-            settings::quote(name)
-        );
+        // No query: SET TRANSACTION may follow.
+        let shown = format!("SHOW {}", quote_name(name));
         let value = control::ask(conn, &shown, &[])
             .await?
             .into_iter()
@@ -99,7 +114,7 @@ impl Session {
         if let Err(error) = settings::check(name, &value) {
             // Undo what the shard has already accepted.
             let old = self.settings.get(name).map(str::to_owned);
-            let undo = old.map_or(format!("RESET {}", quote_identifier(name)), |v| {
+            let undo = old.map_or(format!("RESET {}", quote_name(name)), |v| {
                 settings::set_config(name, &v, false)
             });
             control::command(conn, &[undo]).await?;
@@ -107,6 +122,11 @@ impl Session {
             return Err(error);
         }
         frames.into_iter().for_each(|f| self.forward(f));
+        if let Some(name) = REPORTED.iter().find(|r| r.eq_ignore_ascii_case(name)) {
+            // A shard that has it already, by set_config(), says nothing.
+            self.report(name, &value);
+        }
+        self.transaction.touch(name);
         match local {
             true => self.transaction.add_local(name, &value),
             false => {
@@ -116,6 +136,13 @@ impl Session {
         }
         self.spread(&settings::set_config(name, &value, local))
             .await
+    }
+
+    /// Keeps what an error later in the implicit transaction goes back to.
+    fn note_settings(&mut self) {
+        if self.transaction.block == Block::Idle && self.before_pipeline.is_none() {
+            self.before_pipeline = Some(self.settings.clone());
+        }
     }
 
     /// Brings the other held connections to what the catalog shard's has just been given.
@@ -167,7 +194,10 @@ impl Session {
     }
 
     pub async fn reset_all(&mut self, sql: &str, tag: &str) -> Result<String, ServerError> {
+        self.note_settings();
         self.join_and_wait(&[CATALOG_SHARD]).await?;
+        let all = [&self.settings, &self.startup];
+        all.into_iter().for_each(|s| self.transaction.touch_all(s));
         self.settings = self.startup.clone();
         self.follow_encoding();
         let replay: Vec<String> = self

@@ -52,6 +52,10 @@ impl Session {
         if self.transaction.block == Block::Open {
             self.broadcast("COMMIT").await?;
             self.connections.release();
+            if self.transaction.locals().next().is_some() {
+                // They hold on.
+                self.report_settings();
+            }
             self.transaction.has_left = true;
         }
         self.snapshot = true;

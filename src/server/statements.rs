@@ -56,10 +56,14 @@ impl Session {
                 self.set_encoding(None, false)?;
                 "RESET".into()
             }
-            Kind::Set { name, local, .. } => self.set(sql, name, *local).await?,
+            Kind::Set {
+                name, local, value, ..
+            } => self.set(sql, name, value.as_deref(), *local).await?,
             Kind::Reset { name: Some(name) } => self.reset(sql, name).await?,
             Kind::Reset { name: None } => self.reset_all(sql, "RESET").await?,
-            Kind::SetTransaction { .. } => self.set_transaction(sql).await?,
+            Kind::SetTransaction { .. } => {
+                self.set_transaction(sql, Some("SET TRANSACTION")).await?
+            }
             Kind::SetSessionCharacteristics { options } => {
                 self.set_characteristics(options).await?
             }
@@ -105,7 +109,7 @@ impl Session {
             // What the message has done so far belongs to the client's block.
             let modes = transaction_modes(sql);
             if !modes.is_empty() {
-                self.set_transaction(&format!("SET TRANSACTION {modes}"))
+                self.set_transaction(&format!("SET TRANSACTION {modes}"), None)
                     .await?;
             }
             self.transaction.implicit = false;
@@ -125,6 +129,11 @@ impl Session {
                 sqlstate::ACTIVE_TRANSACTION,
                 "there is already a transaction in progress",
             );
+            let modes = transaction_modes(sql);
+            if !modes.is_empty() {
+                self.set_transaction(&format!("SET TRANSACTION {modes}"), None)
+                    .await?;
+            }
         }
         // The tag repeats the client's word for it.
         match sql
@@ -203,15 +212,25 @@ impl Session {
         self.has_run = false;
         let committed = commit && self.transaction.block == Block::Open;
         // After a failure on one shard the others must not commit.
+        let changed = !self.transaction.touched().is_empty();
         let text = match (committed, chain) {
             (true, _) => sql,
-            (false, true) => "ROLLBACK AND CHAIN",
-            (false, false) => "ROLLBACK",
+            (false, true) if !changed => "ROLLBACK AND CHAIN",
+            (false, _) => "ROLLBACK",
         };
         let begin = self.transaction.begin_texts();
         self.end_transaction(committed, text).await?;
         if chain {
+            // Settings are brought back between the two blocks.
+            let begins_anew = !committed && changed;
+            if begins_anew {
+                let held: Vec<_> = self.connections.iter_mut().map(|(s, _)| s).collect();
+                self.replay_on_held(&held);
+            }
             self.transaction.open_chained(begin, &self.settings);
+            if begins_anew {
+                self.join_held();
+            }
         }
         Ok(if committed { "COMMIT" } else { "ROLLBACK" }.into())
     }
@@ -227,8 +246,15 @@ impl Session {
             _ => text,
         };
         let result = self.broadcast(text).await;
+        let changed = !self.transaction.touched().is_empty();
         if let Some(settings) = self.transaction.close(commit && result.is_ok()) {
             self.restore(settings);
+            if changed {
+                self.forget_settings();
+            }
+        }
+        if changed {
+            self.report_settings();
         }
         result
     }
@@ -292,31 +318,38 @@ impl Session {
 
     async fn rollback_to(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
         self.needs_block("ROLLBACK TO SAVEPOINT")?;
-        let now = self.transaction.in_force(&self.settings);
         let Some(then) = self.transaction.rollback_to(name) else {
             return Err(no_savepoint(name));
         };
         self.broadcast(sql).await?;
-        if now != then {
-            for text in then.catch_up(&now) {
+        let catch_up = then.catch_up(self.transaction.touched());
+        self.restore(then.settings);
+        if !catch_up.is_empty() {
+            for text in catch_up {
                 self.broadcast(&text).await?;
             }
+            self.report_settings();
         }
-        self.restore(then.settings);
         Ok("ROLLBACK".into())
     }
 
-    async fn set_transaction(&mut self, sql: &str) -> Result<String, ServerError> {
-        if self.lacks_block() {
-            self.warn(
-                sqlstate::NO_ACTIVE_TRANSACTION,
-                "SET TRANSACTION can only be used in transaction blocks",
-            );
+    /// `word`: what needs a block, if it is said at all.
+    pub(super) async fn set_transaction(
+        &mut self,
+        sql: &str,
+        word: Option<&str>,
+    ) -> Result<String, ServerError> {
+        if let Some(word) = word.filter(|_| self.lacks_block()) {
+            let message = format!("{word} can only be used in transaction blocks");
+            self.warn(sqlstate::NO_ACTIVE_TRANSACTION, &message);
         }
         self.open_implicit();
-        if self.transaction.has_left || self.has_run && self.transaction.implicit {
-            // Queries ran in transactions of their own; a shard shall judge as if they had been in this one.
+        let elsewhere = self.transaction.has_left || self.has_run && self.transaction.implicit;
+        if elsewhere || self.transaction.has_savepoints() {
             self.join_and_wait(&[CATALOG_SHARD]).await?;
+        }
+        if elsewhere {
+            // Queries ran in transactions of their own; a shard shall judge as if they had been in this one.
             let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
             control::command(conn, &["SELECT 1".into(), sql.to_owned()]).await?;
         }

@@ -1,5 +1,7 @@
 //! The client's transaction block: what the session must tell every shard that joins it, and what a rollback undoes.
 
+use std::collections::BTreeSet;
+
 use super::settings::Settings;
 use crate::plan::ShardId;
 
@@ -64,6 +66,9 @@ pub struct Transaction {
     local: Vec<(String, String)>,
     /// The session's settings when the block began.
     before: Settings,
+    /// Names that SET, SET LOCAL and RESET have been said of in it, in lower case. What a shard's connection had of them outside
+    /// of the block depends on when it joined.
+    touched: BTreeSet<String>,
     /// now() of the transaction, microseconds since 2000-01-01 UTC; `None` until a statement asks.
     pub timestamp: Option<i64>,
     /// Whose now() has been shown so far.
@@ -75,21 +80,9 @@ pub struct Transaction {
 }
 
 impl InForce {
-    /// What takes a shard here from `other`. A shard that joined behind a savepoint has its values from before it: going back to
-    /// the savepoint does not undo them there.
-    pub fn catch_up(&self, other: &Self) -> Vec<String> {
-        let named = |f: &Self| {
-            let locals: Vec<String> = f
-                .local
-                .iter()
-                .map(|(n, _)| n.to_ascii_lowercase())
-                .collect();
-            let settings = f.settings.of_shards().map(|(n, _)| n.to_owned());
-            settings.chain(locals).collect::<Vec<_>>()
-        };
-        let names: std::collections::BTreeSet<String> =
-            named(self).into_iter().chain(named(other)).collect();
-        let changed = names.iter().filter(|n| self.values(n) != other.values(n));
+    /// What takes any shard of the block here, as far as these settings go. One that joined behind a savepoint has its values from
+    /// before it, whatever they were at the time: going back to the savepoint takes it to those.
+    pub fn catch_up(&self, names: &BTreeSet<String>) -> Vec<String> {
         let text = |name: &String| {
             let (value, local) = self.values(name);
             let value = match value {
@@ -99,7 +92,7 @@ impl InForce {
             let local = local.map(|l| super::settings::set_config(name, l, true));
             [Some(value), local]
         };
-        changed.flat_map(text).flatten().collect()
+        names.iter().flat_map(text).flatten().collect()
     }
 
     /// The value of SET and that of SET LOCAL.
@@ -111,7 +104,7 @@ impl InForce {
 }
 
 /// A setting's name, which may have parts.
-fn quote_name(name: &str) -> String {
+pub fn quote_name(name: &str) -> String {
     let parts: Vec<String> = name.split('.').map(quote_identifier).collect();
     parts.join(".")
 }
@@ -119,9 +112,14 @@ fn quote_name(name: &str) -> String {
 impl Transaction {
     /// Opens a block; `before` are the settings that a rollback goes back to. What the message has shown of now() stays.
     pub fn open(&mut self, begin: &str, before: Settings) {
+        let isolation = before.get("default_transaction_isolation");
+        // The default is that of now, also for shards that join once it is another.
+        let isolation = isolation
+            .filter(|_| level_of(begin).is_none())
+            .and_then(|level| set_transaction("transaction_isolation", level));
         *self = Self {
             block: Block::Open,
-            begin: vec![begin.to_owned()],
+            begin: std::iter::once(begin.to_owned()).chain(isolation).collect(),
             before,
             timestamp: self.timestamp,
             clock: self.clock,
@@ -144,6 +142,32 @@ impl Transaction {
     /// Adds a SET TRANSACTION that shards joining later must hear behind BEGIN.
     pub fn add_characteristics(&mut self, sql: &str) {
         self.begin.push(sql.to_owned());
+    }
+
+    /// Notes that a setting is changed in the block.
+    pub fn touch(&mut self, name: &str) {
+        if self.block != Block::Idle {
+            self.touched.insert(name.to_ascii_lowercase());
+        }
+    }
+
+    /// Notes that all settings are, by RESET ALL, which ends SET LOCAL too.
+    pub fn touch_all(&mut self, settings: &Settings) {
+        let locals = std::mem::take(&mut self.local).into_iter().map(|(n, _)| n);
+        let names = settings.of_shards().map(|(n, _)| n.to_owned());
+        for name in names.chain(locals) {
+            self.touch(&name);
+        }
+    }
+
+    /// Settings that were changed in the block.
+    pub fn touched(&self) -> &BTreeSet<String> {
+        &self.touched
+    }
+
+    /// True behind a SAVEPOINT.
+    pub fn has_savepoints(&self) -> bool {
+        !self.savepoints.is_empty()
     }
 
     pub fn add_local(&mut self, name: &str, value: &str) {
@@ -251,10 +275,15 @@ impl Transaction {
 
     /// True for isolation levels under which each shard gives every statement of the block one snapshot.
     pub fn keeps_snapshot(&self) -> bool {
-        self.begin.iter().any(|sql| {
-            let upper = sql.to_ascii_uppercase();
-            upper.contains("REPEATABLE") || upper.contains("SERIALIZABLE")
-        })
+        matches!(
+            self.level(),
+            Some(Level::RepeatableRead | Level::Serializable)
+        )
+    }
+
+    /// The isolation level that the block's modes name, the last word counting.
+    fn level(&self) -> Option<Level> {
+        self.begin.iter().rev().find_map(|sql| level_of(sql))
     }
 
     /// What the block's modes say about changes, the last word counting; `None` where they say nothing.
@@ -270,10 +299,56 @@ impl Transaction {
 
     /// True when the client asked for SERIALIZABLE, which holds on one shard only.
     pub fn is_serializable(&self) -> bool {
-        self.begin
-            .iter()
-            .any(|sql| sql.to_ascii_uppercase().contains("SERIALIZABLE"))
+        self.level() == Some(Level::Serializable)
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Committed,
+    RepeatableRead,
+    Serializable,
+}
+
+/// The last isolation level in BEGIN or SET TRANSACTION.
+fn level_of(sql: &str) -> Option<Level> {
+    let upper = sql.to_ascii_uppercase();
+    let levels = [
+        ("COMMITTED", Level::Committed),
+        ("REPEATABLE", Level::RepeatableRead),
+        ("SERIALIZABLE", Level::Serializable),
+    ];
+    let found = levels.map(|(word, level)| upper.rfind(word).map(|at| (at, level)));
+    let last = found.into_iter().flatten().max_by_key(|(at, _)| *at);
+    last.map(|(_, level)| level)
+}
+
+/// SET of a setting that says what SET TRANSACTION says, in its words; `None` for other settings and values.
+pub fn set_transaction(name: &str, value: &str) -> Option<String> {
+    let value = value.trim().to_ascii_uppercase();
+    let truth = match value.as_str() {
+        "ON" | "TRUE" | "YES" | "1" => Some(true),
+        "OFF" | "FALSE" | "NO" | "0" => Some(false),
+        _ => None,
+    };
+    let levels = [
+        "READ UNCOMMITTED",
+        "READ COMMITTED",
+        "REPEATABLE READ",
+        "SERIALIZABLE",
+    ];
+    let mode = match name.to_ascii_lowercase().as_str() {
+        "transaction_isolation" => {
+            let level = levels.into_iter().find(|l| *l == value)?;
+            format!("ISOLATION LEVEL {level}")
+        }
+        "transaction_read_only" if truth? => "READ ONLY".into(),
+        "transaction_read_only" => "READ WRITE".into(),
+        "transaction_deferrable" if truth? => "DEFERRABLE".into(),
+        "transaction_deferrable" => "NOT DEFERRABLE".into(),
+        _ => return None,
+    };
+    Some(format!("SET TRANSACTION {mode}"))
 }
 
 /// Microseconds from 2000-01-01 UTC to now.

@@ -11,5 +11,6 @@ mod fuzz;
 mod harness;
 mod random;
 mod reruns;
+mod settings;
 mod snapshots;
 mod transcripts;

@@ -74,6 +74,28 @@ fn a_block_goes_on_after_a_plan_that_failed() {
     client.assert_in_step("reruns");
 }
 
+/// Functions raise what they like.
+#[test]
+fn any_error_of_an_expression_counts() {
+    if target_is_postgres() {
+        return;
+    }
+    let (_pgbraid, mut client, mut oracle) = both();
+    for failing in [
+        "current_setting('no.' || d.v)",
+        "('no_' || d.v)::regclass::text",
+        "repeat(d.v, 1000000000 + d.id::int)",
+    ] {
+        for compared in ["> 9", "> 1"] {
+            let sql = format!(
+                "select case when l.id {compared} then (select max({failing}) from dupes d) end from (values (1), (2)) l(id)"
+            );
+            same(&mut client, &mut oracle, &sql);
+        }
+    }
+    client.assert_in_step("errors of functions");
+}
+
 #[test]
 fn messages_of_several_statements_do_not_run_ahead() {
     if target_is_postgres() {

@@ -7,15 +7,15 @@ use crate::harness::{Client, Config, Pgbraid, Reply, cluster, target_is_postgres
 const STEPS: &str =
     "select l.id, (select count(*) from dupes d where d.k <> l.k) from lonely l order by l.id";
 
-struct Both {
-    client: Client,
-    oracle: Client,
+pub struct Both {
+    pub client: Client,
+    pub oracle: Client,
     // Dropped last.
     pgbraid: Pgbraid,
 }
 
 impl Both {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let pgbraid = Pgbraid::start(Config::new(cluster()));
         Self {
             client: pgbraid.client(),
@@ -24,17 +24,22 @@ impl Both {
         }
     }
 
+    pub fn pgbraid(&self) -> &Pgbraid {
+        &self.pgbraid
+    }
+
     /// Runs it on both sides and compares.
-    fn same(&mut self, sql: &str) -> Reply {
+    pub fn same(&mut self, sql: &str) -> Reply {
         let (given, expected) = (self.client.query(sql), self.oracle.query(sql));
         let complaint = given.complaint();
         assert_eq!(given.sqlstate(), expected.sqlstate(), "{sql}: {complaint}");
         assert_eq!(given.tag, expected.tag, "{sql}");
         assert_eq!(given.rows, expected.rows, "{sql}");
+        assert_eq!(given.status, expected.status, "{sql}");
         given
     }
 
-    fn all(&mut self, statements: &[&str]) {
+    pub fn all(&mut self, statements: &[&str]) {
         for sql in statements {
             self.same(sql);
         }
@@ -157,6 +162,49 @@ fn characteristics_come_before_any_query() {
     ]);
 }
 
+/// A default from before the block, or a setting of it, says REPEATABLE READ just as BEGIN does: two statements see one snapshot.
+#[test]
+fn a_block_of_one_snapshot_stays_on_its_shards() {
+    if target_is_postgres() {
+        return;
+    }
+    let mut both = Both::start();
+    let ways: [&[&str]; 4] = [
+        &[
+            "set default_transaction_isolation to 'repeatable read'",
+            "begin",
+        ],
+        &["begin", "set transaction_isolation to 'repeatable read'"],
+        &[
+            "begin",
+            "set local transaction_isolation to 'repeatable read'",
+        ],
+        &[
+            "set session characteristics as transaction isolation level repeatable read",
+            "start transaction",
+            "set session characteristics as transaction isolation level read committed",
+        ],
+    ];
+    for way in ways {
+        both.all(way);
+        // The same rows are seen before and after, by the row's place in a transaction's own list of snapshots.
+        let virtual_id =
+            "select virtualtransaction from pg_locks where pid = pg_backend_pid() limit 1";
+        both.client.query("select count(*) from users");
+        let first = both.client.query(virtual_id).value();
+        both.all(&[STEPS, "show transaction_isolation"]);
+        assert_eq!(both.client.query(virtual_id).value(), first, "{way:?}");
+        both.all(&["commit", "reset all"]);
+    }
+    both.all(&[
+        "set default_transaction_isolation to 'repeatable read'",
+        "begin isolation level read committed",
+        STEPS,
+        "show transaction_isolation",
+        "commit",
+    ]);
+}
+
 #[test]
 fn what_a_block_holds_is_not_given_up() {
     if target_is_postgres() {
@@ -166,6 +214,8 @@ fn what_a_block_holds_is_not_given_up() {
     let mut client = pgbraid.client();
     let holding = [
         "select id from users where id = 7 for update",
+        "explain analyze select id from users where id = 7 for update",
+        "with u as (select id from users where id = 7 for share) select * from u",
         "select pg_advisory_xact_lock(4711) from users where id = 7",
     ];
     for sql in holding {
