@@ -22,11 +22,20 @@ impl Session {
         handles.extend(self.connections.merge().map(|conn| conn.cancel_handle()));
         for handle in handles {
             let pools = self.shared.pools.clone();
-            self.shared.tasks.spawn(async move {
+            let sent = self.shared.tasks.spawn(async move {
                 if let Err(error) = pools.cancel(&handle).await {
                     tracing::warn!(%error, "cancel did not reach a shard");
                 }
             });
+            self.cancels.push(sent);
+        }
+    }
+
+    /// Waits until all cancels have reached their shards: one that comes late would stop the next statement of the block.
+    pub(super) async fn cancels_sent(&mut self) {
+        for sent in self.cancels.drain(..) {
+            // One that failed has said so.
+            let _ = sent.await;
         }
     }
 }

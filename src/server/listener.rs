@@ -312,6 +312,7 @@ fn new_session(
         skipping: false,
         snapshot: false,
         savepoint: false,
+        cancels: Vec::new(),
         running: None,
     }
 }

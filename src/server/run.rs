@@ -234,7 +234,12 @@ impl Session {
     /// As `stream`.
     pub async fn discard(&mut self, execution: &mut Execution) -> Result<u64, Ended> {
         let mut rows = 0;
+        let entry = self.registration.entry.clone();
         let result = poll_fn(|cx| {
+            if entry.hears_cancel(cx) {
+                execution.cancel();
+                self.cancel_shards();
+            }
             loop {
                 match execution.poll_next(&mut self.connections, cx) {
                     Poll::Ready(Ok(Item::Rows(run))) => rows += u64::from(run.rows),
@@ -252,6 +257,7 @@ impl Session {
             self.forget_marks();
             self.recover().await;
         }
+        self.cancels_sent().await;
         self.connections.take_merge();
         result.map(|()| rows).map_err(Ended::Statement)
     }
@@ -293,7 +299,7 @@ impl Session {
             }
         })
         .await;
-        match result {
+        let done = match result {
             Ok(outcome) => {
                 self.shared.metrics.rows_to_clients.inc_by(rows);
                 if !matches!(outcome, Outcome::Suspended) {
@@ -308,7 +314,11 @@ impl Session {
                 self.connections.take_merge();
                 Err(ended)
             }
+        };
+        if !self.cancels.is_empty() {
+            Box::pin(self.cancels_sent()).await;
         }
+        done
     }
 
     fn poll_stream(

@@ -72,6 +72,8 @@ pub struct Session {
     pub snapshot: bool,
     /// The running statement has a savepoint of our own in the client's transaction.
     pub savepoint: bool,
+    /// Cancels that are on their way to shards.
+    pub cancels: Vec<tokio::task::JoinHandle<()>>,
     /// The statement in hand, for the metrics.
     pub running: Option<Running>,
 }

@@ -117,6 +117,43 @@ fn a_cancel_ends_the_wait_for_a_connection() {
     assert_eq!(waiting.query("select count(*) from users").value(), "300");
 }
 
+/// In a block the connections stay with the client: a cancel that is still on its way to a shard would stop what comes next.
+#[test]
+fn a_late_cancel_does_not_hit_the_next_statement_of_the_block() {
+    if has_no_proxy() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let mut client = pgbraid.client();
+    let (key, port) = (client.key.clone(), pgbraid.port);
+    let mut ended = [0, 0];
+    for n in 0..60 {
+        client.query("begin");
+        client.query("savepoint a");
+        let reply = thread::scope(|scope| {
+            let canceller = scope.spawn(|| {
+                thread::sleep(Duration::from_micros(17_000 + 100 * n));
+                Client::cancel(port, &key).expect("sent");
+            });
+            let reply = client.query("select pg_sleep(0.02) from users where id = 7");
+            canceller.join().expect("a canceller");
+            reply
+        });
+        let state = reply.sqlstate();
+        assert!(matches!(state.as_deref(), None | Some("57014")));
+        ended[usize::from(state.is_some())] += 1;
+        client.query("rollback to a");
+        for _ in 0..3 {
+            let reply = client.query("select count(*) from users");
+            assert_eq!(reply.sqlstate(), None, "{n}: {}", reply.complaint());
+            assert_eq!(reply.value(), "300");
+        }
+        assert_eq!(client.query("commit").tag, "COMMIT");
+    }
+    client.assert_in_step("cancels in blocks");
+    assert!(ended[1] > 0, "{ended:?}");
+}
+
 #[test]
 fn a_late_cancel_never_hits_a_later_statement_of_another_client() {
     if has_no_proxy() {
