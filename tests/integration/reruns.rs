@@ -84,7 +84,7 @@ fn any_error_of_an_expression_counts() {
     for failing in [
         "current_setting('no.' || d.v)",
         "('no_' || d.v)::regclass::text",
-        "repeat(d.v, 1000000000 + d.id::int)",
+        "repeat(d.v, 2000000000 + d.id::int)",
     ] {
         for compared in ["> 9", "> 1"] {
             let sql = format!(
