@@ -18,6 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::bind::{self, Added, ResultFormats};
+use super::translate::Translation;
 use super::{Bound, Item, ShardStatistics, Step, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::{Event, RawConn, Run};
@@ -254,15 +255,23 @@ impl RemoteStep {
             true => (Arc::from(""), true),
             false => connection.statement_name(sql, types),
         };
+        // Types of users have other OIDs on every shard; the client's are the catalog shard's.
+        let catalog = bound.catalog.as_deref();
+        let translation = Translation::of_parameters(catalog, connection.shard, types);
+        let there = translation.map(|t| (t.there(types), t.parameters(&bound.parameters)));
+        let (types, parameters) = match &there {
+            Some((types, parameters)) => (&types[..], parameters),
+            None => (types, &*bound.parameters),
+        };
         let out = connection.write_buffer();
-        out.reserve(bind::size_hint(&bound.parameters));
+        out.reserve(bind::size_hint(parameters));
         if new {
             messages::parse(&name, sql, types, out);
         }
         bind::bind(
             &self.portal,
             &name,
-            &bound.parameters,
+            parameters,
             &self.added,
             &self.statement.formats,
             out,

@@ -1,5 +1,6 @@
 //! Type OIDs inside binary values: arrays and composites name the types of their parts, and user-defined types have other
-//! OIDs on every shard. They are rewritten to those of the catalog shard, which the client knows. Lengths never change.
+//! OIDs on every shard. In rows they are rewritten to those of the catalog shard, which the client knows; in parameters
+//! from these to the shard's. Lengths never change.
 //!
 //! Ranges and multiranges name no types; those of composites or arrays are passed on as they are.
 
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::row;
+use super::{Parameters, row};
 use crate::backend::raw_conn::Run;
 use crate::catalog::Catalog;
 use crate::plan::ShardId;
@@ -17,12 +18,20 @@ use crate::types::oid;
 /// Composites may hold composites; deeper ones than this are taken for an attack.
 const DEPTH_MAX: usize = 64;
 
-/// Rewrites the OIDs that one shard uses.
+/// Rewrites the OIDs between one shard and the client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Translation<'a> {
     catalog: &'a Catalog,
     /// That shard's OIDs of user-defined types, and the catalog shard's.
     types: &'a HashMap<u32, u32>,
+    towards: Towards,
+}
+
+/// Where values are on their way to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Towards {
+    Client,
+    Shard,
 }
 
 /// How a value names types.
@@ -36,11 +45,56 @@ enum Names {
 }
 
 impl<'a> Translation<'a> {
-    /// `None` when the shard numbers its types as the catalog shard does.
+    /// Of a shard's rows. `None` when the shard numbers its types as the catalog shard does.
     pub(super) fn of(catalog: Option<&'a Catalog>, shard: ShardId) -> Option<Self> {
         let catalog = catalog?;
         let types = catalog.type_oids.get(shard.0 as usize)?;
-        (!types.is_empty()).then_some(Self { catalog, types })
+        (!types.is_empty()).then_some(Self {
+            catalog,
+            types,
+            towards: Towards::Client,
+        })
+    }
+
+    /// Of parameters on their way to a shard. `None` when it would change nothing.
+    pub(super) fn of_parameters(
+        catalog: Option<&'a Catalog>,
+        shard: ShardId,
+        parameter_types: &[u32],
+    ) -> Option<Self> {
+        let is_ours = |type_oid: &u32| *type_oid >= oid::FIRST_NORMAL_OBJECT;
+        parameter_types.iter().any(is_ours).then_some(())?;
+        Some(Self {
+            towards: Towards::Shard,
+            ..Self::of(catalog, shard)?
+        })
+    }
+
+    /// The shard's OIDs of types that the catalog shard numbers so.
+    pub(super) fn there(self, types: &[u32]) -> Vec<u32> {
+        types.iter().map(|t| self.there_of(*t)).collect()
+    }
+
+    fn there_of(self, type_oid: u32) -> u32 {
+        let same = |(_, here): &(&u32, &u32)| **here == type_oid;
+        let found = self.types.iter().find(same);
+        found.map_or(type_oid, |(there, _)| *there)
+    }
+
+    /// Parameters as the shard reads them; malformed values stay as they are, for the shard to refuse.
+    pub(super) fn parameters(self, parameters: &Parameters) -> Parameters {
+        let mut translated = parameters.clone();
+        let types = parameters.types.iter().zip(&parameters.formats);
+        for (value, (type_oid, format)) in translated.values.iter_mut().zip(types) {
+            let Some(bytes) = value else { continue };
+            if *format == 1 && self.names(*type_oid) != Names::Nothing {
+                let mut there = BytesMut::from(&bytes[..]);
+                if self.value(&mut there, *type_oid, 0).is_some() {
+                    *bytes = there.freeze();
+                }
+            }
+        }
+        translated
     }
 
     /// True when a column's values may name types of users.
@@ -128,12 +182,18 @@ impl<'a> Translation<'a> {
         Some(behind)
     }
 
-    /// Rewrites the OID at `at` and returns what it is now.
+    /// Rewrites the OID at `at` and returns the catalog shard's.
     fn rewrite(self, bytes: &mut [u8], at: usize) -> Option<u32> {
-        let here = word(bytes, at)? as u32;
-        let there = *self.types.get(&here).unwrap_or(&here);
-        bytes[at..at + 4].copy_from_slice(&there.to_be_bytes());
-        Some(there)
+        let before = word(bytes, at)? as u32;
+        let (after, ours) = match self.towards {
+            Towards::Client => {
+                let ours = *self.types.get(&before).unwrap_or(&before);
+                (ours, ours)
+            }
+            Towards::Shard => (self.there_of(before), before),
+        };
+        bytes[at..at + 4].copy_from_slice(&after.to_be_bytes());
+        Some(ours)
     }
 }
 
@@ -247,6 +307,39 @@ mod tests {
             translated(&array(21_003, &composite(21_002, 21_001)), 20_004),
             Some(array(20_003, &expected))
         );
+    }
+
+    #[test]
+    fn parameters_get_the_shards_oids() {
+        let catalog = catalog();
+        let array = |element| Bytes::from(words(&[0, 0, element]));
+        let parameters = Parameters {
+            types: [20_002, 20_003, 20_002, 20_002, oid::INT8].into(),
+            formats: vec![1, 1, 0, 1, 1],
+            values: vec![
+                Some(array(20_001)),
+                Some(composite(20_002, 20_001).into()),
+                Some(array(20_001)),
+                Some(Bytes::from_static(b"bad")),
+                None,
+            ],
+        };
+        let of = |shard| Translation::of_parameters(Some(&catalog), shard, &parameters.types);
+        let translation = of(ShardId(1)).unwrap();
+        assert_eq!(
+            translation.there(&parameters.types),
+            [21_002, 21_003, 21_002, 21_002, oid::INT8]
+        );
+        let expected = [
+            Some(array(21_001)),
+            Some(composite(21_002, 21_001).into()),
+            Some(array(20_001)),
+            Some(Bytes::from_static(b"bad")),
+            None,
+        ];
+        assert_eq!(translation.parameters(&parameters).values, expected);
+        assert!(of(ShardId(0)).is_none());
+        assert!(Translation::of_parameters(Some(&catalog), ShardId(1), &[oid::INT8]).is_none());
     }
 
     #[test]

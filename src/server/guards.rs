@@ -28,7 +28,9 @@ pub fn is_plain(prepared: &Prepared) -> bool {
         let record = matches!(c.type_oid, oid::RECORD | oid::RECORD_ARRAY);
         c.type_oid < oid::FIRST_NORMAL_OBJECT && !object && !record
     };
+    let translated = |type_oid: &u32| *type_oid >= oid::FIRST_NORMAL_OBJECT;
     matches!(prepared.kind, Kind::Select { writes: false, .. })
+        && !prepared.parameter_types.iter().any(translated)
         && prepared.columns.iter().all(|c| c.iter().all(ordinary))
         && prepared.columns.is_some()
         && prepared

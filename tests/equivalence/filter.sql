@@ -310,3 +310,28 @@ select id from users where ctid = '(0,1)'
 -- expect: refused
 select xmin, count(*) from users group by xmin
 
+
+-- name: a parameter of a user's enum, whose OID differs from shard to shard
+-- params: [["?", "ok"]]
+select id, mood from tags where mood = $1 order by id
+
+-- name: an enum parameter over sharded rows
+-- params: [["?", "ok"]]
+select id, mo from alltypes where mo = $1 order by id
+
+-- name: an array parameter of a user's enum
+-- params: [["?", "{ok,sad}"]]
+select mo, count(*) from alltypes where mo = any ($1) group by mo order by mo
+
+-- name: an enum parameter in an expression beside an aggregate
+-- params: [["?", "ok"]]
+select count(*) filter (where mo >= $1), max(coalesce(mo, $1)) from alltypes
+
+-- name: a bad value of an enum parameter
+-- expect: 22P02
+-- params: [["?", "angry"]]
+select count(*) from alltypes where mo = $1
+
+-- name: a range parameter of a user's type
+-- params: [["?", "[1,2)"]]
+select count(*) from alltypes where fr && $1
