@@ -33,11 +33,7 @@ pub(super) struct Effects {
 impl Effects {
     /// Nothing of it outlives it in its transaction.
     pub(super) fn leaves_nothing(&self) -> bool {
-        !self.writes
-            && !self.hidden_now
-            && !self.per_statement
-            && self.unproved.is_none()
-            && self.forbidden.is_none()
+        !self.writes && !self.hidden_now && self.unproved.is_none() && self.forbidden.is_none()
     }
 }
 

@@ -97,6 +97,45 @@ pub fn refuse_clock_parameters(parameters: &Parameters) -> Result<(), ServerErro
     }
 }
 
+/// Settings that are not the session's own on a merge session, or in the transaction of a statement of several steps.
+const OF_STEPS: [&str; 7] = [
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+    "enable_nestloop",
+    "synchronous_commit",
+    "default_statistics_target",
+    "idle_in_transaction_session_timeout",
+];
+
+/// A statement of several steps would show such a setting as its steps have it.
+///
+/// # Errors
+/// 0A000 for current_setting() of one, by a literal or a parameter.
+pub fn refuse_settings_of_steps(
+    plan: &Plan,
+    sql: &str,
+    parameters: &Parameters,
+) -> Result<(), ServerError> {
+    let sql = sql.to_ascii_lowercase();
+    if !matches!(plan, Plan::Combine { .. }) || !sql.contains("current_setting") {
+        return Ok(());
+    }
+    let passed = |name: &str| {
+        let mut values = parameters.values.iter().flatten();
+        values.any(|v| v.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let shown = OF_STEPS.iter().find(|n| sql.contains(**n) || passed(n));
+    shown.map_or(Ok(()), |name| {
+        Err(unsupported(
+            format!(
+                "current_setting('{name}') is not supported in this statement over several shards"
+            ),
+            "Ask for it in a statement of its own.",
+        ))
+    })
+}
+
 /// True when the text may hold one of PostgreSQL's date/time words as a literal.
 pub fn has_clock_words(sql: &str) -> bool {
     let lower = sql.to_ascii_lowercase();

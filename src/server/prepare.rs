@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::guards::{
     has_clock_words, is_plain, oid_column, refuse_clock_parameters, refuse_session_functions,
+    refuse_settings_of_steps,
 };
 use super::portals::Portal;
 use super::prepared::{CacheKey, Prepared};
@@ -179,6 +180,13 @@ impl Session {
         };
         prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
+        if let Some(planned) = &mut prepared.planned
+            && !prepared.set_config.is_empty()
+        {
+            // The session follows what it sets.
+            let sets = |f: &String| matches!(f.as_str(), "set_config" | "current_setting");
+            planned.leaves_nothing |= functions.iter().all(sets);
+        }
         prepared.is_plain = is_plain(&prepared);
         let metrics = self.shared.metrics;
         metrics
@@ -322,6 +330,7 @@ impl Session {
                 };
                 self.count(kind);
                 self.refuse_lossy_text(plan, &bound.columns)?;
+                refuse_settings_of_steps(plan, &prepared.sql, &bound.parameters)?;
                 if planned.uses_now && !self.is_alone() {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }

@@ -251,3 +251,56 @@ fn set_transaction_is_judged_as_on_one_server() {
         ],
     ]);
 }
+
+/// Clients that tell policies who asks do it so, at the head of each block.
+#[test]
+fn set_config_does_not_tie_a_block() {
+    run(&[
+        &[
+            "begin",
+            "select set_config('timezone', 'Asia/Tokyo', true), set_config('my.tenant', '7', true)",
+            STEPS,
+            ONES[0],
+            "select current_setting('my.tenant')",
+            STEPS,
+            "commit",
+        ],
+        &[
+            "begin",
+            "savepoint a",
+            "select set_config('timezone', 'Asia/Tokyo', false)",
+            STEPS,
+            ONES[1],
+            "rollback to a",
+            ONES[1],
+            STEPS,
+            "rollback",
+        ],
+    ]);
+}
+
+#[test]
+fn settings_of_the_steps_are_not_shown() {
+    if target_is_postgres() {
+        return;
+    }
+    let mut both = Both::start();
+    let sql = |name: &str| {
+        format!(
+            "select l.id, current_setting('{name}'), (select count(*) from dupes d where d.k <> l.id) from lonely l order by 1"
+        )
+    };
+    for begin in ["begin isolation level repeatable read", "begin"] {
+        for name in [
+            "transaction_isolation",
+            "TRANSACTION_read_only",
+            "enable_nestloop",
+        ] {
+            both.client.query(begin);
+            let reply = both.client.query(&sql(name));
+            assert_eq!(reply.sqlstate().as_deref(), Some("0A000"), "{name}");
+            both.client.query("rollback");
+        }
+        both.all(&[begin, &sql("TimeZone"), &sql("work_mem"), "commit"]);
+    }
+}
