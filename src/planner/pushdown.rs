@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use super::bounds::{limit, push_limit};
 use super::order::direction;
 
-use super::analyse::{Analysis, Block, Dist, refusal};
+use super::analyse::{Analysis, Block, Dist, TableUse, node_id, refusal};
 use super::outputs::Outputs;
 use super::rewrite::Rewrite;
 use super::types::{collation, is_collatable, stage_column};
 use super::{Fact, Probe, ProbedColumn, Request};
+use crate::catalog::Distribution;
 use crate::plan::{
     Extra, KeyCondition, Plan, Refusal, Remote, SqlPart, Stage, StageColumn, Targets,
 };
@@ -174,13 +175,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         if clauses.is_empty() {
             return Ok(());
         }
-        let replicated = self.analysis.tables.values().any(|t| {
-            matches!(
-                t.table.distribution,
-                crate::catalog::Distribution::Reference
-            )
-        });
-        if limited || replicated || clauses.iter().any(waits) {
+        if limited || self.may_lock_reference_rows() || clauses.iter().any(waits) {
             return Err(refusal(
                 "FOR UPDATE with LIMIT, SKIP LOCKED or reference tables is not supported over several shards",
                 "Lock the rows of one shard by its sharding key.",
@@ -188,6 +183,40 @@ impl<'p, 'a> FanOut<'p, 'a> {
             ));
         }
         Ok(())
+    }
+
+    /// False when every FROM item that is locked is a sharded table: FOR UPDATE reaches neither subqueries in expressions
+    /// nor, with OF, the other items.
+    fn may_lock_reference_rows(&self) -> bool {
+        let is_reference =
+            |used: &TableUse| matches!(used.table.distribution, Distribution::Reference);
+        if !self.analysis.tables.values().any(is_reference) {
+            return false;
+        }
+        let is_sharded = |item: &ast::Node| match &item.node {
+            Some(Node::RangeVar(v)) => {
+                let used = self.analysis.tables.get(&node_id(v));
+                used.is_some_and(|used| !is_reference(used))
+            }
+            _ => false,
+        };
+        let locks = |clause: &ast::Node, item: &ast::Node| match &clause.node {
+            Some(Node::LockingClause(l)) => {
+                l.locked_rels.is_empty() || l.locked_rels.iter().any(|r| is_named(item, r))
+            }
+            _ => true,
+        };
+        let clauses = &self.select.locking_clause;
+        let is_locked = |item: &ast::Node| clauses.iter().any(|c| locks(c, item));
+        let mut items = Vec::new();
+        self.select
+            .from_clause
+            .iter()
+            .for_each(|item| leaves(item, &mut items));
+        !items
+            .into_iter()
+            .filter(|item| is_locked(item))
+            .all(is_sharded)
     }
 
     /// Number of columns the client gets.
@@ -323,4 +352,27 @@ pub(super) fn target(value: ast::Node, name: &str) -> ast::Node {
 /// True for a block that pushes down as a whole, its LIMIT and ORDER BY left aside.
 pub(super) fn is_distributive(block: &Block) -> bool {
     matches!(block.unlimited, Dist::Sharded(_))
+}
+
+/// The items that a FROM item joins.
+fn leaves<'n>(item: &'n ast::Node, found: &mut Vec<&'n ast::Node>) {
+    match &item.node {
+        Some(Node::JoinExpr(join)) => {
+            let sides = [&join.larg, &join.rarg];
+            sides
+                .into_iter()
+                .flatten()
+                .for_each(|side| leaves(side, found));
+        }
+        _ => found.push(item),
+    }
+}
+
+/// True unless the item surely has another name than the one behind FOR UPDATE OF.
+fn is_named(item: &ast::Node, rel: &ast::Node) -> bool {
+    let (Some(Node::RangeVar(v)), Some(Node::RangeVar(rel))) = (&item.node, &rel.node) else {
+        return true;
+    };
+    let alias = v.alias.as_ref().map_or(&v.relname, |a| &a.aliasname);
+    *alias == rel.relname
 }

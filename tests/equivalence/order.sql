@@ -434,3 +434,17 @@ select id from users order by id limit $1 offset $2
 -- name: now beside a sort key whose collation must be asked for
 -- note: the question has the parameter for now() too
 select id, now() > timestamptz '2020-01-01 00:00+00' as later, upper(name) from users where id < 30 order by upper(name), id
+
+-- name: FOR UPDATE OF the sharded side of a join with a reference table
+select u.id, t.label from users u join tags t on t.id = u.id where u.id < 5 order by u.id for update of u
+
+-- name: FOR UPDATE does not reach a reference table in a subquery
+select u.id from users u where u.id in (select id from tags) and u.id < 5 order by u.id for update
+
+-- name: FOR UPDATE of a reference table too
+-- expect: refused
+select u.id, t.label from users u join tags t on t.id = u.id where u.id < 5 order by u.id for update
+
+-- name: FOR SHARE OF the reference side
+-- expect: refused
+select u.id, t.label from users u join tags t on t.id = u.id where u.id < 5 order by u.id for share of t, u
