@@ -157,6 +157,8 @@ pub struct Execution {
     spill: Option<Arc<Plan>>,
     /// What runs when this one fails before its first row.
     lazy: Option<Arc<Plan>>,
+    /// Nothing else is to run in its place.
+    cancelled: bool,
     /// Notices and the like that go out before `held`.
     forwards: VecDeque<Item>,
     /// Rows that did not fit into the last budget.
@@ -191,8 +193,11 @@ impl Execution {
     /// The execution to run after [`Item::Spilled`].
     ///
     /// # Errors
-    /// As [`Execution::new`].
+    /// As [`Execution::new`]; 57014 after a cancel.
     pub fn spill(&self) -> Result<Self, ServerError> {
+        if self.cancelled {
+            return Err(error::cancelled_by_user());
+        }
         let missing = || error::internal("no plan for what cannot be held");
         let plan = self.spill.as_ref().ok_or_else(missing)?;
         let shards = self.bound.shard_names.len();
@@ -255,6 +260,7 @@ impl Execution {
             checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
             spill: None,
             lazy: None,
+            cancelled: false,
             forwards: VecDeque::new(),
             held: None,
             budget: None,
@@ -316,6 +322,8 @@ impl Execution {
 
     /// The client cancelled: no further step begins. What the shards do now is the session's to cancel.
     pub fn cancel(&mut self) {
+        self.cancelled = true;
+        self.lazy = None;
         self.pipeline.cancel();
     }
 

@@ -117,8 +117,11 @@ pub fn refuse_settings_of_steps(
     sql: &str,
     parameters: &Parameters,
 ) -> Result<(), ServerError> {
+    if !matches!(plan, Plan::Combine { .. }) {
+        return Ok(());
+    }
     let sql = sql.to_ascii_lowercase();
-    if !matches!(plan, Plan::Combine { .. }) || !sql.contains("current_setting") {
+    if !sql.contains("current_setting") {
         return Ok(());
     }
     let passed = |name: &str| {

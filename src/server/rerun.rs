@@ -10,7 +10,6 @@
 
 use super::run::Outcome;
 use super::session::{Ended, Session};
-use super::transaction::Block;
 use crate::executor::Execution;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
@@ -81,13 +80,7 @@ impl Session {
         if !execution.runs_ahead() || self.is_alone() {
             return Ok(None);
         }
-        let synced = self
-            .connections
-            .iter_mut()
-            .all(|(_, conn)| !conn.unsynced());
-        let explicit = self.transaction.block == Block::Open && !self.transaction.implicit;
-        // A portal read in steps would be open over other savepoints.
-        if explicit && synced && execution.fetch() == 0 {
+        if self.is_between_statements(execution) {
             self.savepoint = true;
             return Ok(Some(SAVEPOINT.into()));
         }

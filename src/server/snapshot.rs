@@ -12,11 +12,13 @@
 
 use std::borrow::Cow;
 
+use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use super::settings::Settings;
-use super::transaction::{Block, Clock};
+use super::statements::gone;
+use super::transaction::{Block, Clock, set_transaction};
 use crate::executor::Execution;
 use crate::protocol::error::ServerError;
 use crate::sql::Kind;
@@ -50,6 +52,9 @@ impl Session {
             ));
         }
         if self.transaction.block == Block::Open {
+            if self.keeps_snapshot_by_default().await? {
+                return Ok(self.before_ahead(execution)?.into_iter().collect());
+            }
             self.broadcast("COMMIT").await?;
             self.connections.release();
             if self.transaction.locals().next().is_some() {
@@ -62,6 +67,24 @@ impl Session {
         Ok(vec![BEGIN.into()])
     }
 
+    /// What nobody has said in the session, a role or a database may: then the block's level is the shards' default. The first time
+    /// the block would leave them, one is asked; its word becomes the block's.
+    async fn keeps_snapshot_by_default(&mut self) -> Result<bool, ServerError> {
+        if self.transaction.has_left {
+            return Ok(false);
+        }
+        self.join_and_wait(&[CATALOG_SHARD]).await?;
+        let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
+        let shown = super::control::ask(conn, "SHOW transaction_isolation", &[]).await?;
+        let level = shown.into_iter().flatten().flatten().next();
+        let kept = level.filter(|l| !l.ends_with("committed"));
+        let told = kept.and_then(|l| set_transaction("transaction_isolation", &l));
+        if let Some(told) = &told {
+            self.transaction.add_characteristics(told);
+        }
+        Ok(told.is_some())
+    }
+
     /// True where a transaction of the statement's own changes nothing for the client.
     fn may_have_snapshot(&mut self, execution: &Execution) -> bool {
         if self.pinned || self.transaction.keeps_snapshot() {
@@ -71,14 +94,21 @@ impl Session {
             Block::Idle => true,
             Block::Failed => false,
             Block::Open => {
-                !self.transaction.implicit
-                    && !self.transaction.is_tied
+                !self.transaction.is_tied
                     && !matches!(self.transaction.clock, Some(Clock::Shard(_)))
-                    && execution.fetch() == 0
                     && !self.portals.any_suspended()
-                    && self.connections.iter_mut().all(|(_, c)| !c.unsynced())
+                    && self.is_between_statements(execution)
             }
         }
+    }
+
+    /// True in a block that the client began, where its shards may be told something of ours before a statement and after it.
+    pub(super) fn is_between_statements(&mut self, execution: &Execution) -> bool {
+        self.transaction.block == Block::Open
+            && !self.transaction.implicit
+            // A portal read in steps would be open over what comes in between.
+            && execution.fetch() == 0
+            && self.connections.iter_mut().all(|(_, c)| !c.unsynced())
     }
 
     /// Ends the statement's own transaction; the shards are in no block of the client's then.

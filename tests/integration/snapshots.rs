@@ -205,6 +205,51 @@ fn a_block_of_one_snapshot_stays_on_its_shards() {
     ]);
 }
 
+/// Shards on which the block of a session with this application_name is open.
+fn in_block(name: &str) -> usize {
+    let sql = format!(
+        "select 1 from pg_stat_activity where application_name = '{name}' and state = 'idle in transaction'"
+    );
+    let rows = |port: &u16| {
+        let mut observer = Client::connect(*port, "postgres", "").expect("login");
+        observer.query(&sql).rows.len()
+    };
+    cluster().shards.iter().map(rows).sum()
+}
+
+#[test]
+fn a_level_that_a_role_has_by_default_keeps_its_snapshot() {
+    if target_is_postgres() {
+        return;
+    }
+    for port in &cluster().shards {
+        let mut shard = Client::connect(*port, "postgres", "").expect("login");
+        for sql in [
+            "create role repeats login password 'app' in role pg_read_all_data",
+            "alter role repeats set default_transaction_isolation = 'repeatable read'",
+        ] {
+            assert_eq!(shard.query(sql).sqlstate(), None, "{sql}");
+        }
+    }
+    for (user, kept) in [("app", 0), ("repeats", 3)] {
+        let mut config = Config::new(cluster());
+        config.shard_user = user;
+        let pgbraid = Pgbraid::start(config);
+        let mut client = pgbraid.client();
+        let name = format!("block_of_{user}");
+        client.query(&format!("set application_name to '{name}'"));
+        client.query("begin");
+        assert_eq!(client.query("select count(*) from users").value(), "300");
+        assert_eq!(in_block(&name), 3, "{user}");
+        for _ in 0..2 {
+            assert_eq!(client.query(STEPS).sqlstate(), None, "{user}");
+            assert_eq!(in_block(&name), kept, "{user}");
+        }
+        client.query("commit");
+        client.assert_in_step("a level by default");
+    }
+}
+
 #[test]
 fn what_a_block_holds_is_not_given_up() {
     if target_is_postgres() {
