@@ -1,4 +1,4 @@
-//! The read side of a shard connection: bytes in, runs of DataRow frames or single other frames out, nothing decoded.
+//! The read side of a shard connection: bytes in, runs of DataRow or CopyData frames or single other frames out, nothing decoded.
 //! The scan over rows is the product's fast path: one 8-byte load a row. Knows no socket; memory follows received bytes only.
 
 use std::mem::MaybeUninit;
@@ -67,7 +67,7 @@ impl FrameReader {
         self.buffer.is_empty()
     }
 
-    /// Takes the longest run of whole DataRow frames, or one other frame, off the buffer; `None` when more bytes are needed.
+    /// Takes the longest run of whole DataRow frames, or of CopyData frames, or one other frame, off the buffer; `None` when more bytes are needed.
     ///
     /// # Errors
     /// A header that cannot be, or a row whose column count is not `columns`; the connection is useless after that.
@@ -107,6 +107,11 @@ impl FrameReader {
         if tag == b'D' {
             let frames = self.buffer.split_to(total).freeze();
             return Ok(Some(Scanned::Rows(Run { frames, rows: 1 })));
+        }
+        if tag == b'd' {
+            let (end, rows) = scan_copy_data(&self.buffer);
+            let frames = self.buffer.split_to(end).freeze();
+            return Ok(Some(Scanned::Rows(Run { frames, rows })));
         }
         let frame = match bare_frame(&self.buffer[..total]) {
             Some(known) => {
@@ -231,6 +236,21 @@ fn scan_rows(buffer: &[u8], columns: Option<u16>) -> (usize, u32) {
     (buffer.len() - rest.len(), rows)
 }
 
+/// End and number of the whole CopyData frames at the head of `buffer`. A length that cannot be is left to the next look.
+fn scan_copy_data(buffer: &[u8]) -> (usize, u32) {
+    let mut rest = buffer;
+    let mut rows = 0;
+    while let Some([b'd', length @ ..]) = rest.first_chunk::<HEADER_BYTES>() {
+        let body = u32::from_be_bytes(*length).wrapping_sub(4) as usize;
+        let Some(next) = rest[HEADER_BYTES..].get(body..) else {
+            break;
+        };
+        rest = next;
+        rows += 1;
+    }
+    (buffer.len() - rest.len(), rows)
+}
+
 /// The messages a server may send (PostgreSQL's manual, "Message Formats").
 fn is_backend_tag(tag: u8) -> bool {
     matches!(
@@ -331,6 +351,9 @@ mod tests {
             row(1, b""),
             message(b'N', b"notice"),
             row(1, b""),
+            message(b'd', b"line\n"),
+            message(b'd', b""),
+            message(b'd', b"DDDDDDDD"),
             message(b'C', b"SELECT 4\0"),
             message(b'Z', b"I"),
         ];
@@ -362,7 +385,7 @@ mod tests {
     #[test]
     fn hostile_lengths_are_refused_before_their_bytes_arrive() {
         for length in [i32::MIN, -1, 0, 3, i32::MAX] {
-            for tag in [b'D', b'C'] {
+            for tag in [b'D', b'C', b'd'] {
                 let mut reader = FrameReader::new();
                 reader.feed(&[tag]);
                 reader.feed(&length.to_be_bytes());
@@ -447,7 +470,7 @@ mod tests {
             frames in prop::collection::vec(
                 prop_oneof![
                     prop::collection::vec(any::<u8>(), 0..40).prop_map(|b| row(3, &b)),
-                    (prop::sample::select(&b"TCNSEAZ123nsId"[..]), prop::collection::vec(any::<u8>(), 0..40))
+                    (prop::sample::select(&b"TCNSEAZ123nsIddd"[..]), prop::collection::vec(any::<u8>(), 0..40))
                         .prop_map(|(t, b)| message(t, &b)),
                 ],
                 0..60,

@@ -28,7 +28,7 @@ const WRITE_BYTES_RESTING: usize = 512;
 /// A write buffer that grew beyond this is given back once it is sent.
 const WRITE_BYTES_KEPT: usize = 64 << 10;
 
-/// Whole DataRow frames, one behind the other, as they lay in a read buffer.
+/// Whole DataRow frames, one behind the other, as they lay in a read buffer; or CopyData frames of a COPY TO STDOUT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// Tag, length and body of each, nothing between them.

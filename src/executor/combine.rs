@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use super::bind::{Added, ResultFormats};
 use super::merge_transaction::MergeTransaction;
 use super::pipeline::Pipeline;
-use super::remote::{Form, Place, RemoteStep, Statement};
+use super::remote::{CopyData, Form, Place, RemoteStep, Statement};
 use super::stage::{self, Collected};
 use super::stage_keys::StageKeys;
 use super::stage_table::StageTable;
@@ -413,6 +413,7 @@ fn nothing() -> Statement {
         once: false,
         own_text: false,
         expected: None,
+        copy: CopyData::None,
     }
 }
 

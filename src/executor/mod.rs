@@ -13,6 +13,8 @@
 mod aggregate_state;
 mod bind;
 mod combine;
+mod copy_gather;
+mod copy_out;
 mod distinct;
 mod error;
 mod final_aggregate;
@@ -48,6 +50,8 @@ use crate::plan::{Plan, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 
+pub use copy_gather::CopyHead;
+pub use copy_out::{CopyOut, CsvForm, TextForm, Written};
 pub use error::{cancelled_by_user, from_backend as backend_error, from_shard as shard_error};
 use pipeline::Pipeline;
 pub use printed::{Printed, printed};
@@ -166,6 +170,8 @@ pub struct Execution {
     budget: Option<u64>,
     /// Rows may hold OIDs of objects that must not be shown.
     checks_oids: bool,
+    /// What makes COPY data of the rows.
+    copy: Option<Box<CopyOut>>,
 }
 
 impl Execution {
@@ -201,7 +207,10 @@ impl Execution {
         let missing = || error::internal("no plan for what cannot be held");
         let plan = self.spill.as_ref().ok_or_else(missing)?;
         let shards = self.bound.shard_names.len();
-        Self::new(plan, Bound::clone(&self.bound), shards)
+        Ok(Self {
+            copy: self.copy.clone(),
+            ..Self::new(plan, Bound::clone(&self.bound), shards)?
+        })
     }
 
     /// With a plan that computes nothing ahead of need, for when this one fails.
@@ -222,7 +231,11 @@ impl Execution {
     pub fn lazily(&self) -> Option<Result<Self, ServerError>> {
         let shards = self.bound.shard_names.len();
         let plan = self.lazy.as_ref()?;
-        Some(Self::new(plan, Bound::clone(&self.bound), shards))
+        let lazy = Self::new(plan, Bound::clone(&self.bound), shards);
+        Some(lazy.map(|lazy| Self {
+            copy: self.copy.clone(),
+            ..lazy
+        }))
     }
 
     /// Rows a shard may send before it waits to be asked again; 0: all.
@@ -264,6 +277,7 @@ impl Execution {
             forwards: VecDeque::new(),
             held: None,
             budget: None,
+            copy: None,
             bound,
         }
     }
@@ -313,7 +327,10 @@ impl Execution {
         connections: &mut Connections,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Item, ServerError>> {
-        let polled = self.poll_item(connections, cx);
+        let polled = match &mut self.copy {
+            None => self.poll_item(connections, cx),
+            Some(_) => self.poll_copy(connections, cx),
+        };
         if let Poll::Ready(Err(_)) = &polled {
             self.abandon(connections);
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::bind::ResultFormats;
 use super::combine::Combine;
+use super::copy_gather::{CopyGather, CopyHead};
 use super::distinct::Distinct;
 use super::final_aggregate::FinalAggregate;
 use super::gather::Gather;
@@ -15,7 +16,7 @@ use super::gather_merge::GatherMerge;
 use super::limit::Limit;
 use super::operator::Operator;
 use super::project::Project;
-use super::remote::{Form, Place, RemoteSource, RemoteStep, Statement};
+use super::remote::{CopyData, Form, Place, RemoteSource, RemoteStep, Statement};
 use super::target::{self, Choice};
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
@@ -76,6 +77,10 @@ impl Pipeline {
             once: false,
             own_text: true,
             expected: Some(Arc::clone(&bound.columns)),
+            copy: match bound.columns.is_empty() {
+                true => CopyData::Passed,
+                false => CopyData::None,
+            },
         };
         Self::single(shard, statement)
     }
@@ -92,8 +97,33 @@ impl Pipeline {
             once: false,
             own_text: true,
             expected: None,
+            copy: CopyData::Passed,
         };
         Self::single(shard, statement)
+    }
+
+    /// A COPY … TO STDOUT, whose data shards make.
+    pub(super) fn copied(shards: &[ShardId], sql: Arc<str>, head: CopyHead) -> Self {
+        let statement = Statement {
+            form: Form::Prepared,
+            sql,
+            first_sql: None,
+            formats: ResultFormats::All(0),
+            columns: None,
+            extra: Vec::new(),
+            added: Vec::new(),
+            once: true,
+            own_text: true,
+            expected: None,
+            copy: CopyData::Merged,
+        };
+        let several = shards.len() > 1;
+        let places = shards.iter().copied().map(Place::Shard);
+        Self {
+            foot: Foot::Remote(RemoteStep::new(statement, places)),
+            root: several.then(|| Box::new(CopyGather::new(head)) as Box<dyn Operator>),
+            tag_passes: true,
+        }
     }
 
     fn single(shard: ShardId, statement: Statement) -> Self {
@@ -296,6 +326,7 @@ fn statement(plan: &Plan, remote: &Remote, bound: &Arc<Bound>) -> Result<Stateme
         once: false,
         own_text: false,
         expected,
+        copy: CopyData::None,
     })
 }
 

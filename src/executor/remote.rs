@@ -27,9 +27,11 @@ use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription};
 use crate::types::oid;
 
+mod copy;
 mod replies;
 mod source;
 
+pub(super) use copy::CopyData;
 pub(super) use source::RemoteSource;
 
 /// Where a stream runs.
@@ -77,6 +79,8 @@ pub(super) struct Statement {
     pub(super) own_text: bool,
     /// What the rows must be: the client's columns.
     pub(super) expected: Option<Arc<[ColumnDescription]>>,
+    /// Whether COPY data may come in their place.
+    pub(super) copy: CopyData,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +119,9 @@ pub(super) struct RemoteStep {
     stopped: bool,
     empty_query: bool,
     tag: Option<Bytes>,
+    /// Of a COPY: its CopyOutResponse, and the rows of the shards that are done.
+    copy_begun: Option<Bytes>,
+    copied: u64,
 }
 
 /// A portal's name that no other portal of a connection has.
@@ -134,6 +141,8 @@ impl RemoteStep {
             stopped: false,
             empty_query: false,
             tag: None,
+            copy_begun: None,
+            copied: 0,
         }
     }
 
@@ -371,6 +380,10 @@ impl RemoteStep {
                 Poll::Ready(Err(known.unwrap_or_else(|| error::from_backend(lost))))
             }
             Ok(Event::Rows(_)) if stream.preceding > 0 => Poll::Ready(Ok(None)),
+            Ok(Event::Rows(run)) if copy::is_data(&run) => {
+                stream.count(&run);
+                Poll::Ready(self.copy_data(index, run, bound).map(Some))
+            }
             Ok(Event::Rows(run)) => {
                 stream.count(&run);
                 Poll::Ready(self.translated(index, run, bound).map(Some))
@@ -478,18 +491,5 @@ fn end_sequence(bound: &Bound, connection: &mut RawConn) {
         connection.sync();
     } else {
         messages::flush(connection.write_buffer());
-    }
-}
-
-impl Bound {
-    /// A type OID of a shard as the catalog shard numbers it.
-    pub(super) fn type_of(&self, shard: ShardId, type_oid: u32) -> u32 {
-        if type_oid < oid::FIRST_NORMAL_OBJECT {
-            return type_oid;
-        }
-        let shards = self.catalog.as_ref().map(|c| &c.type_oids);
-        let there = shards.and_then(|types| types.get(shard.0 as usize));
-        let mapped = there.and_then(|types| types.get(&type_oid));
-        mapped.copied().unwrap_or(type_oid)
     }
 }

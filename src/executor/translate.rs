@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Parameters, row};
+use super::{Bound, Parameters, row};
 use crate::backend::raw_conn::Run;
 use crate::catalog::Catalog;
 use crate::plan::ShardId;
@@ -206,6 +206,19 @@ fn owned(frames: Bytes) -> BytesMut {
 
 fn word(bytes: &[u8], at: usize) -> Option<i32> {
     Some(i32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+impl Bound {
+    /// A type OID of a shard as the catalog shard numbers it.
+    pub(super) fn type_of(&self, shard: ShardId, type_oid: u32) -> u32 {
+        if type_oid < oid::FIRST_NORMAL_OBJECT {
+            return type_oid;
+        }
+        let shards = self.catalog.as_ref().map(|c| &c.type_oids);
+        let there = shards.and_then(|types| types.get(shard.0 as usize));
+        let mapped = there.and_then(|types| types.get(&type_oid));
+        mapped.copied().unwrap_or(type_oid)
+    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ use crate::sql::ast::{self, node::Node};
 use analyse::{Analysis, Dist, refusal};
 use pushdown::{FanOut, Stop};
 
+pub use scope::find_table;
+
 /// A statement to plan.
 pub struct Request<'a> {
     /// One statement, without the others of its message.

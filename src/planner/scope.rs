@@ -251,7 +251,7 @@ fn item_column(item: &Item, name: &str, levels: usize) -> Result<Resolved, ()> {
 
 /// Looks a relation up as PostgreSQL does: by its schema, or along the search path with pg_catalog first unless the path
 /// says where.
-pub(super) fn find_table<'c>(
+pub fn find_table<'c>(
     catalog: &'c Catalog,
     search_path: &[String],
     schema: &str,

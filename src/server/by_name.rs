@@ -84,7 +84,10 @@ impl Session {
     }
 
     /// The one row of a query, as text.
-    async fn ask_catalog_shard(&mut self, sql: &str) -> Result<Vec<Option<String>>, ServerError> {
+    pub(super) async fn ask_catalog_shard(
+        &mut self,
+        sql: &str,
+    ) -> Result<Vec<Option<String>>, ServerError> {
         self.join_and_wait(&[CATALOG_SHARD]).await?;
         let conn = self
             .connections

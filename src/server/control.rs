@@ -164,7 +164,7 @@ pub async fn drain(conn: &mut RawConn) -> Result<(), ServerError> {
     Ok(())
 }
 
-async fn event(conn: &mut RawConn) -> Result<Event, ServerError> {
+pub(super) async fn event(conn: &mut RawConn) -> Result<Event, ServerError> {
     poll_fn(|cx| conn.poll_event(None, cx))
         .await
         .map_err(|e: BackendError| backend_error(e))

@@ -104,7 +104,7 @@ impl Session {
             .ok_or_else(|| malformed("Execute"))?;
         let max_rows = u64::try_from(limit).unwrap_or(0);
         let mut portal = self.portals.take(name).ok_or_else(|| no_portal(name))?;
-        let result = self.execute_portal(&mut portal, max_rows).await;
+        let result = self.execute_portal(&mut portal, name, max_rows).await;
         if result.is_ok() {
             self.company = Company::Pipeline;
             self.portals.put(name, portal);
@@ -112,11 +112,18 @@ impl Session {
         result
     }
 
-    async fn execute_portal(&mut self, portal: &mut Portal, max_rows: u64) -> Result<(), Ended> {
+    async fn execute_portal(
+        &mut self,
+        portal: &mut Portal,
+        name: &str,
+        max_rows: u64,
+    ) -> Result<(), Ended> {
         let prepared = portal.prepared.clone();
+        // A COPY gives all it has.
+        let max_rows = if prepared.copies() { 0 } else { max_rows };
         self.refuse_when_failed(&prepared)?;
         if portal.done {
-            return self.execute_again(&prepared);
+            return self.execute_again(&prepared, name);
         }
         let last = self.client.peek_tag() == Some(b'S');
         if self.company == Company::Alone && !last {
@@ -146,6 +153,9 @@ impl Session {
             }
             let mut execution = match prepared.kind {
                 Kind::CopyIn => self.open_copy_in(&prepared)?,
+                _ if prepared.copies() && !self.shared.is_one_shard() => {
+                    Box::pin(self.open_copy_out(&prepared, last)).await?
+                }
                 _ => self.open(&prepared, portal.parameters.clone(), columns, fetch, last)?,
             };
             if let Err(error) = self.start(&mut execution).await {
@@ -212,9 +222,10 @@ impl Session {
     }
 
     /// A portal that has given all its rows gives none again; one without rows cannot run twice.
-    fn execute_again(&mut self, prepared: &Prepared) -> Result<(), Ended> {
+    fn execute_again(&mut self, prepared: &Prepared, name: &str) -> Result<(), Ended> {
         if prepared.columns.is_none() {
-            return Err(ServerError::new("55000", "portal cannot be run anymore").into());
+            let message = format!("portal \"{name}\" cannot be run");
+            return Err(ServerError::new("55000", message).into());
         }
         match prepared.kind {
             Kind::Show { .. } => messages::command_complete("SHOW", self.client.out()),

@@ -6,6 +6,7 @@ mod by_name;
 mod cancel;
 pub mod control;
 mod copy;
+mod copy_out;
 mod direct;
 mod encoding;
 mod explain;

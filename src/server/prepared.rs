@@ -51,6 +51,11 @@ impl Prepared {
         )
     }
 
+    /// COPY … TO.
+    pub fn copies(&self) -> bool {
+        matches!(self.kind, Kind::CopyTo(_))
+    }
+
     /// `columns` in binary format.
     pub fn binary_columns(&self, columns: &[ColumnDescription]) -> &Arc<[ColumnDescription]> {
         let make = || bind::with_formats(columns, std::iter::repeat(1));

@@ -125,6 +125,9 @@ impl Session {
         let columns = prepared.columns.clone();
         let mut execution = match prepared.kind {
             Kind::CopyIn => self.open_copy_in(prepared)?,
+            _ if prepared.copies() && !self.shared.is_one_shard() => {
+                Box::pin(self.open_copy_out(prepared, last)).await?
+            }
             _ => {
                 let described = columns.clone().unwrap_or_else(|| Arc::from([]));
                 self.open(prepared, parameters, described, 0, last)?

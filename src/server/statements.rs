@@ -12,7 +12,7 @@ use super::wording::{changes, discard_tag, read_only, refuse, transaction_modes,
 use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
-use crate::sql::{Kind, TransactionOptions};
+use crate::sql::{CopySource, Kind, TransactionOptions};
 
 /// A mark no session has: the connection's settings are replayed before anybody uses it again.
 pub const MARK_UNKNOWN: u64 = u64::MAX;
@@ -94,6 +94,9 @@ impl Session {
                     );
                 }
                 "SET CONSTRAINTS".into()
+            }
+            Kind::CopyTo(copy) if copy.to_client && copy.source != CopySource::Change => {
+                return Ok(None);
             }
             kind if changes(kind) && self.is_read_only() => return Err(read_only(sql).into()),
             other => return Err(refuse(other).into()),
@@ -456,7 +459,7 @@ fn pins_one_shard(kind: &Kind) -> bool {
             | K::Delete
             | K::Merge
             | K::CopyIn
-            | K::CopyOut { .. }
+            | K::CopyTo(_)
             | K::Notify
             | K::Fetch { .. }
     )

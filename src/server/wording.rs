@@ -16,7 +16,14 @@ pub fn refuse(kind: &Kind) -> ServerError {
             "writing over several shards",
             "Write to the shards directly for now.",
         ),
-        Kind::CopyOut { .. } => ("COPY TO over several shards", "Use a SELECT."),
+        Kind::CopyTo(copy) if copy.to_client => (
+            "COPY of what a statement writes over several shards",
+            "Write to the shards directly for now.",
+        ),
+        Kind::CopyTo(_) => (
+            "COPY TO a file or a program over several shards",
+            "Use COPY … TO STDOUT, or \\copy of psql.",
+        ),
         Kind::DeclareCursor { .. } | Kind::Fetch { .. } | Kind::CloseCursor { .. } => (
             "SQL cursors over several shards",
             "Use a row limit of the extended protocol, or LIMIT and OFFSET.",

@@ -41,9 +41,7 @@ pub fn classify(statement: &Statement) -> Kind {
             name: (!c.portalname.is_empty()).then(|| c.portalname.clone()),
         },
         Node::CopyStmt(c) if c.is_from => Kind::CopyIn,
-        Node::CopyStmt(c) => Kind::CopyOut {
-            inner: c.query.as_deref().map(|q| inner_text(Some(q))),
-        },
+        Node::CopyStmt(c) => Kind::CopyTo(Box::new(super::copy::copy_to(c, statement))),
         Node::ListenStmt(_) => Kind::Listen,
         Node::UnlistenStmt(_) => Kind::Unlisten,
         Node::NotifyStmt(_) => Kind::Notify,
@@ -63,6 +61,11 @@ fn inner_text(node: Option<&ast::Node>) -> String {
     node.and_then(|n| n.node.as_ref())
         .and_then(|n| super::statement_text(n).ok())
         .unwrap_or_default()
+}
+
+/// WITH … INSERT and its like, or SELECT INTO.
+pub(super) fn writes(select: &ast::SelectStmt) -> bool {
+    matches!(select_kind(select), Kind::Select { writes: true, .. })
 }
 
 fn select_kind(select: &ast::SelectStmt) -> Kind {
@@ -112,7 +115,7 @@ pub(super) fn string_of(node: Option<&ast::Node>) -> Option<String> {
     }
 }
 
-fn options(list: &[ast::Node]) -> impl Iterator<Item = &ast::DefElem> {
+pub(super) fn options(list: &[ast::Node]) -> impl Iterator<Item = &ast::DefElem> {
     list.iter().filter_map(|n| match &n.node {
         Some(Node::DefElem(d)) => Some(&**d),
         _ => None,
@@ -320,8 +323,6 @@ mod tests {
         assert_eq!(kind("discard all"), Kind::Discard { all: true });
         assert_eq!(kind("deallocate all"), Kind::Deallocate { name: None });
         assert_eq!(kind("close all"), Kind::CloseCursor { name: None });
-        let inner = Some("SELECT 1".into());
-        assert_eq!(kind("copy (select 1) to stdout"), Kind::CopyOut { inner });
         assert_eq!(kind("copy t from stdin"), Kind::CopyIn);
         assert_eq!(kind("create table t (a int)"), Kind::Ddl);
         assert_eq!(kind("insert into t values (1)"), Kind::Insert);

@@ -1,5 +1,7 @@
 //! The kinds of statement a session tells apart, with what it must know of each.
 
+use super::copy::CopyTo;
+
 /// A statement by who deals with it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
@@ -132,10 +134,7 @@ pub enum Kind {
         name: Option<String>,
     },
     /// COPY … TO.
-    CopyOut {
-        /// The query of COPY (query) TO.
-        inner: Option<String>,
-    },
+    CopyTo(Box<CopyTo>),
     /// COPY … FROM.
     CopyIn,
     /// LISTEN.

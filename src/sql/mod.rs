@@ -1,6 +1,7 @@
 //! The only module that names the parser crate: text to syntax tree and back, what a statement is, walks over a tree.
 
 mod classify;
+mod copy;
 mod depth;
 mod kind;
 mod names;
@@ -12,6 +13,7 @@ mod walk;
 use crate::protocol::sqlstate;
 
 pub use classify::classify;
+pub use copy::{CopyFormat, CopySource, CopyTable, CopyTo, ForceQuote};
 pub use kind::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
 };

@@ -4,6 +4,7 @@
 #![allow(unused_crate_dependencies)]
 
 mod commands;
+mod copy_out;
 mod equivalence;
 mod explain;
 mod faults;

@@ -380,6 +380,9 @@ fn render(m: &Message) -> String {
         b'n' => "NoData".into(),
         b's' => "PortalSuspended".into(),
         b'I' => "EmptyQueryResponse".into(),
+        b'H' => format!("CopyOutResponse {}", m.body.escape_ascii()),
+        b'd' => format!("CopyData {}", m.body.escape_ascii()),
+        b'c' => "CopyDone".into(),
         tag => format!("{} {}", tag as char, m.body.escape_ascii()),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Form, RemoteStep, State, Stream};
+use super::{CopyData, Form, RemoteStep, State, Stream};
 use crate::backend::raw_conn::Run;
 use crate::executor::translate::Translation;
 use crate::executor::{Bound, Item, error};
@@ -69,6 +69,9 @@ impl RemoteStep {
             b'C' => {
                 self.tag = Some(frame.slice(HEADER_BYTES..frame.len().max(6) - 1));
                 stream.complete(self.statement.form, bound);
+                if self.statement.copy == CopyData::Merged {
+                    return self.on_copied(index, bound);
+                }
             }
             b's' => stream.state = State::Suspended,
             b'I' => {
@@ -76,6 +79,10 @@ impl RemoteStep {
                 stream.complete(self.statement.form, bound);
             }
             b'G' if alone => forwards.push_back(Item::CopyIn(frame.clone())),
+            b'H' if self.statement.copy == CopyData::Merged => {
+                return self.on_copy_begun(index, frame, bound, forwards);
+            }
+            b'c' if self.statement.copy == CopyData::Merged => {}
             b'H' | b'd' | b'c' if alone => forwards.push_back(Item::Forward(frame.clone())),
             _ => {
                 let name = shard_name(bound, stream);
@@ -149,7 +156,7 @@ impl RemoteStep {
     }
 }
 
-fn shard_name(bound: &Bound, stream: &Stream) -> Arc<str> {
+pub(super) fn shard_name(bound: &Bound, stream: &Stream) -> Arc<str> {
     let index = stream.statistics.shard.0 as usize;
     let name = bound.shard_names.get(index).cloned();
     name.unwrap_or_else(|| Arc::from(format!("{index}")))

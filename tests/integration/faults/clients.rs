@@ -207,7 +207,7 @@ fn a_client_that_does_not_read_merged_rows_costs_no_memory() {
 }
 
 /// About 96 MB are to come; nothing is read until everything has filled up.
-fn does_not_read(sql: &str, marker: &str) {
+pub(super) fn does_not_read(sql: &str, marker: &str) {
     if has_no_proxy() {
         return;
     }
@@ -232,7 +232,7 @@ fn does_not_read(sql: &str, marker: &str) {
     loop {
         let message = client.receive().expect("session lost");
         match message.tag {
-            b'D' => rows += 1,
+            b'D' | b'd' => rows += 1,
             b'E' => panic!("{:?}", message.field(b'M')),
             b'Z' => break,
             _ => {}
@@ -246,13 +246,13 @@ fn does_not_read(sql: &str, marker: &str) {
     assert!(grown < 24 * 1024, "{grown} KiB more");
 }
 
-fn all_run(marker: &str) {
+pub(super) fn all_run(marker: &str) {
     eventually("the statement runs on every shard", || {
         (running(marker) == [1, 1, 1]).then_some(())
     });
 }
 
-fn none_run(marker: &str) {
+pub(super) fn none_run(marker: &str) {
     eventually("the statement has ended on every shard", || {
         (running(marker) == [0, 0, 0]).then_some(())
     });

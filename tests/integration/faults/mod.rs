@@ -2,6 +2,7 @@
 //! or the whole answer, never a part of it, and the next statement works.
 
 mod clients;
+mod copies;
 mod crowd;
 mod hygiene;
 mod shards;

@@ -105,7 +105,7 @@ fn sorted(messages: Vec<Message>) -> Vec<Vec<Option<Vec<u8>>>> {
 }
 
 /// One ERROR that names the shard, and nothing that looks like an end.
-fn assert_is_loss(reply: &Reply, place: &str) {
+pub(super) fn assert_is_loss(reply: &Reply, place: &str) {
     let error = reply.error.as_ref().expect("an error");
     let state = error.field(b'C').unwrap_or_default();
     assert!(
