@@ -17,6 +17,8 @@
 //!
 //!    What one shard answers and has prepared before leaves here for the short way, `server::direct`: the messages to that shard, its
 //!    reply to the client. A Query whose literals alone are new takes it by the plan of its [`sql::Shape`]. Both ways end at 12.
+//!    Where a client has sent several of them, each with its Sync, before the first is answered, `server::side_by_side` has their shards
+//!    work at once and gives the replies in order.
 //! 7. `Session::open` binds it. Where one shard has all the rows, the client's text goes there unchanged
 //!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer.
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order

@@ -147,6 +147,8 @@ pub struct Metrics {
     pub plan_cache_entries: IntGauge,
     /// Statements that failed over something computed ahead of need and ran again without it.
     pub reruns: IntCounter,
+    /// SELECTs that ran beside others of their client's pipeline.
+    pub side_by_side: IntCounter,
     /// CancelRequests that found their session.
     pub cancels: IntCounter,
     /// Version of the catalog in use; 0 before the first is loaded.
@@ -283,6 +285,10 @@ impl Metrics {
             reruns: make.counter(
                 "pgbraid_reruns_total",
                 "Statements that failed over something computed ahead of need and ran again without it.",
+            ),
+            side_by_side: make.counter(
+                "pgbraid_side_by_side_total",
+                "SELECTs sent to their shard while others of the same client's pipeline were under way",
             ),
             cancels: make.counter(
                 "pgbraid_cancels_total",

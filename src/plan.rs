@@ -28,6 +28,9 @@ pub struct Planned {
     pub read_only: bool,
     /// True when it takes no locks and calls nothing that may leave something in its transaction.
     pub leaves_nothing: bool,
+    /// It asks for what changes from one moment or server to the next: a client that has sent several statements at once gets it
+    /// in its turn.
+    pub in_turn: bool,
     /// Set when the client's text names now() or its like: it needs `clocked` where several statements share a transaction.
     pub uses_now: bool,
     /// It has constants such as `'now'::timestamptz`, which mean the moment of its preparation.

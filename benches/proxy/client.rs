@@ -1,6 +1,7 @@
 //! A client that throws rows away as fast as they come: its own cost must not hold back what is measured.
 
 use std::io::Write;
+use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 use pgbraid::protocol::messages;
@@ -37,21 +38,23 @@ impl Client {
     /// Binds, executes and drains a prepared statement, all columns in `format`.
     pub fn execute(&mut self, name: &str, parameters: &[i64], format: i16) -> Result<Answer> {
         let mut out = BytesMut::new();
-        messages::frame(b'B', &mut out, |out| {
-            out.put_u8(0);
-            out.put_slice(name.as_bytes());
-            out.put_slice(&[0, 0, 1, 0, 1]);
-            out.put_u16(parameters.len() as u16);
-            for parameter in parameters {
-                out.put_u32(8);
-                out.put_i64(*parameter);
-            }
-            out.put_slice(&[0, 1]);
-            out.put_i16(format);
-        });
-        messages::execute("", 0, &mut out);
-        messages::sync(&mut out);
+        execution(name, parameters, format, &mut out);
         self.exchange(&out)
+    }
+
+    /// Executes a prepared statement for many keys without waiting, each with its own Sync; the rows of all.
+    pub fn pipeline(&mut self, name: &str, keys: Range<i64>) -> Result<u64> {
+        let count = keys.end - keys.start;
+        let mut out = BytesMut::new();
+        keys.for_each(|key| execution(name, &[key], 1, &mut out));
+        let mut stream = self.0.stream.try_clone()?;
+        let sender = std::thread::spawn(move || stream.write_all(&out));
+        let mut rows = 0;
+        for _ in 0..count {
+            rows += self.exchange(&[])?.rows;
+        }
+        sender.join().map_err(|_| "the sender panicked")??;
+        Ok(rows)
     }
 
     /// Prepares, executes and drains.
@@ -96,6 +99,24 @@ impl Client {
             }
         }
     }
+}
+
+/// Bind, Execute and Sync; all columns in `format`.
+fn execution(name: &str, parameters: &[i64], format: i16, out: &mut BytesMut) {
+    messages::frame(b'B', out, |out| {
+        out.put_u8(0);
+        out.put_slice(name.as_bytes());
+        out.put_slice(&[0, 0, 1, 0, 1]);
+        out.put_u16(parameters.len() as u16);
+        for parameter in parameters {
+            out.put_u32(8);
+            out.put_i64(*parameter);
+        }
+        out.put_slice(&[0, 1]);
+        out.put_i16(format);
+    });
+    messages::execute("", 0, out);
+    messages::sync(out);
 }
 
 fn first_column(row: &[u8]) -> &[u8] {

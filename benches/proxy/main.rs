@@ -7,6 +7,7 @@
 mod client;
 mod executor;
 mod mock;
+mod pipeline;
 mod process;
 mod relay;
 mod wire;
@@ -166,6 +167,9 @@ fn main() -> Result<()> {
         println!("{}", bench.against_relay()?);
         println!("{}", bench.memory()?);
     }
+    if pipeline::NAME.contains(&bench.options.only) {
+        println!("{}", pipeline::compare(&bench)?);
+    }
     if !bench.options.no_callgrind {
         println!("{}", bench.instructions()?);
     }
@@ -191,16 +195,25 @@ impl Bench {
     }
 
     fn pgbraid(&self, callgrind: Option<&Path>) -> Result<Process> {
+        self.start_pgbraid("", callgrind)
+    }
+
+    /// With a line for the section `[server]`.
+    fn pgbraid_with(&self, line: &str) -> Result<Process> {
+        self.start_pgbraid(line, None)
+    }
+
+    fn start_pgbraid(&self, line: &str, callgrind: Option<&Path>) -> Result<Process> {
         let ports = servers::free_ports(1)?;
         let file = self.folder.path().join("pgbraid.toml");
-        std::fs::write(&file, self.config(ports[0])?)?;
+        std::fs::write(&file, self.config(ports[0], line)?)?;
         Process::pgbraid(&self.options.pgbraid, &file, ports[0], callgrind)
     }
 
     /// Deadlines are long enough for a process under valgrind.
-    fn config(&self, port: u16) -> Result<String> {
+    fn config(&self, port: u16, line: &str) -> Result<String> {
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"\"\n[database]\nname = \"{USER}\"\n[auth]\nmethod = \"trust\"\n\
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"\"\n{line}\n[database]\nname = \"{USER}\"\n[auth]\nmethod = \"trust\"\n\
              [pool]\nconnect_timeout = \"60s\"\nqueue_timeout = \"60s\"\n[log]\nlevel = \"warn\"\n\
              [[table]]\nname = \"public.bench_rows\"\nkey = \"id\"\n"
         );

@@ -1,7 +1,8 @@
 //! A mock shard: answers statements over `bench_rows` with rows made in advance, at memory speed, and passes everything else on
 //! to a real PostgreSQL, so that catalogs, descriptions and settings are real.
 //!
-//! `… where id < N` gets N rows over all mock shards, everything else one row a shard. int8 columns count up, interleaved over the
+//! `… where id < N` gets N rows over all mock shards, everything else one row a shard, where it says so in a comment
+//! after a millisecond. int8 columns count up, interleaved over the
 //! shards (each shard's rows are in order); int4 columns repeat after 65,536; other types are constant.
 
 use std::collections::{HashMap, VecDeque};
@@ -313,6 +314,9 @@ impl Session {
     /// DataRows and CommandComplete.
     fn rows(&mut self, sql: &str, formats: &[i16]) -> Result<()> {
         let rows = self.shard.rows(sql);
+        if sql.contains("after 1 ms") {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         if rows == 1 {
             let shape = self.shape(sql)?;
             self.shard.encode(&shape.columns, formats, 0, &mut self.out);

@@ -76,6 +76,11 @@ impl Connections {
             .filter_map(|(i, l)| l.as_deref_mut().map(|c| (ShardId(i as u16), c)))
     }
 
+    /// Gives one connection back, as [`Connections::release`] does all.
+    pub fn give_back(&mut self, shard: ShardId) {
+        self.shards[shard.0 as usize] = None;
+    }
+
     /// Gives all connections back (dirty ones are closed by their lease).
     pub fn release(&mut self) {
         self.shards.iter_mut().for_each(|l| *l = None);
@@ -92,6 +97,13 @@ impl Connections {
         let held = self.shards.iter_mut().chain([&mut self.merge]);
         let held = held.filter_map(Option::as_deref_mut);
         join_all(held.map(|conn| recover(conn, pools, deadline))).await;
+    }
+
+    /// The same for one of them.
+    pub async fn recover_one(&mut self, shard: ShardId, pools: &Pools, deadline: Instant) {
+        if let Some(conn) = self.get(shard) {
+            recover(conn, pools, deadline).await;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
-use futures_util::future::try_join_all;
+use futures_util::future::{FutureExt, try_join_all};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
@@ -128,6 +128,25 @@ impl Pools {
         let pool = self.shard(&self.shards, shard)?;
         let permit = pool.permit(now + patience).await?;
         pool.lease(permit, now).await
+    }
+
+    /// A connection that is open and that nobody waits for; `None` where there is none. Who holds others may ask for it: it is
+    /// there at once or not at all.
+    pub fn acquire_idle(&self, shard: ShardId, now: Instant) -> Option<Lease> {
+        let pool = self.shard(&self.shards, shard).ok()?;
+        // Else bb8 would begin to open one for every call.
+        if pool.pool.state().idle_connections == 0 {
+            return None;
+        }
+        // A permit that somebody waits for is never free: it goes from hand to hand.
+        let permit = pool.permits.clone().try_acquire_owned().ok()?;
+        pool.lease(permit, now).now_or_never()?.ok()
+    }
+
+    /// True when a statement waits for a connection to this shard.
+    pub fn is_waited_for(&self, shard: ShardId) -> bool {
+        let pool = self.shards.get(shard.0 as usize);
+        pool.is_some_and(|pool| pool.waiting.load(Ordering::Relaxed) > 0)
     }
 
     /// A session for Combine, from the merge pool of `shard`.

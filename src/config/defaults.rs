@@ -14,6 +14,7 @@ impl Default for Server {
             message_bytes_max: 256 << 20,
             shutdown_grace: Duration::from_secs(30),
             shard_silence_timeout: Duration::ZERO,
+            pipeline_parallelism: 4,
         }
     }
 }

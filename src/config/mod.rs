@@ -56,6 +56,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Longest silence of a shard while a statement runs; zero: none (default 0).
     pub shard_silence_timeout: Duration,
+    /// Shards that independent SELECTs of one client's pipeline may run on at a time (default 4); 1: one after the other.
+    pub pipeline_parallelism: usize,
 }
 
 /// The database that clients see.

@@ -33,6 +33,9 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
         shard_silence_timeout: section
             .duration("shard_silence_timeout")
             .unwrap_or(default.shard_silence_timeout),
+        pipeline_parallelism: section
+            .number("pipeline_parallelism", 1..1025)
+            .map_or(default.pipeline_parallelism, |n| n as usize),
     };
     // Port 0 is "any free port", so two of them do not clash.
     if server.listen == server.http && !server.listen.ends_with(":0") {

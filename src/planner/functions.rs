@@ -35,6 +35,11 @@ impl Effects {
     pub(super) fn leaves_nothing(&self) -> bool {
         !self.writes && !self.hidden_now && self.unproved.is_none() && self.forbidden.is_none()
     }
+
+    /// It has values that no rows decide.
+    pub(super) fn varies(&self) -> bool {
+        self.volatile_row || self.per_statement || self.catalog || self.uses_now
+    }
 }
 
 /// Volatile functions whose value belongs to the row they are computed for, wherever that is.

@@ -9,7 +9,9 @@ use std::task::Poll;
 
 use super::session::Session;
 use crate::backend::BackendError;
+use crate::backend::cancel::CancelHandle;
 use crate::executor::{backend_error, cancelled_by_user};
+use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::registry::SessionEntry;
 
@@ -20,6 +22,17 @@ impl Session {
         let shards = self.connections.iter_mut();
         let mut handles: Vec<_> = shards.map(|(_, conn)| conn.cancel_handle()).collect();
         handles.extend(self.connections.merge().map(|conn| conn.cancel_handle()));
+        self.send_cancels(handles);
+    }
+
+    /// Asks one of them only.
+    pub(super) fn cancel_shard(&mut self, shard: ShardId) {
+        self.shared.metrics.cancels.inc();
+        let handle = self.connections.get(shard).map(|conn| conn.cancel_handle());
+        self.send_cancels(handle);
+    }
+
+    fn send_cancels(&mut self, handles: impl IntoIterator<Item = CancelHandle>) {
         for handle in handles {
             let pools = self.shared.pools.clone();
             let sent = self.shared.tasks.spawn(async move {

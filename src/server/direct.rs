@@ -2,8 +2,8 @@
 //! Bind, Execute and Sync that are all here. It needs neither portal nor execution. Whatever is not quite as simple goes the long way, and
 //! nothing has happened until that is known. Both ways give the client the same bytes; this one costs half the instructions.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,14 +12,12 @@ use bytes::{BufMut, Bytes};
 
 use super::bind::Bind;
 use super::cancel::unless_cancelled;
-use super::guards::has_clock_words;
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
 use super::run::{FLUSH_BYTES, STOP_BYTES};
 use super::session::{Ended, Session};
 use super::silence::Silence;
-use crate::backend::pool::Lease;
-use crate::backend::raw_conn::Event;
+use crate::backend::raw_conn::{Event, RawConn};
 use crate::executor::target::{self, Choice};
 use crate::executor::{Parameters, backend_error, shard_error};
 use crate::metrics::QueryKind;
@@ -28,43 +26,55 @@ use crate::protocol::error::ServerError;
 use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::messages::{self, ColumnDescription};
 use crate::protocol::sqlstate;
-use crate::sql::{self, Literal};
 use crate::types::oid;
 
-/// Longer texts are not looked at for their shape.
-const SHAPE_BYTES_MAX: usize = 4096;
 /// Behind the statement's name in a Bind: no parameters, all columns as text.
 const NO_PARAMETERS: &[u8] = b"\0\0\0\0\0\0";
 
 /// What is to be run, and where.
-struct Call<'a> {
-    prepared: Arc<Prepared>,
-    columns: Arc<[ColumnDescription]>,
-    shard: ShardId,
-    form: Form<'a>,
+pub(super) struct Call<'a> {
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) columns: Arc<[ColumnDescription]>,
+    pub(super) shard: ShardId,
+    pub(super) form: Form<'a>,
 }
 
 /// How a shard is told.
-enum Form<'a> {
+pub(super) enum Form<'a> {
     /// By a Bind; of the client's, everything behind the statement's name.
     Bind(Bytes),
     /// By the text itself: its literals stand where the prepared statement has parameters.
-    Text(&'a str),
+    Text(Cow<'a, str>),
 }
 
 /// A shard's reply as far as it has been read.
-struct Reply {
-    shard: ShardId,
-    columns: Arc<[ColumnDescription]>,
+pub(super) struct Reply {
+    pub(super) shard: ShardId,
+    pub(super) columns: Arc<[ColumnDescription]>,
     /// The client has sent a Bind.
-    confirms: bool,
+    pub(super) confirms: bool,
     /// The client wants the columns described.
-    describes: bool,
-    rows: u64,
-    bytes: u64,
+    pub(super) describes: bool,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
     /// CommandComplete: it holds only once ReadyForQuery follows.
-    complete: Bytes,
-    failed: Option<ServerError>,
+    pub(super) complete: Bytes,
+    pub(super) failed: Option<ServerError>,
+}
+
+impl Reply {
+    pub(super) fn new(call: Call<'_>, confirms: bool, describes: bool) -> Self {
+        Self {
+            shard: call.shard,
+            columns: call.columns,
+            confirms,
+            describes,
+            rows: 0,
+            bytes: 0,
+            complete: Bytes::new(),
+            failed: None,
+        }
+    }
 }
 
 impl Session {
@@ -106,74 +116,30 @@ impl Session {
     /// # Errors
     /// The statement's; `Ended::Session` when the client is gone.
     pub async fn query_directly(&mut self, prepared: &Arc<Prepared>) -> Result<bool, Ended> {
-        if !prepared.is_plain || !self.takes_short_way() || prepared.first_parameter.is_some() {
+        if !self.takes_short_way() {
             return Ok(false);
         }
-        let target = self.direct_target(prepared, &Parameters::default());
-        let (Some(shard), Some(columns)) = (target, &prepared.columns) else {
-            return Ok(false);
-        };
-        let call = Call {
+        match self.call_of_query(prepared) {
+            Some(call) => self.run_directly(call, false, true).await,
+            None => Ok(false),
+        }
+    }
+
+    pub(super) fn call_of_query(&self, prepared: &Arc<Prepared>) -> Option<Call<'static>> {
+        if !prepared.is_plain || prepared.first_parameter.is_some() {
+            return None;
+        }
+        let shard = self.direct_target(prepared, &Parameters::default())?;
+        Some(Call {
             prepared: prepared.clone(),
-            columns: columns.clone(),
+            columns: prepared.columns.clone()?,
             shard,
             form: Form::Bind(Bytes::from_static(NO_PARAMETERS)),
-        };
-        self.run_directly(call, false, true).await
-    }
-
-    /// As [`Session::query_directly`], of a text that has not been met before, though others have that differ in literals only. What
-    /// keeps a shard busy is then that text alone, and no other shard is asked what its columns are.
-    ///
-    /// # Errors
-    /// As [`Session::query_directly`].
-    pub async fn query_by_shape(&mut self, sql: &str, bare: &str) -> Result<bool, Ended> {
-        if bare.len() > SHAPE_BYTES_MAX || !self.takes_short_way() {
-            return Ok(false);
-        }
-        let Some(shape) = sql::shape(bare) else {
-            return Ok(false);
-        };
-        let Some(prepared) = self.prepared_shape(&shape.text).await else {
-            return Ok(false);
-        };
-        let parameters = literal_values(shape.values, &prepared.parameter_types);
-        let (Some(columns), Some(parameters)) = (&prepared.columns, parameters) else {
-            return Ok(false);
-        };
-        let Some(shard) = self.direct_target(&prepared, &parameters) else {
-            return Ok(false);
-        };
-        let call = Call {
-            columns: columns.clone(),
-            shard,
-            form: Form::Text(sql),
-            prepared,
-        };
-        self.run_directly(call, false, false).await
-    }
-
-    /// A shape's plan, where it is of use. It is made when a shape is met for the second time.
-    async fn prepared_shape(&mut self, shape: &str) -> Option<Arc<Prepared>> {
-        let key = self.cache_key(shape);
-        if let Some(prepared) = self.cached(&key) {
-            return prepared.is_plain.then_some(prepared);
-        }
-        let hash = foldhash::fast::FixedState::default().hash_one(&key);
-        match self.shared.shapes.get(&hash) {
-            None => self.shared.shapes.insert(hash, true),
-            Some(false) => {}
-            Some(true) => {
-                let prepared = Box::pin(self.prepare(shape.to_owned(), &[])).await;
-                let useful = prepared.map_or_else(|e| passes(&e), |p| p.is_plain);
-                self.shared.shapes.insert(hash, useful);
-            }
-        }
-        None
+        })
     }
 
     /// Sends the statement and streams the reply. False: nothing has happened.
-    async fn run_directly(
+    pub(super) async fn run_directly(
         &mut self,
         call: Call<'_>,
         confirms: bool,
@@ -183,22 +149,13 @@ impl Session {
         let pools = &self.shared.pools;
         let acquired = pools.acquire_one(call.shard, now, patience);
         let mut lease = unless_cancelled(&self.registration.entry, acquired).await?;
-        if !self.send_directly(&call, &mut lease) {
+        if !send(&call, &mut lease, self.settings.mark()) {
             return Ok(false);
         }
         self.count_since(QueryKind::Routed, now);
         self.portals.clear();
         self.connections.put(call.shard, lease);
-        let mut reply = Reply {
-            shard: call.shard,
-            columns: call.columns,
-            confirms,
-            describes,
-            rows: 0,
-            bytes: 0,
-            complete: Bytes::new(),
-            failed: None,
-        };
+        let mut reply = Reply::new(call, confirms, describes);
         let done = self.stream_directly(&mut reply).await;
         self.shared.metrics.rows_to_clients.inc_by(reply.rows);
         self.count_row_at_end(reply.rows > 0);
@@ -210,7 +167,7 @@ impl Session {
 
     /// Nothing is under way in this session that the short way would not see. To wait for a connection while holding another might
     /// be to wait for each other.
-    fn takes_short_way(&self) -> bool {
+    pub(super) fn takes_short_way(&self) -> bool {
         self.is_alone()
             && !self.pinned
             && self.client.encoding.is_none()
@@ -218,7 +175,11 @@ impl Session {
             && self.connections.is_empty()
     }
 
-    fn direct_target(&self, prepared: &Prepared, parameters: &Parameters) -> Option<ShardId> {
+    pub(super) fn direct_target(
+        &self,
+        prepared: &Prepared,
+        parameters: &Parameters,
+    ) -> Option<ShardId> {
         let route = &prepared.planned.as_ref()?.route;
         if matches!(route, Targets::Catalog) {
             return None;
@@ -236,8 +197,20 @@ impl Session {
         if !self.takes_short_way() {
             return None;
         }
+        self.call_of_bind(body, None)
+    }
+
+    /// The same where the way is free; `parsed` is the unnamed statement, where its Parse has not been carried out yet.
+    pub(super) fn call_of_bind(
+        &self,
+        body: &Bytes,
+        parsed: Option<&Arc<Prepared>>,
+    ) -> Option<Call<'static>> {
         let bind = Bind::read(body)?;
-        let prepared = self.statements.get(bind.statement)?;
+        let prepared = match parsed.filter(|_| bind.statement.is_empty()) {
+            Some(parsed) => parsed,
+            None => self.statements.get(bind.statement)?,
+        };
         let current = prepared.catalog_version == self.shared.catalog_version()
             && prepared.context == self.planning_context();
         if !bind.portal.is_empty() || !prepared.is_plain || !current {
@@ -252,36 +225,6 @@ impl Session {
             shard: self.direct_target(prepared, &parameters)?,
             form,
         })
-    }
-
-    /// Appends the messages; false when the connection would have to be prepared first.
-    fn send_directly(&self, call: &Call<'_>, lease: &mut Lease) -> bool {
-        if lease.settings_mark() != self.settings.mark() {
-            return false;
-        }
-        let rest = match &call.form {
-            Form::Bind(rest) => rest,
-            Form::Text(sql) => {
-                lease.query(sql);
-                return true;
-            }
-        };
-        lease.set_statement_context(call.prepared.context);
-        let known = lease.known_statement(&call.prepared.sql, &call.prepared.parameter_types);
-        let Some(name) = known else {
-            return false;
-        };
-        let out = lease.write_buffer();
-        out.reserve(rest.len() + 64);
-        messages::frame(b'B', out, |out| {
-            out.put_u8(0);
-            out.put_slice(name.as_bytes());
-            out.put_u8(0);
-            out.put_slice(rest);
-        });
-        messages::execute("", 0, out);
-        lease.sync();
-        true
     }
 
     async fn stream_directly(&mut self, reply: &mut Reply) -> Result<(), Ended> {
@@ -363,7 +306,10 @@ impl Session {
                     messages::row_description(&reply.columns, self.client.out());
                 }
             }
-            b'T' => self.on_direct_description(reply, &frame)?,
+            b'T' => {
+                self.on_direct_description(reply, &frame)?;
+                messages::row_description(&reply.columns, self.client.out());
+            }
             b'C' | b'I' => reply.complete = frame,
             b'N' | b'A' | b'S' => self.forward(frame),
             b'E' => {
@@ -387,7 +333,11 @@ impl Session {
 
     /// Of a text whose literals the prepared statement does not have: its columns are as expected. Should they not be, the client is
     /// told what they are.
-    fn on_direct_description(&mut self, reply: &mut Reply, frame: &[u8]) -> Result<(), Ended> {
+    pub(super) fn on_direct_description(
+        &self,
+        reply: &mut Reply,
+        frame: &[u8],
+    ) -> Result<(), ServerError> {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
         let shard = &self.shared.shard_names[reply.shard.0 as usize];
         let columns = messages::parse_row_description(body).ok_or_else(|| {
@@ -401,7 +351,7 @@ impl Session {
                 .any(|c| c.type_oid >= oid::FIRST_NORMAL_OBJECT)
             {
                 let message = "cached plan must not change result type";
-                return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
+                return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
             }
             let foreign = columns.into_iter().map(|column| ColumnDescription {
                 table_oid: 0,
@@ -410,12 +360,11 @@ impl Session {
             });
             reply.columns = foreign.collect();
         }
-        messages::row_description(&reply.columns, self.client.out());
         Ok(())
     }
 
     /// Writes to the client what it takes.
-    fn poll_relieve(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
+    pub(super) fn poll_relieve(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
         match self.client.poll_flush(cx) {
             Poll::Ready(Err(_)) => Err(Ended::Session),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
@@ -424,39 +373,32 @@ impl Session {
     }
 }
 
-/// True for what is no fault of the statement: a lost connection, a full pool, a server that is stopped.
-fn passes(error: &ServerError) -> bool {
-    let state = error.sqlstate();
-    ["08", "53", "57"]
-        .iter()
-        .any(|class| state.starts_with(class))
-}
-
-/// Literals as the parameters that stand for them; `None` where they would not mean the same.
-fn literal_values(literals: Vec<Literal>, types: &Arc<[u32]>) -> Option<Parameters> {
-    let numbers = [
-        oid::INT2,
-        oid::INT4,
-        oid::INT8,
-        oid::NUMERIC,
-        oid::FLOAT4,
-        oid::FLOAT8,
-    ];
-    let mut values = Vec::with_capacity(literals.len());
-    for (literal, type_oid) in literals.into_iter().zip(types.iter()) {
-        let text = match literal {
-            // With another type it might be another operator.
-            Literal::Integer(_) if !numbers.contains(type_oid) => return None,
-            Literal::Integer(text) => text,
-            // Words such as 'now' mean something else whenever they are read.
-            Literal::String(text) if has_clock_words(&format!("'{text}'")) => return None,
-            Literal::String(text) => text,
-        };
-        values.push(Some(text.into()));
+/// Appends the messages; false when the connection would have to be prepared first. `mark` is that of the session's settings.
+pub(super) fn send(call: &Call<'_>, conn: &mut RawConn, mark: u64) -> bool {
+    if conn.settings_mark() != mark {
+        return false;
     }
-    Some(Parameters {
-        types: types.clone(),
-        formats: vec![0; values.len()],
-        values,
-    })
+    let rest = match &call.form {
+        Form::Bind(rest) => rest,
+        Form::Text(sql) => {
+            conn.query(sql);
+            return true;
+        }
+    };
+    conn.set_statement_context(call.prepared.context);
+    let known = conn.known_statement(&call.prepared.sql, &call.prepared.parameter_types);
+    let Some(name) = known else {
+        return false;
+    };
+    let out = conn.write_buffer();
+    out.reserve(rest.len() + 64);
+    messages::frame(b'B', out, |out| {
+        out.put_u8(0);
+        out.put_slice(name.as_bytes());
+        out.put_u8(0);
+        out.put_slice(rest);
+    });
+    messages::execute("", 0, out);
+    conn.sync();
+    true
 }

@@ -29,6 +29,10 @@ impl Session {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(ServerError::new(sqlstate::DUPLICATE_STATEMENT, message).into());
         }
+        if name.is_empty() {
+            // Also where the new one fails.
+            self.statements.remove(name);
+        }
         let prepared = Box::pin(self.prepare(sql.to_owned(), &types)).await?;
         self.refuse_when_failed(&prepared)?;
         if self.statements.len() >= NAMES_MAX {

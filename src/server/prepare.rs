@@ -427,6 +427,8 @@ fn pass_through() -> Planned {
         lazy: None,
         read_only: true,
         leaves_nothing: true,
+        // All go to that server one behind the other.
+        in_turn: false,
         uses_now: false,
         frozen: false,
         clocked: None,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -21,6 +21,9 @@ use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::protocol::sqlstate;
 use crate::registry::Registration;
+
+/// How long a client that takes its leave may take for the replies to what it has sent before.
+const LAST_WRITE_TIME: Duration = Duration::from_secs(5);
 
 /// Why work on a message stopped early.
 #[derive(Debug)]
@@ -93,7 +96,10 @@ impl Session {
     pub async fn run(mut self) {
         loop {
             let handled = match self.next_message().await {
-                Ok(message) => self.dispatch(message).await,
+                Ok(message) => match self.begin_side_by_side(&message) {
+                    None => self.dispatch(message).await,
+                    Some(run) => Box::pin(self.answer_side_by_side(run)).await,
+                },
                 Err(ReadError::Shutdown) => {
                     self.fatal(&ServerError::fatal(
                         sqlstate::ADMIN_SHUTDOWN,
@@ -177,7 +183,11 @@ impl Session {
             b'F' => return Box::pin(self.function_call()).await,
             // COPY messages that arrive after the COPY failed are dropped, as PostgreSQL does.
             b'd' | b'c' | b'f' => Ok(()),
-            b'X' => Err(Ended::Session),
+            b'X' => {
+                // What it has asked for before it still gets.
+                let _ = tokio::time::timeout(LAST_WRITE_TIME, self.client.flush()).await;
+                Err(Ended::Session)
+            }
             tag => {
                 let error = ServerError::fatal(
                     sqlstate::PROTOCOL_VIOLATION,
@@ -262,7 +272,7 @@ impl Session {
         }
     }
 
-    fn end_count(&mut self) {
+    pub(super) fn end_count(&mut self) {
         if let Some(running) = self.running.take() {
             let seconds = running.since.elapsed().as_secs_f64();
             self.shared.metrics.query_seconds(running.kind, seconds);

@@ -16,6 +16,7 @@ impl Session {
     /// Query: runs its statements up to the first error.
     pub async fn simple_query(&mut self, body: &[u8]) -> Result<(), Ended> {
         self.drop_portal("");
+        self.statements.remove("");
         let outcome = match body.strip_suffix(&[0]).map(std::str::from_utf8) {
             Some(Ok(text)) if !text.contains('\0') => self.run_text(text).await,
             Some(_) => Err(super::encoding::invalid_utf8(body).into()),

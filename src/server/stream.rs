@@ -88,6 +88,20 @@ impl AsyncWrite for ClientStream {
     }
 }
 
+/// As [`Client::peek_execution`], of any bytes.
+pub fn execution(input: &[u8]) -> Option<bool> {
+    let described = input.strip_prefix(DESCRIBE_UNNAMED);
+    let rest = described.unwrap_or(input);
+    rest.starts_with(EXECUTE_AND_SYNC)
+        .then_some(described.is_some())
+}
+
+/// How long the messages are that [`execution`] finds.
+pub fn execution_bytes(describes: bool) -> usize {
+    let describe = if describes { DESCRIBE_UNNAMED.len() } else { 0 };
+    describe + EXECUTE_AND_SYNC.len()
+}
+
 /// One frontend message.
 #[derive(Debug)]
 pub struct Message {
@@ -245,16 +259,22 @@ impl Client {
     /// When Execute of the unnamed portal without a limit and Sync are what comes next, perhaps behind a Describe of that portal: whether
     /// there is one.
     pub fn peek_execution(&self) -> Option<bool> {
-        let described = self.input.strip_prefix(DESCRIBE_UNNAMED);
-        let rest = described.unwrap_or(&self.input);
-        rest.starts_with(EXECUTE_AND_SYNC)
-            .then_some(described.is_some())
+        execution(&self.input)
+    }
+
+    /// What has been read and not taken.
+    pub fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Takes whole messages that [`Client::input`] showed.
+    pub fn take_input(&mut self, bytes: usize) {
+        self.input.advance(bytes);
     }
 
     /// Takes what [`Client::peek_execution`] saw.
     pub fn take_execution(&mut self, describes: bool) {
-        let describe = if describes { DESCRIBE_UNNAMED.len() } else { 0 };
-        self.input.advance(describe + EXECUTE_AND_SYNC.len());
+        self.input.advance(execution_bytes(describes));
     }
 
     /// Reads what the socket has; false at its end. Memory follows received bytes, never a declared length.

@@ -10,6 +10,7 @@ mod explain;
 mod faults;
 mod fuzz;
 mod harness;
+mod pipelines;
 mod random;
 mod reruns;
 mod settings;

@@ -5,6 +5,7 @@ mod clients;
 mod copies;
 mod crowd;
 mod hygiene;
+mod pipelines;
 mod shards;
 mod stages;
 

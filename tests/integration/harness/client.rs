@@ -115,7 +115,8 @@ impl Reply {
     }
 }
 
-fn columns(body: &[u8]) -> Vec<Column> {
+/// The columns of a RowDescription.
+pub fn columns(body: &[u8]) -> Vec<Column> {
     let count = i16::from_be_bytes([body[0], body[1]]);
     let mut rest = &body[2..];
     let mut columns = Vec::new();
@@ -257,6 +258,16 @@ impl Client {
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// The same connection for another thread to send on.
+    pub fn writer(&self) -> Self {
+        Self {
+            stream: self.stream.try_clone().expect("descriptor"),
+            buffer: Vec::new(),
+            parameters: BTreeMap::new(),
+            key: Vec::new(),
+        }
     }
 
     /// Reads one bare byte: the answer to SSLRequest and GSSENCRequest.
