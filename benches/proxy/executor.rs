@@ -130,6 +130,7 @@ fn bound(columns: Vec<ColumnDescription>, shard_names: Arc<[Arc<str>]>) -> Bound
         prepared_timestamp: 0,
         shows_objects: true,
         fetch: 0,
+        deferred: false,
         sync: true,
         shard_names,
         memory_max: 256 << 20,

@@ -128,6 +128,21 @@ impl Combine {
         forwards: &mut VecDeque<Item>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ServerError>> {
+        if !self.merge_started {
+            ready!(self.poll_staged(bound, connections, forwards, cx))?;
+            self.start_merge(bound, connections)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Runs stages until the merge session has all their rows.
+    pub(super) fn poll_staged(
+        &mut self,
+        bound: &Bound,
+        connections: &mut Connections,
+        forwards: &mut VecDeque<Item>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ServerError>> {
         let mut runs = 0;
         while let Some(stage) = self.stages.get_mut(self.current) {
             ready!(self.transaction.poll_room(bound, connections, cx))?;
@@ -153,14 +168,11 @@ impl Combine {
                 }
             }
         }
-        if !self.merge_started {
-            ready!(self.transaction.poll_settled(bound, connections, cx))?;
-            if self.cancelled {
-                return Poll::Ready(Err(error::cancelled_by_user()));
-            }
-            self.start_merge(bound, connections)?;
+        ready!(self.transaction.poll_settled(bound, connections, cx))?;
+        match self.cancelled {
+            true => Poll::Ready(Err(error::cancelled_by_user())),
+            false => Poll::Ready(Ok(())),
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Keeps or passes on rows of the current stage.
@@ -372,6 +384,7 @@ impl Running {
             columns: columns.into(),
             // A stage is read to its end, whatever part of the result the client asks for.
             fetch: 0,
+            deferred: false,
             ..Bound::clone(bound)
         });
         Ok(Self {

@@ -11,6 +11,7 @@
 //! on no reply is owed, other statements may use the connections, and a new budget resumes the execution where it was.
 
 mod aggregate_state;
+mod batches;
 mod bind;
 mod combine;
 mod copy_gather;
@@ -82,6 +83,8 @@ pub struct Bound {
     pub prepared_timestamp: i64,
     /// Rows a shard may send before it waits to be asked again; 0: all. Set for row-limited portals and cursors.
     pub fetch: u32,
+    /// Only bound at the start; rows are asked for once there is a row budget. A Combine fills its stages. For cursors.
+    pub deferred: bool,
     /// End each shard's message sequence with Sync (else Flush: the client's transaction or pipeline goes on).
     pub sync: bool,
     /// Shard names, for errors.
@@ -172,6 +175,8 @@ pub struct Execution {
     checks_oids: bool,
     /// What makes COPY data of the rows.
     copy: Option<Box<CopyOut>>,
+    /// The first row comes after all of the shards' rows.
+    reads_all: bool,
 }
 
 impl Execution {
@@ -192,6 +197,7 @@ impl Execution {
         needed.dedup();
         Ok(Self {
             spill,
+            reads_all: pipeline::reads_all(plan),
             ..Self::over(pipeline, bound, needed)
         })
     }
@@ -271,6 +277,7 @@ impl Execution {
             shards,
             pipeline,
             checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
+            reads_all: false,
             spill: None,
             lazy: None,
             cancelled: false,
@@ -458,6 +465,7 @@ mod testing {
             statement_timestamp: 0,
             prepared_timestamp: 0,
             fetch: 0,
+            deferred: false,
             sync: true,
             shard_names: Arc::from([Arc::from("s1"), Arc::from("s2")]),
             memory_max: 1 << 20,

@@ -205,6 +205,11 @@ impl Pipeline {
         forwards: &mut VecDeque<Item>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ServerError>> {
+        if let Foot::Combine(combine) = &mut self.foot
+            && bound.deferred
+        {
+            return combine.poll_staged(bound, connections, forwards, cx);
+        }
         let step = self.foot.last_step();
         step.poll_settle((bound, connections), forwards, cx)
     }
@@ -276,6 +281,18 @@ fn combine_of(plan: &Plan) -> Option<(&[SqlPart], &[Stage], &[Extra])> {
             combine_of(input)
         }
         Plan::Remote(_) | Plan::GatherMerge { .. } | Plan::FinalAggregate { .. } => None,
+    }
+}
+
+/// True when the first row comes only after the last one has been read.
+pub(super) fn reads_all(plan: &Plan) -> bool {
+    match plan {
+        Plan::FinalAggregate { .. } => true,
+        Plan::Gather { input }
+        | Plan::GatherMerge { input, .. }
+        | Plan::Limit { input, .. }
+        | Plan::Distinct { input } => reads_all(input),
+        Plan::Remote(_) | Plan::Combine { .. } => false,
     }
 }
 

@@ -4,8 +4,11 @@
 //!          [Parse] Bind [Describe] Execute Sync|Flush
 //! Idle ──────────────────────────────────────────────→ Running ──CommandComplete──→ Closing ──ReadyForQuery──→ Done
 //!                                              Execute ↑     ↓ PortalSuspended      (with Sync only)
-//!                                                     Suspended
+//!                                                     Suspended ←──ReadyForQuery── Pausing (with Sync only)
 //! ```
+//! What is deferred ([`Bound::deferred`]) is bound and goes straight to Pausing: its portal has the snapshot of that moment, and
+//! nothing is computed until rows are asked for.
+//!
 //! Rows are passed on as runs, undecoded. An input ends only after its shard's CommandComplete, so a lost shard is always
 //! an error and never a short result.
 
@@ -19,7 +22,7 @@ use bytes::Bytes;
 
 use super::bind::{self, Added, ResultFormats};
 use super::translate::Translation;
-use super::{Bound, Item, ShardStatistics, Step, error};
+use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::{Event, RawConn, Run};
 use crate::plan::{Extra, ShardId};
@@ -30,9 +33,11 @@ use crate::types::oid;
 mod copy;
 mod replies;
 mod source;
+mod stream;
 
 pub(super) use copy::CopyData;
 pub(super) use source::RemoteSource;
+use stream::{State, Stream};
 
 /// Where a stream runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,30 +86,6 @@ pub(super) struct Statement {
     pub(super) expected: Option<Arc<[ColumnDescription]>>,
     /// Whether COPY data may come in their place.
     pub(super) copy: CopyData,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Idle,
-    Running,
-    Suspended,
-    Closing,
-    Done,
-}
-
-/// One shard's part.
-struct Stream {
-    place: Place,
-    state: State,
-    /// ReadyForQuery messages that belong to what was sent before.
-    preceding: u32,
-    /// Set while a Parse is not confirmed: its name must be forgotten when it fails.
-    unparsed: bool,
-    failed: Option<ServerError>,
-    /// As described, with type OIDs of the catalog shard.
-    columns: Vec<ColumnDescription>,
-    buffered: VecDeque<Run>,
-    statistics: ShardStatistics,
 }
 
 /// A text on its shards.
@@ -217,7 +198,10 @@ impl RemoteStep {
             stream.statistics.started = Some(now);
             stream.preceding = preceding;
             stream.unparsed = unparsed;
-            stream.state = State::Running;
+            stream.state = match bound.deferred {
+                true => State::Pausing,
+                false => State::Running,
+            };
         }
         Ok(())
     }
@@ -288,7 +272,9 @@ impl RemoteStep {
         if new || self.statement.form == Form::Described {
             messages::describe_or_close(b'D', b'P', &self.portal, out);
         }
-        messages::execute(&self.portal, bound.fetch, out);
+        if !bound.deferred {
+            messages::execute(&self.portal, bound.fetch, out);
+        }
         end_sequence(bound, connection);
         new && !self.statement.once
     }
@@ -313,11 +299,14 @@ impl RemoteStep {
                 State::Suspended if self.stopped => self.streams[index].state = State::Done,
                 State::Suspended => {
                     let connection = self.streams[index].place.connection(connections)?;
+                    // What was sent since, and nobody waited for, is answered first.
+                    let preceding = connection.outstanding();
                     messages::execute(&self.portal, bound.fetch, connection.write_buffer());
-                    messages::flush(connection.write_buffer());
+                    end_sequence(bound, connection);
+                    self.streams[index].preceding = preceding;
                     self.streams[index].state = State::Running;
                 }
-                State::Running | State::Closing => {
+                State::Running | State::Pausing | State::Closing => {
                     let reply = self.poll_reply(index, (bound, connections), forwards, cx);
                     match ready!(reply)? {
                         Some(run) if !self.stopped => return Poll::Ready(Ok(Some(run))),
@@ -422,67 +411,6 @@ impl RemoteStep {
             }
         }
         self.portal.clear();
-    }
-}
-
-impl Stream {
-    fn new(place: Place) -> Self {
-        let shard = match place {
-            Place::Shard(shard) => shard,
-            Place::Merge => ShardId(0),
-        };
-        Self {
-            place,
-            state: State::Idle,
-            preceding: 0,
-            unparsed: false,
-            failed: None,
-            columns: Vec::new(),
-            buffered: VecDeque::new(),
-            statistics: ShardStatistics {
-                step: Step::Rows,
-                shard,
-                rows: 0,
-                bytes: 0,
-                started: None,
-                first_row: None,
-                last_row: None,
-            },
-        }
-    }
-
-    fn owes(&self) -> bool {
-        matches!(self.state, State::Running | State::Closing)
-    }
-
-    fn count(&mut self, run: &Run) {
-        let now = Instant::now();
-        let statistics = &mut self.statistics;
-        statistics.rows += u64::from(run.rows);
-        statistics.bytes += run.frames.len() as u64;
-        statistics.first_row.get_or_insert(now);
-        statistics.last_row = Some(now);
-    }
-
-    fn complete(&mut self, form: Form, bound: &Bound) {
-        self.state = if bound.sync || form == Form::Simple {
-            State::Closing
-        } else {
-            State::Done
-        };
-    }
-
-    fn on_ready_for_query(&mut self) -> Result<(), ServerError> {
-        if self.preceding > 0 {
-            self.preceding -= 1;
-            if self.preceding > 0 {
-                return Ok(());
-            }
-        } else {
-            self.state = State::Done;
-        }
-        // After an error in what preceded, the replies to the statement itself are left to whoever cleans up.
-        self.failed.take().map_or(Ok(()), Err)
     }
 }
 

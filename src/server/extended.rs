@@ -25,16 +25,16 @@ impl Session {
     /// Parse: name, text, parameter types.
     pub async fn parse(&mut self, body: &[u8]) -> Result<(), Ended> {
         let (name, sql, types) = read_parse(body).ok_or_else(|| malformed("Parse"))?;
-        if !name.is_empty() && self.statements.contains_key(name) {
-            let message = format!("prepared statement \"{name}\" already exists");
-            return Err(ServerError::new(sqlstate::DUPLICATE_STATEMENT, message).into());
-        }
         if name.is_empty() {
             // Also where the new one fails.
             self.statements.remove(name);
         }
         let prepared = Box::pin(self.prepare(sql.to_owned(), &types)).await?;
         self.refuse_when_failed(&prepared)?;
+        if !name.is_empty() && self.statements.contains_key(name) {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(ServerError::new(sqlstate::DUPLICATE_STATEMENT, message).into());
+        }
         if self.statements.len() >= NAMES_MAX {
             let message = format!("a session may hold {NAMES_MAX} prepared statements");
             return Err(ServerError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).into());
@@ -55,7 +55,7 @@ impl Session {
         self.refuse_when_failed(&prepared)?;
         let prepared = self.refreshed(bind.statement, prepared).await?;
         let name = bind.portal;
-        if !name.is_empty() && self.portals.get(name).is_some() {
+        if !name.is_empty() && (self.portals.get(name).is_some() || self.cursors.contains(name)) {
             let message = format!("cursor \"{name}\" already exists");
             return Err(ServerError::new(sqlstate::DUPLICATE_CURSOR, message).into());
         }
@@ -78,20 +78,26 @@ impl Session {
         let columns = match kind {
             b'S' => {
                 let prepared = self.statement(name)?;
-                let prepared = self.refreshed(name, prepared).await?;
+                let prepared = match prepared.kind {
+                    // What the Parse knew of the cursor.
+                    Kind::Fetch { .. } => prepared,
+                    _ => self.refreshed(name, prepared).await?,
+                };
                 messages::parameter_description(&prepared.parameter_types, self.client.out());
                 prepared.columns.clone()
             }
-            b'P' => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                portal.columns.clone()
-            }
+            b'P' => match (self.portals.get(name), self.cursors.columns(name)) {
+                (Some(portal), _) => portal.columns.clone(),
+                (None, Some(columns)) => Some(columns),
+                (None, None) => return Err(no_portal(name).into()),
+            },
             other => {
                 let message = format!("invalid DESCRIBE message subtype {other}");
                 return Err(ServerError::new(sqlstate::PROTOCOL_VIOLATION, message).into());
             }
         };
         match columns {
+            Some(_) if self.transaction.block == Block::Failed => return Err(failed_block().into()),
             Some(columns) => self.describe_rows(&columns)?,
             None => messages::bare(b'n', self.client.out()),
         }
@@ -107,6 +113,9 @@ impl Session {
             .zip(reader.i32())
             .ok_or_else(|| malformed("Execute"))?;
         let max_rows = u64::try_from(limit).unwrap_or(0);
+        if self.cursors.contains(name) {
+            return Box::pin(self.execute_cursor(name, max_rows)).await;
+        }
         let mut portal = self.portals.take(name).ok_or_else(|| no_portal(name))?;
         let result = self.execute_portal(&mut portal, name, max_rows).await;
         if result.is_ok() {
@@ -133,6 +142,11 @@ impl Session {
         if self.company == Company::Alone && !last {
             self.company = Company::Opening;
         }
+        if is_of_cursors(&prepared.kind)
+            && Box::pin(self.execute_cursor_statement(portal, max_rows)).await?
+        {
+            return Ok(());
+        }
         if let Some(tag) = self.control_statement(&prepared).await? {
             portal.done = true;
             if tag.is_empty() {
@@ -143,33 +157,45 @@ impl Session {
             return Ok(());
         }
         if portal.running.is_none() {
-            let columns = portal.columns.clone().unwrap_or_else(|| Arc::from([]));
-            let fetch = match prepared.set_config.is_empty() {
-                true => u32::try_from(max_rows).unwrap_or(0),
-                // One row. The session looks at what has been set before anybody asks for another.
-                false => 0,
-            };
             self.check_set_config(&prepared)?;
             if let Some(lines) = self.explain(&prepared).await? {
                 portal.done = true;
                 self.send_line_rows(&prepared, lines);
                 return Ok(());
             }
-            let mut execution = match prepared.kind {
-                Kind::CopyIn => self.open_copy_in(&prepared)?,
-                _ if prepared.copies() && !self.shared.is_one_shard() => {
-                    Box::pin(self.open_copy_out(&prepared, last)).await?
-                }
-                _ => self.open(&prepared, portal.parameters.clone(), columns, fetch, last)?,
-            };
-            if let Err(error) = self.start(&mut execution).await {
-                self.recover().await;
-                return Err(error.into());
-            }
-            portal.batched = max_rows > 0;
-            portal.running = Some(execution);
+            self.start_portal(portal, max_rows, last).await?;
         }
         self.continue_portal(portal, &prepared, max_rows).await
+    }
+
+    /// Has the shards begin a portal's statement.
+    pub(super) async fn start_portal(
+        &mut self,
+        portal: &mut Portal,
+        max_rows: u64,
+        last: bool,
+    ) -> Result<(), Ended> {
+        let prepared = portal.prepared.clone();
+        let columns = portal.columns.clone().unwrap_or_else(|| Arc::from([]));
+        let fetch = match prepared.set_config.is_empty() {
+            true => u32::try_from(max_rows).unwrap_or(0),
+            // One row. The session looks at what has been set before anybody asks for another.
+            false => 0,
+        };
+        let mut execution = match prepared.kind {
+            Kind::CopyIn => self.open_copy_in(&prepared)?,
+            _ if prepared.copies() && !self.shared.is_one_shard() => {
+                Box::pin(self.open_copy_out(&prepared, last)).await?
+            }
+            _ => self.open(&prepared, portal.parameters.clone(), columns, fetch, last)?,
+        };
+        if let Err(error) = self.start(&mut execution).await {
+            self.recover().await;
+            return Err(error.into());
+        }
+        portal.batched = max_rows > 0;
+        portal.running = Some(execution);
+        Ok(())
     }
 
     async fn continue_portal(
@@ -234,6 +260,7 @@ impl Session {
         match prepared.kind {
             Kind::Show { .. } => messages::command_complete("SHOW", self.client.out()),
             Kind::Explain { .. } => messages::command_complete("EXPLAIN", self.client.out()),
+            Kind::Fetch { .. } => messages::command_complete("FETCH 0", self.client.out()),
             _ => messages::select_complete(0, self.client.out()),
         }
         Ok(())
@@ -258,6 +285,9 @@ impl Session {
         if let Some(portal) = self.portals.take(name) {
             portal.abandon(&mut self.connections);
         }
+        if !name.is_empty() {
+            self.cursors.close(name, &mut self.connections);
+        }
     }
 
     pub fn statement(&self, name: &str) -> Result<Arc<Prepared>, ServerError> {
@@ -273,6 +303,9 @@ impl Session {
         name: &str,
         prepared: Arc<Prepared>,
     ) -> Result<Arc<Prepared>, ServerError> {
+        if matches!(prepared.kind, Kind::Fetch { .. }) && !self.shared.is_one_shard() {
+            return Ok(self.fetch_described(prepared));
+        }
         if prepared.catalog_version == self.shared.catalog_version()
             && prepared.context == self.planning_context()
         {
@@ -310,12 +343,22 @@ impl Session {
     /// In a failed block only statements that end it are heard.
     pub fn refuse_when_failed(&self, prepared: &Prepared) -> Result<(), ServerError> {
         if self.transaction.block == Block::Failed && !prepared.ends_block() {
-            let message =
-                "current transaction is aborted, commands ignored until end of transaction block";
-            return Err(ServerError::new(sqlstate::IN_FAILED_TRANSACTION, message));
+            return Err(failed_block());
         }
         Ok(())
     }
+}
+
+fn failed_block() -> ServerError {
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
+    ServerError::new(sqlstate::IN_FAILED_TRANSACTION, message)
+}
+
+fn is_of_cursors(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::DeclareCursor { .. } | Kind::Fetch { .. } | Kind::CloseCursor { .. }
+    )
 }
 
 fn same_columns(a: Option<&[ColumnDescription]>, b: Option<&[ColumnDescription]>) -> bool {

@@ -309,6 +309,8 @@ fn new_session(
         pinned: false,
         statements: Default::default(),
         portals: Portals::default(),
+        cursors: Default::default(),
+        sink: None,
         skipping: false,
         snapshot: false,
         savepoint: false,

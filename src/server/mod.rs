@@ -8,6 +8,7 @@ mod cancel;
 pub mod control;
 mod copy;
 mod copy_out;
+mod cursors;
 mod direct;
 mod encoding;
 mod explain;

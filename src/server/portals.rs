@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::cursors::Aside;
 use super::prepared::Prepared;
 use crate::backend::connections::Connections;
 use crate::backend::pool::Lease;
@@ -20,6 +21,8 @@ pub struct Portal {
     /// The merge session it is suspended on.
     pub merge: Option<Lease>,
     pub done: bool,
+    /// Rows of a FETCH that are still to go out.
+    pub aside: Option<Aside>,
     /// Its rows are read in batches.
     pub batched: bool,
 }
@@ -38,6 +41,7 @@ impl Portal {
             running: None,
             merge: None,
             done: false,
+            aside: None,
             batched: false,
         }
     }

@@ -138,7 +138,7 @@ impl Session {
             && !self.shared.is_one_shard();
         if by_session || !runs_on_shards(&prepared.kind) {
             prepared.planned = self.shared.is_one_shard().then(pass_through);
-            return Ok(Arc::new(prepared));
+            return self.prepare_for_session(prepared, &key.types).await;
         }
         if self.transaction.block == super::transaction::Block::Failed {
             // Nothing can be asked of a shard in a failed block, and PostgreSQL would not look either.
@@ -216,7 +216,7 @@ impl Session {
         })
     }
 
-    async fn describe_on_catalog_shard(
+    pub(super) async fn describe_on_catalog_shard(
         &mut self,
         sql: &str,
         types: &[u32],
@@ -289,6 +289,19 @@ impl Session {
         fetch: u32,
         sync: bool,
     ) -> Result<Execution, ServerError> {
+        let (kind, execution) = self.execution(prepared, parameters, columns, (fetch, sync))?;
+        self.count(kind);
+        execution
+    }
+
+    /// As `open`, not counted.
+    pub fn execution(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Arc<Parameters>,
+        columns: Arc<[ColumnDescription]>,
+        (fetch, sync): (u32, bool),
+    ) -> Result<(QueryKind, Result<Execution, ServerError>), ServerError> {
         let Some(planned) = &prepared.planned else {
             return Err(ServerError::new(
                 sqlstate::INTERNAL_ERROR,
@@ -298,6 +311,7 @@ impl Session {
         self.tie(prepared);
         let shards = self.shared.config.shards.len();
         self.refuse_encoding_functions(&prepared.sql)?;
+        self.refuse_pg_cursors(prepared)?;
         if shards > 1
             && prepared
                 .oid_column
@@ -315,11 +329,11 @@ impl Session {
         let single = Execution::single_shard(&planned.route, &bound, shards);
         bound.prepared_timestamp = prepared.moment;
         if let Some(shard) = single {
-            self.count(QueryKind::Routed);
-            return match self.clocked(planned, shard, bound.columns.len())? {
+            let execution = match self.clocked(planned, shard, bound.columns.len())? {
                 Some(plan) => Execution::new(&plan, bound, shards),
                 None => Ok(Execution::routed(shard, prepared.sql.clone(), bound)),
             };
+            return Ok((QueryKind::Routed, execution));
         }
         refuse_clock_parameters(&bound.parameters)?;
         match &planned.fan_out {
@@ -328,18 +342,17 @@ impl Session {
                     Plan::Combine { .. } => QueryKind::Combined,
                     _ => QueryKind::PushDown,
                 };
-                self.count(kind);
                 self.refuse_lossy_text(plan, &bound.columns)?;
                 refuse_settings_of_steps(plan, &prepared.sql, &bound.parameters)?;
                 if planned.uses_now && !self.is_alone() {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }
-                let execution = Execution::new(plan, bound, shards)?;
-                Ok(execution.or_lazily(planned.lazy.clone()))
+                let execution = Execution::new(plan, bound, shards);
+                Ok((kind, execution.map(|e| e.or_lazily(planned.lazy.clone()))))
             }
             Err(refusal) => {
-                self.count(QueryKind::Refused);
-                Err(refused(refusal, &prepared.sql))
+                let refused = refused(refusal, &prepared.sql);
+                Ok((QueryKind::Refused, Err(refused)))
             }
         }
     }
@@ -361,6 +374,7 @@ impl Session {
             statement_timestamp: self.message_time,
             prepared_timestamp: 0,
             fetch,
+            deferred: false,
             // Over several shards there are only reads, which need no common transaction up to the client's Sync. On one,
             // a pipeline is one transaction. A portal that is read in batches must outlive this message.
             sync: fetch == 0

@@ -282,7 +282,17 @@ impl Session {
         execution: &mut Execution,
         max_rows: u64,
     ) -> Result<Outcome, Ended> {
-        execution.set_row_budget((max_rows > 0).then_some(max_rows));
+        let budget = (max_rows > 0).then_some(max_rows);
+        self.stream_within(execution, budget).await
+    }
+
+    /// The same, at most `budget` rows.
+    pub(super) async fn stream_within(
+        &mut self,
+        execution: &mut Execution,
+        budget: Option<u64>,
+    ) -> Result<Outcome, Ended> {
+        execution.set_row_budget(budget);
         let entry = self.registration.entry.clone();
         let mut rows = 0;
         let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
@@ -352,6 +362,9 @@ impl Session {
                         self.count_first_row();
                     }
                     *rows += u64::from(run.rows);
+                    let Some(run) = self.through_cursor(run)? else {
+                        continue;
+                    };
                     let (frames, error) = self.encoded(run, execution.columns());
                     self.client.push(frames);
                     if let Some(error) = error {

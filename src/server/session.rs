@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::Shared;
+use super::cursors::{Cursors, Sink};
 use super::encoding::send_error;
 use super::portals::Portals;
 use super::prepared::Prepared;
@@ -69,6 +70,9 @@ pub struct Session {
     pub pinned: bool,
     pub statements: hashbrown::HashMap<String, Arc<Prepared>, foldhash::fast::RandomState>,
     pub portals: Portals,
+    pub cursors: Cursors,
+    /// Where rows go while a cursor is read.
+    pub sink: Option<Sink>,
     /// An extended-protocol message failed: everything up to Sync is ignored.
     pub skipping: bool,
     /// The running statement's steps share a transaction of our own on the shards.

@@ -105,6 +105,10 @@ impl Session {
 
     async fn run_statement(&mut self, prepared: &Arc<Prepared>, last: bool) -> Result<(), Ended> {
         self.refuse_when_failed(prepared)?;
+        if let Some(tag) = Box::pin(self.cursor_statement(prepared)).await? {
+            messages::command_complete(&tag, self.client.out());
+            return Ok(());
+        }
         if let Some(tag) = self.control_statement(prepared).await? {
             match tag.is_empty() {
                 true => messages::bare(b'I', self.client.out()),

@@ -97,6 +97,7 @@ impl Session {
                 !self.transaction.is_tied
                     && !matches!(self.transaction.clock, Some(Clock::Shard(_)))
                     && !self.portals.any_suspended()
+                    && !self.cursors.any_on_shards()
                     && self.is_between_statements(execution)
             }
         }
@@ -107,7 +108,7 @@ impl Session {
         self.transaction.block == Block::Open
             && !self.transaction.implicit
             // A portal read in steps would be open over what comes in between.
-            && execution.fetch() == 0
+            && (execution.fetch() == 0 || execution.is_staged())
             && self.connections.iter_mut().all(|(_, c)| !c.unsynced())
     }
 

@@ -76,10 +76,7 @@ impl Session {
                     .await?
             }
             Kind::Execute { .. } if !self.shared.is_one_shard() => return Ok(None),
-            // Nothing is open or listened to over several shards.
-            Kind::CloseCursor { name: None } if !self.shared.is_one_shard() => {
-                "CLOSE CURSOR ALL".into()
-            }
+            // Nothing is listened to over several shards.
             Kind::Unlisten if !self.shared.is_one_shard() => "UNLISTEN".into(),
             Kind::Discard { all: true } => self.discard_all(sql).await?,
             // Clients have no temporary tables, sequences or plans of their own on the shards.
@@ -243,12 +240,21 @@ impl Session {
     /// # Errors
     /// What a shard says of `text`; the block is over all the same.
     pub async fn end_transaction(&mut self, commit: bool, text: &str) -> Result<(), ServerError> {
-        self.drop_portals();
-        let text = match (commit, self.transaction.implicit) {
+        let held = match commit {
+            true => Box::pin(self.hold_cursors()).await,
+            false => Ok(()),
+        };
+        let text = match (commit && held.is_ok(), self.transaction.implicit) {
             (false, true) => "ROLLBACK",
+            (false, false) if commit => "ROLLBACK",
             _ => text,
         };
+        for portal in self.portals.drain() {
+            portal.abandon(&mut self.connections);
+        }
         let result = self.broadcast(text).await;
+        let result = held.and(result);
+        self.cursors.end_transaction(commit && result.is_ok());
         let changed = !self.transaction.touched().is_empty();
         if let Some(settings) = self.transaction.close(commit && result.is_ok()) {
             self.restore(settings);
@@ -262,10 +268,12 @@ impl Session {
         result
     }
 
-    fn drop_portals(&mut self) {
+    /// Closes all portals and cursors.
+    pub(super) fn drop_portals(&mut self) {
         for portal in self.portals.drain() {
             portal.abandon(&mut self.connections);
         }
+        self.cursors.close_all(&mut self.connections);
     }
 
     /// Runs a statement on every connection the session holds.
@@ -316,6 +324,7 @@ impl Session {
             return Err(no_savepoint(name));
         }
         self.broadcast(sql).await?;
+        self.cursors.released(self.transaction.depth());
         Ok("RELEASE".into())
     }
 
@@ -325,6 +334,7 @@ impl Session {
             return Err(no_savepoint(name));
         };
         self.broadcast(sql).await?;
+        self.cursors.rolled_back_to(self.transaction.depth());
         let catch_up = then.catch_up(self.transaction.touched());
         self.restore(then.settings);
         if !catch_up.is_empty() {

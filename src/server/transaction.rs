@@ -170,6 +170,11 @@ impl Transaction {
         !self.savepoints.is_empty()
     }
 
+    /// How many savepoints there are.
+    pub fn depth(&self) -> usize {
+        self.savepoints.len()
+    }
+
     pub fn add_local(&mut self, name: &str, value: &str) {
         self.local.push((name.to_owned(), value.to_owned()));
     }

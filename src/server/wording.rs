@@ -24,10 +24,6 @@ pub fn refuse(kind: &Kind) -> ServerError {
             "COPY TO a file or a program over several shards",
             "Use COPY … TO STDOUT, or \\copy of psql.",
         ),
-        Kind::DeclareCursor { .. } | Kind::Fetch { .. } | Kind::CloseCursor { .. } => (
-            "SQL cursors over several shards",
-            "Use a row limit of the extended protocol, or LIMIT and OFFSET.",
-        ),
         Kind::Listen | Kind::Unlisten | Kind::Notify => (
             "LISTEN and NOTIFY over several shards",
             "Connect to one shard for it.",

@@ -34,7 +34,8 @@ pub fn classify(statement: &Statement) -> Kind {
         Node::DeclareCursorStmt(c) => Kind::DeclareCursor {
             name: c.portalname.clone(),
             cursor: cursor_kind(c.options),
-            inner: inner_text(c.query.as_deref()),
+            inner: tail_text(&statement.text, c.query.as_deref())
+                .unwrap_or_else(|| inner_text(c.query.as_deref())),
         },
         Node::FetchStmt(f) => fetch_kind(f),
         Node::ClosePortalStmt(c) => Kind::CloseCursor {
@@ -148,13 +149,13 @@ fn explain_kind(explain: &ast::ExplainStmt, text: &str) -> Kind {
     let deparsed = inner_text(explain.query.as_deref());
     Kind::Explain {
         options: out,
-        inner: explained_text(text, explain).unwrap_or(deparsed),
+        inner: tail_text(text, explain.query.as_deref()).unwrap_or(deparsed),
     }
 }
 
-/// The explained statement as the client wrote it, where it can be cut from the text: behind the options.
-fn explained_text(text: &str, explain: &ast::ExplainStmt) -> Option<String> {
-    let wanted = explain.query.as_deref()?.node.as_ref()?;
+/// The statement at the end of another one (EXPLAIN, DECLARE) as the client wrote it, where it can be cut from the text.
+fn tail_text(text: &str, statement: Option<&ast::Node>) -> Option<String> {
+    let wanted = statement?.node.as_ref()?;
     let lower = text.to_ascii_lowercase();
     let starts = [
         "select", "with", "values", "table", "(", "insert", "update", "delete", "merge",
@@ -349,7 +350,7 @@ mod tests {
         else {
             panic!("not a cursor");
         };
-        assert_eq!((name.as_str(), inner.as_str()), ("c", "SELECT 1"));
+        assert_eq!((name.as_str(), inner.as_str()), ("c", "select 1"));
         assert!(cursor.scroll && cursor.hold && !cursor.binary && !cursor.no_scroll);
         let fetch = |count, direction, is_move| Kind::Fetch {
             name: "c".into(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CopyData, Form, RemoteStep, State, Stream};
+use super::stream::{State, Stream};
+use super::{CopyData, Form, RemoteStep};
 use crate::backend::raw_conn::Run;
 use crate::executor::translate::Translation;
 use crate::executor::{Bound, Item, error};
@@ -73,7 +74,7 @@ impl RemoteStep {
                     return self.on_copied(index, bound);
                 }
             }
-            b's' => stream.state = State::Suspended,
+            b's' => stream.suspend(bound),
             b'I' => {
                 self.empty_query = true;
                 stream.complete(self.statement.form, bound);
