@@ -37,10 +37,7 @@ impl<'a> Analysis<'a> {
     ) -> Result<Ctes<'a>, Refusal> {
         let mut all = ctes.clone();
         let Some(with) = with else { return Ok(all) };
-        for node in &with.ctes {
-            let Some(Node::CommonTableExpr(cte)) = &node.node else {
-                continue;
-            };
+        for cte in in_order(with)? {
             all = Some(Rc::new(CteList {
                 cte: Cte {
                     name: &cte.ctename,
@@ -172,6 +169,40 @@ fn search_columns(cte: &ast::CommonTableExpr) -> Vec<String> {
     let cycle = cte.cycle_clause.iter();
     let cycle = cycle.flat_map(|c| [c.cycle_mark_column.clone(), c.cycle_path_column.clone()]);
     search.chain(cycle).collect()
+}
+
+/// The queries of a WITH clause, each behind those that it names: under RECURSIVE it may name later ones.
+fn in_order(with: &ast::WithClause) -> Result<Vec<&ast::CommonTableExpr>, Refusal> {
+    let all = with.ctes.iter().filter_map(|node| match &node.node {
+        Some(Node::CommonTableExpr(cte)) => Some(&**cte),
+        _ => None,
+    });
+    let mut left: Vec<&ast::CommonTableExpr> = all.collect();
+    if !with.recursive {
+        return Ok(left);
+    }
+    let names = |cte: &ast::CommonTableExpr, other: &ast::CommonTableExpr| {
+        cte.ctename != other.ctename
+            && match cte.ctequery.as_deref().and_then(|q| q.node.as_ref()) {
+                Some(Node::SelectStmt(query)) => names_relation(query, &other.ctename),
+                _ => false,
+            }
+    };
+    let mut ordered = Vec::new();
+    while let Some(first) = left.first() {
+        let next = left
+            .iter()
+            .position(|cte| !left.iter().any(|other| names(cte, other)));
+        let Some(next) = next else {
+            return Err(refusal(
+                "mutual recursion between WITH items is not implemented",
+                "Write each query so that it names itself and earlier ones only.",
+                first.location,
+            ));
+        };
+        ordered.push(left.remove(next));
+    }
+    Ok(ordered)
 }
 
 /// True when a query's text names a relation anywhere, so that a recursive WITH may mean itself.

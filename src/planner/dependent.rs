@@ -12,6 +12,46 @@ use crate::sql::{Child, children, walk};
 /// A column with its table, where the text names that itself, and a reference to it.
 type Found = (AttrId, Option<Base>, ast::Node);
 
+/// What an item of GROUP BY has in each of its grouping sets; all that it names goes to `leaves`.
+fn grouped_by<'a>(item: &'a ast::Node, leaves: &mut Vec<&'a ast::Node>) -> Vec<&'a ast::Node> {
+    match &item.node {
+        Some(Node::GroupingSet(set)) => {
+            let mut common: Option<Vec<&ast::Node>> = None;
+            for one in &set.content {
+                let mut own = grouped_by(one, leaves);
+                if let Some(before) = common {
+                    own.retain(|o| before.iter().any(|b| is_same(b, o)));
+                }
+                common = Some(own);
+            }
+            match set.kind == ast::GroupingSetKind::GroupingSetSets as i32 {
+                true => common.unwrap_or_default(),
+                // CUBE and ROLLUP have the empty set, too.
+                false => Vec::new(),
+            }
+        }
+        Some(Node::RowExpr(row))
+            if row.row_format == ast::CoercionForm::CoerceImplicitCast as i32 =>
+        {
+            let args = row.args.iter();
+            args.flat_map(|arg| grouped_by(arg, leaves)).collect()
+        }
+        _ => {
+            leaves.push(item);
+            vec![item]
+        }
+    }
+}
+
+/// True for two mentions of the same column.
+fn is_same(a: &ast::Node, b: &ast::Node) -> bool {
+    let name = |n: &ast::Node| match &n.node {
+        Some(Node::ColumnRef(c)) => name_parts(c).map(|p| p.join(".")),
+        _ => None,
+    };
+    std::ptr::eq(a, b) || name(a).is_some_and(|n| Some(n) == name(b))
+}
+
 impl<'a> FanOut<'_, 'a> {
     /// The columns outside of aggregates that GROUP BY does not name, each once. A stage has no primary key: there they must be
     /// named. With each the table it is of, where the text names that itself.
@@ -20,21 +60,26 @@ impl<'a> FanOut<'_, 'a> {
         let Some(outputs) = self.outputs() else {
             return Ok(Vec::new());
         };
-        let (mut grouped, mut by) = (Vec::new(), Vec::new());
+        let (mut grouped, mut by, mut seen) = (Vec::new(), Vec::new(), Vec::new());
         for item in group_items(s) {
-            if matches!(item.node, Some(Node::GroupingSet(_))) {
-                continue;
-            }
-            let node = match self.analysis.output_of(s, item, &outputs) {
-                Some(output) => {
-                    by.extend(output.attr);
-                    output.expression
+            let mut leaves = Vec::new();
+            let common = grouped_by(item, &mut leaves);
+            for leaf in leaves {
+                let output = self.analysis.output_of(s, leaf, &outputs);
+                let node = match output {
+                    Some(output) => output.expression,
+                    None => Some(leaf),
+                };
+                let attr = output.and_then(|o| o.attr);
+                let attr = attr.or_else(|| self.analysis.plain_attr(node?));
+                if let Some(node) = node {
+                    grouped.push((self.canonical(node)?, node));
                 }
-                None => Some(item),
-            };
-            if let Some(node) = node {
-                grouped.push((self.canonical(node)?, node));
-                by.extend(self.analysis.plain_attr(node));
+                seen.extend(attr);
+                // Of grouping sets, what all of them have.
+                if common.iter().any(|c| is_same(c, leaf)) {
+                    by.extend(attr);
+                }
             }
         }
         let mut found: Vec<Found> = Vec::new();
@@ -49,7 +94,6 @@ impl<'a> FanOut<'_, 'a> {
         }
         let stars = outputs.list.iter().filter(|o| o.expression.is_none());
         found.extend(stars.filter_map(|o| Some((o.attr?, None, self.reference_to(o.attr?)?))));
-        let mut seen = by.clone();
         found.retain(|(attr, ..)| {
             let new = !seen.contains(attr) && self.is_own(*attr) && self.depends_on(*attr, &by);
             seen.push(*attr);

@@ -14,6 +14,7 @@ mod flatten;
 mod from_items;
 mod functions;
 mod grouping;
+mod inherited_order;
 mod joins;
 mod key_classes;
 mod literals;
@@ -123,7 +124,8 @@ pub fn plan_parsed(
         Node::SelectStmt(select) => {
             let planner = Planner { request, catalog };
             planner.spell_out(select);
-            planner.select(select)
+            let in_order = inherited_order::inherit(catalog, request.search_path, select);
+            planner.select(select, in_order)
         }
         _ => Ok(refused(
             refusal(
@@ -164,7 +166,8 @@ impl Planner<'_> {
         }
     }
 
-    fn select(&self, select: &ast::SelectStmt) -> Result<Planned, Vec<Probe>> {
+    /// `in_order`: the rows are in an order that only one server keeps.
+    fn select(&self, select: &ast::SelectStmt, in_order: bool) -> Result<Planned, Vec<Probe>> {
         let mut found = match relations::collect(self.catalog, self.request.search_path, select) {
             Ok(found) => found,
             Err(why) => return Ok(refused(why, false)),
@@ -228,7 +231,7 @@ impl Planner<'_> {
         {
             return Ok(planned(route.clone(), self.one_step(route)));
         }
-        let merge_only = self.is_merge_only(select, &effects, &of_views);
+        let merge_only = in_order || self.is_merge_only(select, &effects, &of_views);
         let fan_out = || self.fan_out(select, &analysis, effects.volatile_row, merge_only);
         ahead::both(&analysis, fan_out, |plan| planned(route.clone(), plan))
     }

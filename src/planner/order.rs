@@ -33,7 +33,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
             || !s.distinct_clause.is_empty()
             || !s.values_lists.is_empty()
             || self.volatile
-            || self.returns_sets()
+            || (self.returns_sets() && keys.iter().any(|k| self.is_of_set(k)))
             || keys
                 .iter()
                 .any(|k| k.output.is_some_and(|o| self.starred(o)));
@@ -56,20 +56,27 @@ impl<'p, 'a> FanOut<'p, 'a> {
     }
 
     fn returns_sets(&self) -> bool {
-        let mut found = false;
-        for target in targets(self.select) {
-            let Some(value) = target.val.as_deref() else {
-                continue;
-            };
-            found |= any_node(value, &mut |n| match n {
-                Node::FuncCall(f) => {
-                    super::functions::find(self.analysis.catalog, self.request.search_path, f)
-                        .is_none_or(|c| c.returns_set)
-                }
-                _ => false,
-            });
-        }
-        found
+        let mut values = targets(self.select).filter_map(|t| t.val.as_deref());
+        values.any(|value| self.returns_set(value))
+    }
+
+    fn returns_set(&self, value: &ast::Node) -> bool {
+        any_node(value, &mut |n| match n {
+            Node::FuncCall(f) => {
+                super::functions::find(self.analysis.catalog, self.request.search_path, f)
+                    .is_none_or(|c| c.returns_set)
+            }
+            _ => false,
+        })
+    }
+
+    /// True for a key that is made of what functions in the select list return. By all others rows are sorted before those
+    /// functions are called: what they return for one row stays in its order.
+    fn is_of_set(&self, key: &Key<'a>) -> bool {
+        let output = key
+            .output
+            .and_then(|o| self.outputs()?.list.get(o)?.expression);
+        self.returns_set(output.unwrap_or(key.expression))
     }
 
     /// True for an output that a star stands for: it has no expression to repeat.

@@ -78,18 +78,24 @@ impl Collector<'_> {
     ) -> Result<(), Refusal> {
         let mut names = names.clone();
         if let Some(with) = &select.with_clause {
+            let named = |node| match node {
+                &ast::Node {
+                    node: Some(Node::CommonTableExpr(ref cte)),
+                } => Some(cte.ctename.as_str()),
+                _ => None,
+            };
+            if with.recursive {
+                names.extend(with.ctes.iter().filter_map(named));
+            }
             for node in &with.ctes {
-                let Some(Node::CommonTableExpr(cte)) = &node.node else {
+                let Some(name) = named(node) else {
                     continue;
                 };
-                if with.recursive {
-                    names.push(&cte.ctename);
-                }
                 for part in children(node).unwrap_or_default() {
                     self.child(part, path, &names, depth)?;
                 }
                 if !with.recursive {
-                    names.push(&cte.ctename);
+                    names.push(name);
                 }
             }
         }

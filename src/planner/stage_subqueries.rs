@@ -20,12 +20,23 @@ impl<'a> Stager<'_, '_, 'a> {
         matches!(block.dist, Dist::Sharded(_))
             && !block.correlated
             && !block.open
-            && s.sort_clause.is_empty()
             && s.larg.is_none()
+            && !self.is_ordered(s)
             && !super::outputs::targets(s).any(literal)
             && !block.cols.is_empty()
             && !self.uses_outer_cte(s)
             && self.runs_ahead(s)
+    }
+
+    /// The merge session keeps an order that the shards' rows would lose on their way.
+    fn is_ordered(&self, s: &ast::SelectStmt) -> bool {
+        let analysis = self.fan_out.analysis;
+        !s.sort_clause.is_empty()
+            || super::inherited_order::is_ordered(
+                analysis.catalog,
+                self.fan_out.request.search_path,
+                s,
+            )
     }
 
     /// What EXISTS looks at gives rows, but its select list is never evaluated: that would fail for nothing.

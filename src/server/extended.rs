@@ -63,8 +63,14 @@ impl Session {
             let message = format!("a session may hold {NAMES_MAX} portals");
             return Err(ServerError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).into());
         }
-        let columns = bind.columns(&prepared)?;
-        let parameters = bind.parameters(&prepared)?;
+        let executed = match prepared.kind {
+            Kind::Execute { .. } => Some(Box::pin(self.resolve(&prepared)).await?),
+            _ => None,
+        };
+        let runs = executed.as_ref().map_or(&prepared, |(inner, _)| inner);
+        let columns = bind.columns(runs)?;
+        let parameters = Arc::new(bind.parameters(&prepared)?);
+        let (prepared, parameters) = executed.unwrap_or((prepared, parameters));
         self.drop_portal(name);
         let portal = Portal::new(prepared, parameters, columns);
         self.portals.put(name, Box::new(portal));
@@ -84,7 +90,14 @@ impl Session {
                     _ => self.refreshed(name, prepared).await?,
                 };
                 messages::parameter_description(&prepared.parameter_types, self.client.out());
-                prepared.columns.clone()
+                match &prepared.kind {
+                    // That of the statement it runs, if there is one by now.
+                    Kind::Execute { name } if !self.shared.is_one_shard() => {
+                        let inner = self.statements.get(name);
+                        inner.and_then(|inner| inner.columns.clone())
+                    }
+                    _ => prepared.columns.clone(),
+                }
             }
             b'P' => match (self.portals.get(name), self.cursors.columns(name)) {
                 (Some(portal), _) => portal.columns.clone(),

@@ -31,12 +31,12 @@ impl Portal {
     /// Bound, not yet executed.
     pub fn new(
         prepared: Arc<Prepared>,
-        parameters: Parameters,
+        parameters: Arc<Parameters>,
         columns: Option<Arc<[ColumnDescription]>>,
     ) -> Self {
         Self {
             prepared,
-            parameters: Arc::new(parameters),
+            parameters,
             columns,
             running: None,
             merge: None,

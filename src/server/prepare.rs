@@ -303,9 +303,10 @@ impl Session {
         (fetch, sync): (u32, bool),
     ) -> Result<(QueryKind, Result<Execution, ServerError>), ServerError> {
         let Some(planned) = &prepared.planned else {
-            return Err(ServerError::new(
-                sqlstate::INTERNAL_ERROR,
-                "the statement has no plan",
+            // A prepared INSERT and its like come here by EXECUTE.
+            return Err(unsupported(
+                "only SELECT is supported over several shards",
+                "Writes over several shards are not there yet: run the statement on the shard itself.",
             ));
         };
         self.tie(prepared);

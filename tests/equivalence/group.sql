@@ -619,3 +619,17 @@ select country, count(distinct manager_id), rank() over (order by count(distinct
 
 -- name: count of distinct keys beside a count of distinct values
 select country, count(distinct id), sum(distinct id), count(distinct manager_id), count(*) from users group by country order by country nulls first
+
+-- name: a primary key in all grouping sets
+-- note: the other columns depend on it
+select id, name, grouping(id, country, active) from users group by grouping sets ((id, country), (id, active))
+
+-- name: a primary key in all grouping sets, a grouped column not in all
+select id, country, active, name, count(*) from users group by grouping sets ((id, country), (id, active))
+
+-- name: a primary key beside a rollup
+select id, name, country, count(*) from users group by id, rollup (country)
+
+-- name: a primary key not in all grouping sets
+-- expect: 42803
+select id, name from users group by grouping sets ((id, country), (active))

@@ -448,3 +448,51 @@ select u.id, t.label from users u join tags t on t.id = u.id where u.id < 5 orde
 -- name: FOR SHARE OF the reference side
 -- expect: refused
 select u.id, t.label from users u join tags t on t.id = u.id where u.id < 5 order by u.id for share of t, u
+
+-- name: order of a subquery with LIMIT outside
+-- note: PostgreSQL takes the first rows of the sorted subquery, although SQL promises no order outside
+select * from (select id, name from users order by id desc) x limit 5
+
+-- name: order of a subquery by another column
+select id from (select * from dupes order by k desc, id) x limit 7
+
+-- name: order of a subquery by a column it does not give
+-- note: the order cannot be said outside: one server runs both
+select v from (select v from dupes order by k desc, id) x limit 7
+
+-- name: order of a subquery under an expression and a condition
+select id + 1 from (select id from dupes d order by d.id desc) x where id % 2 = 0 limit 4
+
+-- name: order of a subquery in a subquery
+select y from (select x.id as y from (select id from users order by id desc) x where id > 3) q limit 3
+
+-- name: order of a subquery in a subquery by a column left out
+select v from (select x.v, x.k from (select id, v, k from dupes order by id desc) x where k > 1) q limit 6
+
+-- name: order of a WITH query
+with s as (select id, v from dupes order by k, id desc) select id from s as x limit 6
+
+-- name: order of a WITH query under other names
+with s (a, b) as (select id, k from dupes order by k, id desc) select a from s limit 6
+
+-- name: order of a subquery under other names
+select a from (select id, k from dupes order by k desc, id) s (a, b) limit 6
+
+-- name: order of a subquery with two columns of one name
+select * from (select id, k as id from dupes order by dupes.id desc) s limit 3
+
+-- name: order of a subquery whose aggregate keeps it
+select array_agg(id) from (select id from (select id, k from dupes order by k, id desc) x where k < 5) y
+
+-- name: a count over an ordered subquery
+select count(*), max(id) from (select id from dupes order by id) x
+
+-- name: functions that return sets are called after sorting
+-- note: 1 2 3 of each row stay together
+select id, generate_series(1, 3) from users order by id desc limit 8
+
+-- name: functions that return sets after sorting by a column not selected
+select generate_series(1, 2), name from users order by id limit 7
+
+-- name: order by what a set gives
+select id, generate_series(1, 3) as g from users order by g desc, id limit 8

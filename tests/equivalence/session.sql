@@ -190,3 +190,23 @@ select max(created_at - timestamptz '2020-01-01'), count(distinct name) from use
 -- before: set intervalstyle = 'sql_standard'
 -- after: reset intervalstyle
 select d, count(distinct n) from (select array_agg(created_at - timestamptz '2030-01-01') as d, active as n from users group by id, active) s group by d order by d limit 20
+
+-- name: EXECUTE
+-- before: prepare by_k as select id, v from dupes where k > $1
+-- after: deallocate by_k
+execute by_k(3)
+
+-- name: EXECUTE without parameters
+-- before: prepare all_of as select count(*), min(v) from dupes
+-- after: deallocate all_of
+execute all_of
+
+-- name: EXECUTE of what is not prepared
+-- expect: 26000
+execute never_prepared(1)
+
+-- name: EXECUTE with an argument too many
+-- before: prepare by_k as select id, v from dupes where k > $1
+-- after: deallocate by_k
+-- expect: 42601
+execute by_k(3, 4)

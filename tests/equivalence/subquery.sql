@@ -356,3 +356,17 @@ select j::text from (lonely a(i1, v1, n1, k1) join dupes b on a.k1 = b.k) as j w
 -- name: a WITH query grouped by a key, and used again in a subquery of HAVING
 -- note: both uses have the same table underneath
 with w(a, b) as (select id, v from dupes order by 1, 2 offset 3), g(n) as (select count(*) from w x group by x.a having '2020-01-01' not in (select d.d from w y join dupes d on d.id = y.a where y.b = 'a')) select g.n, l.id from g, lonely l where l.id < 14
+
+-- name: a recursive WITH names a later query
+-- note: not the table of that name
+with recursive x (id) as (select * from users union all select id + 1 from x where id < 5), users (id) as (values (1)) select * from x
+
+-- name: a recursive WITH names a later query over shards
+with recursive x (id) as (select id from z union all select id + 1 from x where id < 20), z (id) as (select id from users where id > 15) select count(*), sum(id) from x
+
+-- name: queries of WITH RECURSIVE in the wrong order without recursion
+with recursive a as (select count(*) as n from b), b as (select id from dupes where k > 1) select n from a
+
+-- name: mutual recursion
+-- expect: 0A000
+with recursive x (id) as (select 1 union select id + 1 from y where id < 5), y (id) as (select id from users union select id + 1 from x where id < 5) select * from x
