@@ -104,16 +104,14 @@ impl Session {
     pub async fn follow_set_config(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
         for set in &prepared.set_config {
             let shown = format!(
-                "SELECT pg_catalog.current_setting({})",
+                "SELECT pg_catalog.current_setting({}, true)",
                 settings::quote(&set.name)
             );
-            let value = self
-                .ask_catalog_shard(&shown)
-                .await?
-                .into_iter()
-                .flatten()
-                .next()
-                .unwrap_or_default();
+            let value = self.ask_catalog_shard(&shown).await?;
+            let Some(value) = value.into_iter().flatten().next() else {
+                // There was none to change.
+                continue;
+            };
             let text = settings::set_config(&set.name, &value, set.is_local);
             // Alone in its transaction a local one has had all its effect.
             if !set.is_local || self.transaction.block != super::transaction::Block::Idle {

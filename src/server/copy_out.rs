@@ -227,8 +227,12 @@ impl Session {
             Some(head) => head,
             None => self.copy_head(query, copy).await?,
         };
-        if self.client.encoding.is_some() || converts(copy) {
+        if self.client.encoding.is_some() {
             return Err((no_copy(), Text::None));
+        }
+        if converts(copy) {
+            let message = "COPY of a query over several shards writes UTF8 only";
+            return Err((unsupported(message, "Leave ENCODING out."), Text::None));
         }
         let execution = self.open(&inner, Arc::default(), columns, 0, sync);
         let execution = execution.map_err(in_query)?;

@@ -17,6 +17,7 @@ mod guards;
 mod handshake;
 mod held;
 mod listener;
+mod lock;
 mod portals;
 mod prepare;
 mod prepared;

@@ -67,6 +67,7 @@ impl Session {
             Kind::SetSessionCharacteristics { options } => {
                 self.set_characteristics(options).await?
             }
+            Kind::Lock(lock) if self.can_lock(lock) => self.lock(lock).await?,
             Kind::Deallocate { name } => match self.deallocate(name.as_deref())? {
                 Some(tag) => tag,
                 None => return Ok(None),

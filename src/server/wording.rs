@@ -32,7 +32,10 @@ pub fn refuse(kind: &Kind) -> ServerError {
             "PREPARE and EXECUTE in SQL over several shards",
             "Prepare statements with the protocol, as drivers do.",
         ),
-        Kind::Lock => ("LOCK over several shards", "Lock on the shards directly."),
+        Kind::Lock(_) => (
+            "LOCK in this mode over several shards",
+            "Lock on the shards directly; ACCESS SHARE works.",
+        ),
         Kind::TwoPhase => ("two-phase commit over several shards", "Use COMMIT."),
         Kind::Ddl => (
             "changing the schema over several shards",

@@ -46,7 +46,7 @@ pub fn classify(statement: &Statement) -> Kind {
         Node::ListenStmt(_) => Kind::Listen,
         Node::UnlistenStmt(_) => Kind::Unlisten,
         Node::NotifyStmt(_) => Kind::Notify,
-        Node::LockStmt(_) => Kind::Lock,
+        Node::LockStmt(l) => Kind::Lock(Box::new(super::lock::lock_tables(l))),
         Node::InsertStmt(_) => Kind::Insert,
         Node::UpdateStmt(_) => Kind::Update,
         Node::DeleteStmt(_) => Kind::Delete,

@@ -1,6 +1,7 @@
 //! The kinds of statement a session tells apart, with what it must know of each.
 
 use super::copy::CopyTo;
+use super::lock::LockTables;
 
 /// A statement by who deals with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +145,7 @@ pub enum Kind {
     /// NOTIFY.
     Notify,
     /// LOCK TABLE.
-    Lock,
+    Lock(Box<LockTables>),
     /// INSERT.
     Insert,
     /// UPDATE.

@@ -4,6 +4,7 @@ mod classify;
 mod copy;
 mod depth;
 mod kind;
+mod lock;
 mod names;
 mod print;
 mod session;
@@ -17,6 +18,7 @@ pub use copy::{CopyFormat, CopySource, CopyTable, CopyTo, ForceQuote};
 pub use kind::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
 };
+pub use lock::{LockTables, LockedTable};
 pub use names::names_in_source;
 pub use pg_query::protobuf as ast;
 pub use print::{

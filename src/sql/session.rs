@@ -37,9 +37,75 @@ pub fn set_config_calls(statement: &Statement) -> Option<Vec<SetConfig>> {
         }
         true
     });
+    if let (false, [], Some(call)) = (readable, calls.as_slice(), of_settings(&statement.node)) {
+        return Some(vec![call]);
+    }
     let once = matches!(&statement.node, Node::SelectStmt(s)
         if s.from_clause.is_empty() && s.where_clause.is_none() && s.with_clause.is_none());
     (readable && (calls.is_empty() || once)).then_some(calls)
+}
+
+/// `SELECT set_config(name, …, is_local) FROM pg_settings WHERE name = '…'`, which runs once or, where there is no such setting, never.
+fn of_settings(node: &Node) -> Option<SetConfig> {
+    let Node::SelectStmt(select) = node else {
+        return None;
+    };
+    let ([target], [from], Some(condition)) = (
+        select.target_list.as_slice(),
+        select.from_clause.as_slice(),
+        select.where_clause.as_deref(),
+    ) else {
+        return None;
+    };
+    // Nothing else is in it.
+    let bare = ast::SelectStmt {
+        target_list: select.target_list.clone(),
+        from_clause: select.from_clause.clone(),
+        where_clause: select.where_clause.clone(),
+        limit_option: select.limit_option,
+        op: select.op,
+        ..ast::SelectStmt::default()
+    };
+    let (Some(Node::ResTarget(target)), Some(Node::RangeVar(from)), Some(Node::AExpr(equals))) =
+        (&target.node, &from.node, &condition.node)
+    else {
+        return None;
+    };
+    let of_catalog = matches!(from.schemaname.as_str(), "" | "pg_catalog");
+    let Some(Node::FuncCall(call)) = target.val.as_deref().and_then(|v| v.node.as_ref()) else {
+        return None;
+    };
+    let [name, _, is_local] = call.args.as_slice() else {
+        return None;
+    };
+    let is_equal = matches!(equals.name.as_slice(), [op] if string_of(Some(op))? == "=");
+    let compared = equals.lexpr.as_deref().is_some_and(is_name_column);
+    if bare != **select
+        || !of_catalog
+        || from.relname != "pg_settings"
+        || !is_equal
+        || !compared
+        || !is_name_column(name)
+    {
+        return None;
+    }
+    Some(SetConfig {
+        name: string_of(equals.rexpr.as_deref())?,
+        is_local: is_on(Some(&string_of(Some(is_local))?)),
+    })
+}
+
+/// The column `name`, without a table.
+fn is_name_column(node: &ast::Node) -> bool {
+    match &node.node {
+        Some(Node::ColumnRef(column)) => {
+            let [name] = column.fields.as_slice() else {
+                return false;
+            };
+            string_of(Some(name)).as_deref() == Some("name")
+        }
+        _ => false,
+    }
 }
 
 fn read_call(call: &ast::FuncCall) -> Option<SetConfig> {
@@ -163,6 +229,19 @@ mod tests {
             None
         );
         assert_eq!(set_config_calls(&parsed("select 1 from t")), Some(vec![]));
+        let of_settings = |tail: &str| {
+            let sql = format!("select set_config(name, 'view', false) from pg_settings {tail}");
+            set_config_calls(&parsed(&sql)).map(|calls| calls.len())
+        };
+        assert_eq!(of_settings("where name = 'jit'"), Some(1));
+        for tail in [
+            "",
+            "where name <> 'jit'",
+            "where name = 'jit' limit 0",
+            "where name = $1",
+        ] {
+            assert_eq!(of_settings(tail), None, "{tail}");
+        }
     }
 
     #[test]

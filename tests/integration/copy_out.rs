@@ -1,6 +1,9 @@
 //! COPY … TO STDOUT gives the bytes that one PostgreSQL gives: every type, every option, strings that are hard to write.
 
+use std::process::Command;
+
 use crate::harness::client::{bind, execute, parse, query, sync};
+use crate::harness::cluster::find_binaries;
 use crate::harness::random::Random;
 use crate::harness::{Client, Message, assert_target_sound, cluster, target};
 
@@ -160,7 +163,7 @@ fn settings_of_the_session_show_in_what_is_copied() {
 fn any_string_is_written_as_postgresql_does() {
     let mut both = Both::connect();
     let mut random = Random::new(20_261_122);
-    for _ in 0..120 {
+    for _ in 0..80 {
         let rows: Vec<String> = (1..=25)
             .map(|id| {
                 let values = [literal(&mut random), literal(&mut random)];
@@ -179,6 +182,53 @@ fn any_string_is_written_as_postgresql_does() {
         );
     }
     assert_target_sound();
+}
+
+#[test]
+fn pg_dump_gives_the_rows_that_one_server_has() {
+    let expected = dumped(cluster().oracle);
+    assert!(expected.len() > 700, "{} lines", expected.len());
+    assert_eq!(dumped(target()), expected);
+    assert_target_sound();
+}
+
+/// The lines of a dump, those of the data in order; the first ones name versions and a key.
+fn dumped(port: u16) -> Vec<String> {
+    let bin = find_binaries().expect("PostgreSQL's programs");
+    let tables = [
+        "users",
+        "countries",
+        "events",
+        "events_2023",
+        "events_2024",
+        "alltypes",
+        "empty_s",
+    ];
+    let output = Command::new(bin.join("pg_dump"))
+        .args([
+            "--data-only",
+            "--host=127.0.0.1",
+            "--username=app",
+            "--dbname=app",
+        ])
+        .arg(format!("--port={port}"))
+        .args(tables.map(|t| format!("--table=public.{t}")))
+        .env("PGPASSWORD", "app")
+        .output()
+        .expect("pg_dump runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("UTF8");
+    let mut lines: Vec<_> = text
+        .lines()
+        .filter(|l| !l.starts_with("--") && !l.starts_with('\\'))
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    lines
 }
 
 const PIECES: [&str; 26] = [

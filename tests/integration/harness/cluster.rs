@@ -233,7 +233,7 @@ impl Owner {
     }
 }
 
-fn find_binaries() -> Result<PathBuf, String> {
+pub fn find_binaries() -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
