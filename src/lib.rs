@@ -21,6 +21,7 @@
 //!    work at once and gives the replies in order.
 //! 7. `Session::open` binds it. Where one shard has all the rows, the client's text goes there unchanged
 //!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer.
+//!    A COPY … TO STDOUT is such an execution too, whose rows become its data (`server::copy_out`).
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order
 //!    ([`backend::pool::Pools::acquire`]), and appends what brings them into the session's settings and transaction.
 //!    Steps that read one shard more than once share a snapshot (`server::snapshot`).

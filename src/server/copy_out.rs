@@ -82,6 +82,7 @@ impl Session {
         // Its position would be in a text that the client has not written.
         let selected = self.prepare(query, &[]).await.map_err(without_position)?;
         let shards = self.shards_of(&selected, sync)?;
+        self.tie(&selected);
         if copy.format == CopyFormat::Binary && !self.is_same_everywhere(&selected) {
             return self.open_columns(prepared, copy, table, sync).await;
         }
