@@ -125,7 +125,11 @@ impl<'a> Analysis<'a> {
         for node in s.having_clause.iter().map(|b| &**b).chain(&s.window_clause) {
             self.expression(node, scope, env, &mut uses, false)?;
         }
-        for node in &s.group_clause {
+        let mut grouped_by = Vec::new();
+        for item in &s.group_clause {
+            super::dependent::grouped_by(item, &mut grouped_by);
+        }
+        for node in grouped_by {
             if !is_ordinal(node) && !self.is_output_name(s, node, scope, env, true) {
                 self.expression(node, scope, env, &mut uses, false)?;
             }

@@ -13,7 +13,10 @@ use crate::sql::{Child, children, walk};
 type Found = (AttrId, Option<Base>, ast::Node);
 
 /// What an item of GROUP BY has in each of its grouping sets; all that it names goes to `leaves`.
-fn grouped_by<'a>(item: &'a ast::Node, leaves: &mut Vec<&'a ast::Node>) -> Vec<&'a ast::Node> {
+pub(super) fn grouped_by<'a>(
+    item: &'a ast::Node,
+    leaves: &mut Vec<&'a ast::Node>,
+) -> Vec<&'a ast::Node> {
     match &item.node {
         Some(Node::GroupingSet(set)) => {
             let mut common: Option<Vec<&ast::Node>> = None;

@@ -291,6 +291,7 @@ fn judge(proof: Proof, what: &str, location: i32, out: &mut Effects) {
 /// `row.function` calls a function of one composite argument, where the row has no such column.
 fn attribute_effects(
     catalog: &Catalog,
+    search_path: &[String],
     name: Option<&ast::Node>,
     location: i32,
     out: &mut Effects,
@@ -300,7 +301,9 @@ fn attribute_effects(
     };
     let of_row = |f: &Function| {
         let kind = |t: &u32| catalog.types.get(t).map(|t| t.kind);
-        matches!(f.arguments.first().and_then(kind), Some(b'c' | b'p')) && f.schema != "pg_catalog"
+        matches!(f.arguments.first().and_then(kind), Some(b'c' | b'p'))
+            && f.schema != "pg_catalog"
+            && search_path.contains(&f.schema)
     };
     for f in catalog.functions.get(&name.sval).into_iter().flatten() {
         if of_row(f) {
@@ -342,8 +345,13 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
         Node::AExpr(e) => operator_effects(catalog, &e.name, e.location, out),
         Node::SubLink(s) => operator_effects(catalog, &s.oper_name, s.location, out),
         Node::SortBy(s) => operator_effects(catalog, &s.use_op, s.location, out),
-        Node::ColumnRef(c) => attribute_effects(catalog, c.fields.last(), c.location, out),
-        Node::AIndirection(i) => attribute_effects(catalog, i.indirection.last(), -1, out),
+        // A bare name is a column or a row.
+        Node::ColumnRef(c) if c.fields.len() > 1 => {
+            attribute_effects(catalog, search_path, c.fields.last(), c.location, out);
+        }
+        Node::AIndirection(i) => {
+            attribute_effects(catalog, search_path, i.indirection.last(), -1, out);
+        }
         _ => {}
     }
 }

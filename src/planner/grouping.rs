@@ -3,9 +3,10 @@
 use super::analyse::{Analysis, Dist, Distributed, Uses, node_id, refusal};
 use super::outputs::Outputs;
 use super::scope::{AttrId, Resolved};
+use crate::catalog::Catalog;
 use crate::plan::Refusal;
-use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
+use crate::sql::{Child, any_node};
 use crate::types::oid;
 
 /// What GROUP BY groups by: `(a, b)` is two columns.
@@ -25,6 +26,29 @@ pub(super) fn group_items(s: &ast::SelectStmt) -> Vec<&ast::Node> {
     let mut out = Vec::new();
     add(&s.group_clause, &mut out);
     out
+}
+
+/// True for HAVING without groups and aggregates: one row or none, whatever FROM has, which PostgreSQL does not read.
+pub(super) fn reads_nothing(
+    catalog: &Catalog,
+    search_path: &[String],
+    s: &ast::SelectStmt,
+) -> bool {
+    let reads = |n: &Node| match n {
+        Node::SubLink(_) | Node::GroupingFunc(_) => true,
+        Node::FuncCall(f) => {
+            super::functions::find(catalog, search_path, f).is_none_or(|c| c.aggregate)
+        }
+        _ => false,
+    };
+    let bounds = s.limit_count.iter().chain(&s.limit_offset);
+    let having = s.having_clause.iter().chain(bounds).map(|n| &**n);
+    let mut parts = s.target_list.iter().chain(&s.sort_clause).chain(having);
+    s.having_clause.is_some()
+        && s.group_clause.is_empty()
+        && s.window_clause.is_empty()
+        && s.larg.is_none()
+        && !parts.any(|part| any_node(part, &mut |n| reads(n)))
 }
 
 impl<'a> Analysis<'a> {

@@ -25,8 +25,13 @@ impl Session {
             return Err(ServerError::new(sqlstate::DUPLICATE_STATEMENT, message).into());
         }
         let mut oids = Vec::with_capacity(types.len());
-        for text in self.ask_catalog_shard(&type_oids(types)).await? {
-            oids.push(text.and_then(|t| t.parse().ok()).unwrap_or(0));
+        let known = self.ask_catalog_shard(&type_oids(types)).await?;
+        for (given, oid) in types.iter().zip(known) {
+            let oid = oid.and_then(|text| text.parse().ok());
+            oids.push(oid.ok_or_else(|| {
+                let message = format!("type \"{given}\" does not exist");
+                ServerError::new("42704", message)
+            })?);
         }
         let prepared = self.prepare(inner.to_owned(), &oids).await?;
         self.statements.insert(name.to_owned(), prepared);

@@ -633,3 +633,20 @@ select id, name, country, count(*) from users group by id, rollup (country)
 -- name: a primary key not in all grouping sets
 -- expect: 42803
 select id, name from users group by grouping sets ((id, country), (active))
+
+-- name: HAVING without groups and aggregates
+-- note: one row without reading any: the condition is never evaluated
+select 1 as one from dupes where 1 / (id - id) = 1 having 1 < 2
+
+-- name: HAVING without groups and aggregates that fails
+select 1 as one from dupes where 1 / (id - id) = 1 having 1 > 2
+
+-- name: HAVING without groups that names a column
+-- expect: 42803
+select 1 as one from dupes having min(k) < k
+
+-- name: cube by an output column
+select active, name like 'a%' as a, count(*) from users group by cube (active, a)
+
+-- name: rollup by what a set gives
+select active, generate_series(1, 2) as g, count(*) from users group by rollup (active, g)

@@ -210,3 +210,9 @@ execute never_prepared(1)
 -- after: deallocate by_k
 -- expect: 42601
 execute by_k(3, 4)
+
+-- name: PREPARE with a type that is not there
+-- only: simple
+-- expect: 42704
+-- compare: sqlstate
+prepare of_no_type (nonexistenttype) as select $1
