@@ -20,7 +20,8 @@
 //!    Where a client has sent several of them, each with its Sync, before the first is answered, `server::side_by_side` has their shards
 //!    work at once and gives the replies in order.
 //! 7. `Session::open` binds it. Where one shard has all the rows, the client's text goes there unchanged
-//!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer.
+//!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer. A change runs on one shard or not
+//!    at all (`planner::writes` says when that is what one server does, `server::writes` keeps a transaction to one shard).
 //!    A COPY … TO STDOUT is such an execution too, whose rows become its data (`server::copy_out`).
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order
 //!    ([`backend::pool::Pools::acquire`]), and appends what brings them into the session's settings and transaction.

@@ -23,8 +23,9 @@ pub struct Planned {
     /// What runs when `fan_out` fails: it computes nothing ahead of need that may raise an error. `None` where `fan_out` does not
     /// either.
     pub lazy: Option<Arc<Plan>>,
-    /// False where a statement may change data or session state; such a statement runs only when it is routed to one
-    /// shard of a one-shard configuration.
+    /// Set for INSERT, UPDATE and DELETE: they run where `route` leaves one shard, or not at all.
+    pub write: Option<Write>,
+    /// False where a statement may change data or session state.
     pub read_only: bool,
     /// True when it takes no locks and calls nothing that may leave something in its transaction.
     pub leaves_nothing: bool,
@@ -38,6 +39,19 @@ pub struct Planned {
     /// The client's text for one shard with parameters for what it reads of the clock; `None` where it reads nothing of it, or
     /// reads it where no parameter reaches.
     pub clocked: Option<Remote>,
+}
+
+/// What must be known of a change when its parameters are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Write {
+    /// It adds rows: no shard at all is no place for them.
+    pub inserts: bool,
+    /// 0-based parameters that become sharding keys of new rows: NULL has no place.
+    pub key_parameters: Vec<usize>,
+    /// The key's type cuts blanks from the end of a string, so that its place would be another one's.
+    pub trims: bool,
+    /// It reads now(), or a default does: the shard's own.
+    pub reads_clock: bool,
 }
 
 /// Shards that may hold rows a step needs.

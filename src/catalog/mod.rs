@@ -1,12 +1,14 @@
 //! Tables, columns, types, functions and sharding as the planner sees them: pure data, loaded by `backend::catalog`.
 
 pub mod sharding;
+pub mod writes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::plan::Collation;
 use sharding::Sharding;
+use writes::Writes;
 
 /// A shard by its place in the configuration, 0-based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +71,8 @@ pub struct Table {
     pub rows: f64,
     /// See `rows`.
     pub row_bytes: f64,
+    /// What to know before it is changed.
+    pub writes: Writes,
 }
 
 /// What kind of relation a table is.

@@ -272,6 +272,11 @@ impl Execution {
         target::single(targets, &bound.parameters, bound.choice(shards))
     }
 
+    /// The shards on which `targets` can have rows with these parameters, ascending; possibly none.
+    pub fn shards_of(targets: &Targets, bound: &Bound, shards: usize) -> Vec<ShardId> {
+        target::possible(targets, &bound.parameters, bound.choice(shards))
+    }
+
     fn over(pipeline: Pipeline, bound: Arc<Bound>, shards: Vec<ShardId>) -> Self {
         Self {
             shards,

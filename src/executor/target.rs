@@ -37,6 +37,14 @@ pub fn evaluate(targets: &Targets, parameters: &Parameters, choice: Choice) -> V
     }
 }
 
+/// The shards of `targets` that can have rows, ascending; possibly none.
+pub fn possible(targets: &Targets, parameters: &Parameters, choice: Choice) -> Vec<ShardId> {
+    match targets {
+        Targets::Keyed(condition) => keyed(condition, parameters, choice.shards),
+        targets => evaluate(targets, parameters, choice),
+    }
+}
+
 /// The shard, where `targets` come to one only.
 pub fn single(targets: &Targets, parameters: &Parameters, choice: Choice) -> Option<ShardId> {
     match targets {

@@ -190,7 +190,9 @@ impl Planned {
             Targets::Any | Targets::Catalog | Targets::Shard(_) => {
                 one_step(&self.route.display(shards))
             }
-            Targets::Keyed(c) if is_routed(c) => one_step(&self.route.display(shards)),
+            Targets::Keyed(c) if is_routed(c) || self.is_keyed_write(c) => {
+                one_step(&self.route.display(shards))
+            }
             _ => match &self.fan_out {
                 Ok(plan) => Ok(match &self.lazy {
                     Some(lazy) => format!(
@@ -203,6 +205,11 @@ impl Planned {
                 Err(why) => Err(why),
             },
         }
+    }
+
+    /// A change whose parameters say which shard it is.
+    fn is_keyed_write(&self, condition: &KeyCondition) -> bool {
+        self.write.is_some() && condition.has_parameter() && condition.constant_shards().is_none()
     }
 }
 

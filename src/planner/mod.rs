@@ -36,6 +36,7 @@ mod stage_tables;
 mod stages;
 mod total;
 mod types;
+mod writes;
 
 use std::collections::HashMap;
 
@@ -122,19 +123,22 @@ pub fn plan_parsed(
 ) -> Result<Planned, Vec<Probe>> {
     match &mut statement.node {
         Node::SelectStmt(select) => {
-            let planner = Planner { request, catalog };
+            let planner = Planner::new(request, catalog);
             planner.spell_out(select);
             let in_order = inherited_order::inherit(catalog, request.search_path, select);
             planner.select(select, in_order)
         }
-        _ => Ok(refused(
-            refusal(
-                "only SELECT is supported over several shards",
-                "Writes over several shards are not there yet: run the statement on the shard itself.",
-                -1,
-            ),
-            false,
-        )),
+        other => match crate::sql::change(other) {
+            Some(change) => Planner::new(request, catalog).change(&change),
+            None => Ok(refused(
+                refusal(
+                    "only SELECT, and INSERT, UPDATE and DELETE on one shard, are supported over several shards",
+                    "Run the statement on the shard itself.",
+                    -1,
+                ),
+                false,
+            )),
+        },
     }
 }
 
@@ -143,6 +147,7 @@ fn refused(why: Refusal, read_only: bool) -> Planned {
         route: Targets::All,
         fan_out: Err(why),
         lazy: None,
+        write: None,
         read_only,
         leaves_nothing: false,
         in_turn: true,
@@ -152,12 +157,23 @@ fn refused(why: Refusal, read_only: bool) -> Planned {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Planner<'p> {
     request: &'p Request<'p>,
     catalog: &'p Catalog,
+    /// It is only asked where the whole statement may go.
+    routes_only: bool,
 }
 
-impl Planner<'_> {
+impl<'p> Planner<'p> {
+    fn new(request: &'p Request<'p>, catalog: &'p Catalog) -> Self {
+        Self {
+            request,
+            catalog,
+            routes_only: false,
+        }
+    }
+
     /// Shorthands that read the clock are written out, unless somebody has defined a function of that name.
     fn spell_out(&self, select: &mut ast::SelectStmt) {
         let overloads = self.catalog.functions.get("age").into_iter().flatten();
@@ -191,6 +207,7 @@ impl Planner<'_> {
             route,
             fan_out,
             lazy: None,
+            write: None,
             read_only,
             leaves_nothing: effects.leaves_nothing() && of_views.leaves_nothing(),
             in_turn: effects.varies() || of_views.varies(),
@@ -232,6 +249,9 @@ impl Planner<'_> {
         if let Targets::Keyed(condition) = &route
             && condition.constant_shards().is_some_and(|s| s.len() <= 1)
         {
+            return Ok(planned(route.clone(), self.one_step(route)));
+        }
+        if self.routes_only {
             return Ok(planned(route.clone(), self.one_step(route)));
         }
         let merge_only = in_order || self.is_merge_only(select, &effects, &of_views);

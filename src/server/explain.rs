@@ -10,8 +10,8 @@ use super::prepare::refused;
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::{Ended, Session};
-use crate::executor::{Execution, Parameters, Step};
-use crate::plan::{Plan, Remote, ShardId};
+use crate::executor::{Bound, Execution, Parameters, Step};
+use crate::plan::{Plan, Planned, Remote, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::sql::{ExplainFormat, ExplainOptions, Kind};
@@ -68,7 +68,8 @@ impl Session {
             )
             .into());
         };
-        if let Some(shard) = Execution::single_shard(&planned.route, &bound, count) {
+        let shard = self.explained_shard(planned, options, &bound)?;
+        if let Some(shard) = shard {
             let mut lines = vec![format!(
                 "Remote on 1 of {count} shards ({})",
                 self.shared.shard_names[shard.0 as usize]
@@ -100,6 +101,24 @@ impl Session {
             self.analyze(&mut execution, &mut lines).await?;
         }
         Ok(lines)
+    }
+
+    /// The one shard that runs a statement, if it is only one.
+    fn explained_shard(
+        &self,
+        planned: &Planned,
+        options: &ExplainOptions,
+        bound: &Bound,
+    ) -> Result<Option<ShardId>, ServerError> {
+        let count = self.shared.config.shards.len();
+        match &planned.write {
+            None => Ok(Execution::single_shard(&planned.route, bound, count)),
+            Some(_) if options.analyze => Err(unsupported(
+                "EXPLAIN ANALYZE of a change is not supported over several shards",
+                "EXPLAIN without ANALYZE shows the shard's plan.",
+            )),
+            Some(write) => Ok(self.written_shard(planned, write, bound).ok()),
+        }
     }
 
     /// Each shard's own plan of a step, where values of other steps that it waits for are left out.

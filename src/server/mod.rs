@@ -2,6 +2,7 @@
 
 mod auth;
 mod bind;
+mod broadcast;
 mod by_name;
 mod by_shape;
 mod cancel;
@@ -37,6 +38,7 @@ mod tls;
 mod transaction;
 mod units;
 mod wording;
+mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -152,32 +152,25 @@ impl Session {
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
         prepared.parameter_types = described.parameter_types.into();
         prepared.columns = described.columns.map(Arc::from);
+        let reads = sql::reading(statement);
+        let seen = reads.as_ref().unwrap_or(statement);
         // The catalog's OIDs are the catalog shard's throughout.
-        prepared.reads_catalog = sql::reads_catalog(statement);
+        prepared.reads_catalog = sql::reads_catalog(seen);
         if !prepared.reads_catalog {
             prepared.oid_column = oid_column(prepared.columns.as_deref(), &loaded.catalog);
         }
-        prepared.first_parameter = sql::first_parameter(statement);
+        prepared.first_parameter = sql::first_parameter(seen);
         prepared.clock_words = has_clock_words(&prepared.sql);
         prepared.moment = self.timestamp();
-        let set_config = sql::set_config_calls(statement);
-        let functions = sql::functions_called(&statement.node);
+        let set_config = sql::set_config_calls(seen);
+        let functions = sql::functions_called(&seen.node);
         prepared.pins = functions
             .iter()
             .any(|f| f.starts_with("pg_advisory_lock") || f.starts_with("pg_try_advisory_lock"));
-        let planned = match self.shared.is_one_shard() {
-            true => Some(pass_through()),
-            false => {
-                refuse_session_functions(&functions, set_config.is_some())?;
-                match &prepared.kind {
-                    Kind::Select { writes: false, .. } => {
-                        Some(self.plan(statement, &prepared, &loaded.catalog).await?)
-                    }
-                    Kind::Show { .. } => Some(on_catalog_shard()),
-                    _ => None,
-                }
-            }
-        };
+        if !self.shared.is_one_shard() {
+            refuse_session_functions(&functions, set_config.is_some())?;
+        }
+        let planned = self.planned(statement, &prepared, &loaded.catalog).await?;
         prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
         if let Some(planned) = &mut prepared.planned
@@ -229,6 +222,25 @@ impl Session {
         // In the middle of a pipeline a Sync would commit what came before.
         let sync = !conn.unsynced();
         control::describe(conn, sql, types, sync).await
+    }
+
+    /// Where a described statement runs; `None` where the session refuses its kind.
+    async fn planned(
+        &mut self,
+        statement: &Statement,
+        prepared: &Prepared,
+        catalog: &Catalog,
+    ) -> Result<Option<Planned>, ServerError> {
+        if self.shared.is_one_shard() {
+            return Ok(Some(pass_through()));
+        }
+        match &prepared.kind {
+            Kind::Select { writes: false, .. } | Kind::Insert | Kind::Update | Kind::Delete => {
+                self.plan(statement, prepared, catalog).await.map(Some)
+            }
+            Kind::Show { .. } => Ok(Some(on_catalog_shard())),
+            _ => Ok(None),
+        }
     }
 
     async fn plan(
@@ -327,6 +339,9 @@ impl Session {
         let mut bound = self.bound(parameters, columns, fetch, sync)?;
         bound.shows_objects = prepared.reads_catalog || shards == 1;
         self.reads_clock = prepared.clock_words;
+        if let Some(write) = &planned.write {
+            return Ok(self.execution_of_write(prepared, planned, write, bound));
+        }
         let single = Execution::single_shard(&planned.route, &bound, shards);
         bound.prepared_timestamp = prepared.moment;
         if let Some(shard) = single {
@@ -440,6 +455,7 @@ fn pass_through() -> Planned {
         route: Targets::Shard(CATALOG_SHARD),
         fan_out,
         lazy: None,
+        write: None,
         read_only: true,
         leaves_nothing: true,
         // All go to that server one behind the other.

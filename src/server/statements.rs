@@ -97,6 +97,9 @@ impl Session {
                 return Ok(None);
             }
             kind if changes(kind) && self.is_read_only() => return Err(read_only(sql).into()),
+            Kind::Insert | Kind::Update | Kind::Delete if prepared.planned.is_some() => {
+                return Ok(None);
+            }
             other => return Err(refuse(other).into()),
         };
         let metrics = self.shared.metrics;
@@ -253,7 +256,10 @@ impl Session {
         for portal in self.portals.drain() {
             portal.abandon(&mut self.connections);
         }
-        let result = self.broadcast(text).await;
+        let result = match self.transaction.writer.filter(|_| commit) {
+            Some(writer) => self.commit_writer_first(writer, text).await,
+            None => self.broadcast(text).await,
+        };
         let result = held.and(result);
         self.cursors.end_transaction(commit && result.is_ok());
         let changed = !self.transaction.touched().is_empty();
@@ -275,31 +281,6 @@ impl Session {
             portal.abandon(&mut self.connections);
         }
         self.cursors.close_all(&mut self.connections);
-    }
-
-    /// Runs a statement on every connection the session holds.
-    pub async fn broadcast(&mut self, sql: &str) -> Result<(), ServerError> {
-        let text = [sql.to_owned()];
-        let names = self.shared.shard_names.clone();
-        let work = self.connections.iter_mut().map(|(shard, conn)| {
-            let text = &text;
-            async move {
-                // Replies of what ran before (a Sync that is still owed) come first.
-                if conn.unsynced() {
-                    conn.sync();
-                }
-                (shard, control::command(conn, text).await)
-            }
-        });
-        let replies = futures_util::future::join_all(work).await;
-        let mut failure = None;
-        for (shard, reply) in replies {
-            match reply {
-                Ok((frames, _)) => frames.into_iter().for_each(|f| self.forward(f)),
-                Err(error) => failure = failure.or(Some(error.on_shard(&names[shard.0 as usize]))),
-            }
-        }
-        failure.map_or(Ok(()), Err)
     }
 
     fn needs_block(&self, what: &str) -> Result<(), ServerError> {

@@ -75,6 +75,8 @@ pub struct Transaction {
     pub clock: Option<Clock>,
     /// A statement may have left something in it that ends with it: locks, changes, settings made by functions.
     pub is_tied: bool,
+    /// The one shard on which it has changed something.
+    pub writer: Option<ShardId>,
     /// Shards that were in it are not any more: a statement had a snapshot of its own.
     pub has_left: bool,
 }

@@ -1,5 +1,6 @@
 //! The only module that names the parser crate: text to syntax tree and back, what a statement is, walks over a tree.
 
+mod change;
 mod classify;
 mod copy;
 mod depth;
@@ -13,6 +14,7 @@ mod walk;
 
 use crate::protocol::sqlstate;
 
+pub use change::{Change, ChangeKind, EXCLUDED, change, reading};
 pub use classify::classify;
 pub use copy::{CopyFormat, CopySource, CopyTable, CopyTo, ForceQuote};
 pub use kind::{

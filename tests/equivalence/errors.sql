@@ -146,17 +146,27 @@ select id::no_such_type from users
 -- only: extended
 select 1; select 2
 
--- name: insert is refused
+-- name: insert over several shards is refused
 -- expect: refused
-insert into lonely values (1000, 'x', 1, 1)
+insert into lonely select id, 'x', 1, 1 from users where false
 
--- name: update is refused
--- expect: refused
-update users set active = active where id = 1
+-- name: insert of a row that is there
+insert into users (id, name) values (1, 'x') on conflict do nothing
 
--- name: delete is refused
+-- name: update over several shards is refused
 -- expect: refused
-delete from users where id = -1
+update lonely set v = v where k = -1
+
+-- name: update of no row
+-- params: [["int8", "-1"]]
+update users set active = active where id = -1 and id = $1 returning *
+
+-- name: delete over several shards is refused
+-- expect: refused
+delete from lonely where k = -1
+
+-- name: delete of no row
+delete from lonely where id = -1 returning *, 1 / id
 
 -- name: truncate is refused
 -- expect: refused

@@ -16,3 +16,4 @@ mod reruns;
 mod settings;
 mod snapshots;
 mod transcripts;
+mod writes;

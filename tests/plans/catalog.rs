@@ -231,6 +231,7 @@ fn table((name, placed, columns): &(&str, &str, &str)) -> Table {
         guarded: false,
         rows: 1000.0,
         row_bytes: 100.0,
+        writes: Default::default(),
     }
 }
 

@@ -230,6 +230,7 @@ mod tests {
             guarded: false,
             primary_key: vec![1],
             columns,
+            writes: Default::default(),
         }
     }
 

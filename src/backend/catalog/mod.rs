@@ -9,6 +9,7 @@ mod snapshot;
 mod tables;
 mod verify;
 mod watch;
+mod writes;
 
 use std::sync::Arc;
 

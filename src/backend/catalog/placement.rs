@@ -346,6 +346,7 @@ mod tests {
                 column("a", oid::TEXT, "text"),
                 column("k", type_oid, "the type"),
             ],
+            writes: Default::default(),
         };
         distribution(&placement, &relation, 2, |_| true)
     }

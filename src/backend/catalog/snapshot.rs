@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use tokio_postgres::types::{FromSqlOwned, Type as SqlType};
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 
-use super::queries;
+use super::{queries, writes};
 use crate::backend::BackendError;
 use crate::backend::connector::Connector;
 use crate::backend::control::ControlShard;
+use crate::catalog::writes::Writes;
 use crate::catalog::{Function, FunctionKind, Type, Volatility};
 use crate::plan::{Collation, CollationProvider};
 
@@ -70,6 +71,7 @@ pub(super) struct Relation {
     /// Attribute numbers.
     pub primary_key: Vec<i16>,
     pub columns: Vec<ShardColumn>,
+    pub writes: Writes,
 }
 
 impl Relation {
@@ -119,7 +121,7 @@ pub(super) async fn read(shard: &ControlShard, full: bool) -> Result<Snapshot, B
         .await
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Said(tokio_postgres::Error),
     /// A catalog that does not say what PostgreSQL's says.
     Odd(String),
@@ -158,6 +160,7 @@ async fn contents(
         functions,
         bodies,
         operators,
+        changes,
     ) = tokio::try_join!(
         one(&transaction, queries::DEFAULT_COLLATION),
         transaction.query_typed(queries::SETTINGS, &[]),
@@ -168,6 +171,7 @@ async fn contents(
         transaction.query_typed(queries::FUNCTIONS, &everything),
         transaction.query_typed(queries::BODIES, &[]),
         transaction.query_typed(queries::OPERATORS, &[]),
+        transaction.query_typed(writes::WRITES, &[]),
     )?;
     transaction.rollback().await?;
 
@@ -177,6 +181,7 @@ async fn contents(
         .map(relation)
         .collect::<Result<Vec<_>, _>>()?;
     add_columns(&mut relations, &attributes)?;
+    writes::add_writes(&mut relations, &changes)?;
     tracing::debug!(
         shard = &*connector.name,
         relations = relations.len(),
@@ -188,10 +193,7 @@ async fn contents(
         server_version: get(&session, 0)?,
         major_version: get::<i32>(&session, 1)? / 10_000,
         search_path: get(&session, 2)?,
-        settings: settings
-            .iter()
-            .map(|r| Ok((get(r, 0)?, get(r, 1)?)))
-            .collect::<Result<_, ReadError>>()?,
+        settings: pairs(&settings)?,
         default_collation: self::collation(&collation, 0)?,
         types: types.iter().map(shard_type).collect::<Result<_, _>>()?,
         collations: collations
@@ -201,10 +203,7 @@ async fn contents(
         relations,
         functions: functions.iter().map(function).collect::<Result<_, _>>()?,
         bodies: bodies.iter().map(body).collect::<Result<_, _>>()?,
-        operators: operators
-            .iter()
-            .map(|r| Ok((get(r, 0)?, get(r, 1)?)))
-            .collect::<Result<_, ReadError>>()?,
+        operators: pairs(&operators)?,
     };
     Ok((contents, estimates))
 }
@@ -213,8 +212,13 @@ async fn one(transaction: &Transaction<'_>, sql: &str) -> Result<Row, tokio_post
     transaction.query_typed_one(sql, &[]).await
 }
 
-fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T, ReadError> {
+pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T, ReadError> {
     Ok(row.try_get(column)?)
+}
+
+fn pairs(rows: &[Row]) -> Result<Vec<(String, String)>, ReadError> {
+    let pair = |r: &Row| Ok((get(r, 0)?, get(r, 1)?));
+    rows.iter().map(pair).collect()
 }
 
 /// A `"char"`, which is read as text.
@@ -239,6 +243,7 @@ fn relation(row: &Row) -> Result<Relation, ReadError> {
         guarded: get(row, 6)?,
         primary_key: get(row, 7)?,
         columns: Vec::new(),
+        writes: Writes::default(),
     })
 }
 

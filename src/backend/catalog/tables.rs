@@ -285,6 +285,7 @@ impl<'a> Merging<'a> {
             guarded: relation.guarded,
             rows,
             row_bytes,
+            writes: relation.writes.clone(),
         }
     }
 
@@ -370,6 +371,7 @@ impl<'a> Merging<'a> {
 fn agree(table: &mut Table, copies: &[Option<&Relation>]) {
     for copy in copies.iter().flatten() {
         table.guarded |= copy.guarded;
+        table.writes.add(&copy.writes);
         for (column, other) in table.columns.iter_mut().zip(&copy.columns) {
             column.not_null &= other.not_null;
         }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Cluster;
 
 /// Sharded tables and their keys; the other tables are reference tables.
-const SHARDED: [(&str, &str); 16] = [
+const SHARDED: [(&str, &str); 26] = [
     ("public.users", "id"),
     ("public.events", "user_id"),
     ("public.visits", "user_id"),
@@ -22,11 +22,22 @@ const SHARDED: [(&str, &str); 16] = [
     ("public.by_uuid", "k"),
     ("public.by_date", "k"),
     ("public.alltypes", "id"),
+    ("public.accounts", "id"),
+    ("public.bookings", "account"),
+    ("public.parted", "k"),
+    ("public.by_code", "code"),
+    ("public.numbered", "id"),
+    ("public.single_names", "id"),
+    ("public.single_words", "id"),
+    ("public.orphans", "id"),
+    ("public.watched", "id"),
+    ("public.part_watched", "k"),
 ];
-const REFERENCE: [&str; 4] = [
+const REFERENCE: [&str; 5] = [
     "public.tags",
     "public.countries",
     "public.empty_r",
+    "public.countries_of_accounts",
     "other.users",
 ];
 

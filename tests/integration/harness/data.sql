@@ -47,6 +47,7 @@ insert into by_date select date '2024-01-01' + i, i, 'day ' || i % 7 from genera
 insert into tags
 select i, (array['alpha', 'Beta', 'gamma', 'éta', null])[1 + i % 5] || i / 5, case when i % 9 <> 0 then i * 137 % 2000 / 100.0 end, (array['sad', 'ok', 'happy', 'ecstatic', null])[1 + i % 5]::mood, case when i % 7 <> 0 then i % 2 = 0 end
 from generate_series(1, 40) i;
+insert into countries_of_accounts values ('BR'), ('US');
 insert into countries values ('BR', 'Brasil', 'Americas'), ('US', 'United States', 'Americas'), ('DE', 'Deutschland', 'Europe'), ('FR', 'France', 'Europe'), ('XX', 'Nowhere', null);
 insert into other.users select i, 'other ' || i from generate_series(1, 5) i;
 

@@ -37,6 +37,30 @@ create table by_text (k text primary key, n int4, v numeric);
 create table by_uuid (k uuid primary key, n int4);
 create table by_date (k date primary key, n int4, v text);
 
+-- Written by tests; empty at first.
+create table countries_of_accounts (code char(2) primary key);
+create table accounts (
+  id int8 primary key, owner text not null default 'nobody', balance numeric(12,2) default 0 check (balance >= 0),
+  opened timestamptz default now(), marks int4[], country char(2) references countries_of_accounts);
+create table bookings (
+  account int8 references accounts (id) on delete cascade deferrable initially deferred, n int4, what text, primary key (account, n));
+create table parted (k int4 not null, part int4 not null, v text, primary key (k, part)) partition by list (part);
+create table parted_1 partition of parted for values in (1);
+create table parted_2 partition of parted for values in (2);
+create table by_code (code varchar(4) primary key, v text);
+-- What one shard cannot keep.
+create table numbered (id int8 primary key, n serial, v text);
+create table single_names (id int8 primary key, name text unique, v text);
+create table single_words (id int8 primary key, word text, v text);
+create unique index on single_words (lower(word));
+create table orphans (id int8 primary key, account int8 references users (id));
+create table watched (id int8 primary key, v text);
+create function watch() returns trigger language plpgsql as 'begin new.id := new.id + 1; return new; end';
+create trigger watch before insert or update on watched for each row execute function watch();
+create table part_watched (k int4, part int4) partition by list (part);
+create table part_watched_1 partition of part_watched for values in (1);
+create trigger watch after update on part_watched_1 for each row execute function watch();
+
 -- Reference tables.
 create table tags (id int4 primary key, label text, weight numeric(6,2), mood mood, active bool);
 create table countries (code char(2) primary key, name text, region text);
