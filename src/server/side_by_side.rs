@@ -40,6 +40,8 @@ use crate::protocol::sqlstate;
 /// SELECTs under way on one connection: with fewer, keys that happen to lie on one shard leave the others idle (8: a tenth of the time
 /// on three shards, 16: a twentieth); with more, a cancel or another client would wait longer for a connection.
 const DEPTH: usize = 16;
+/// SELECTs under way or behind a head that takes long.
+const SENT_MAX: usize = 1024;
 /// Bytes that a connection may have unsent before it is given more.
 const UNSENT_BYTES_MAX: usize = 64 << 10;
 /// Replies are held back up to about this, then their shards wait.
@@ -186,7 +188,8 @@ impl Session {
     /// Sends what has been read and may be under way.
     fn send_more(&mut self, run: &mut Run) -> bool {
         let mut any = false;
-        while !run.closed {
+        // A client that takes no replies needs no connections for more of them.
+        while !run.closed && run.sent.len() < SENT_MAX && self.client.pending_bytes() < STOP_BYTES {
             if run.next.is_none() && run.looked_at != self.client.buffered_bytes() {
                 run.next = self.unit(None);
                 run.looked_at = self.client.buffered_bytes();
