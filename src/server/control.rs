@@ -72,6 +72,27 @@ pub async fn describe(
         true => conn.sync(),
         false => messages::flush(conn.write_buffer()),
     }
+    described(conn, sync).await
+}
+
+/// The same of a portal, which has no parameters.
+///
+/// # Errors
+/// 34000 where there is none of the name.
+pub async fn describe_portal(
+    conn: &mut RawConn,
+    name: &str,
+    sync: bool,
+) -> Result<Described, ServerError> {
+    messages::describe_or_close(b'D', b'P', name, conn.write_buffer());
+    match sync {
+        true => conn.sync(),
+        false => messages::flush(conn.write_buffer()),
+    }
+    described(conn, sync).await
+}
+
+async fn described(conn: &mut RawConn, sync: bool) -> Result<Described, ServerError> {
     let mut described = Described {
         parameter_types: Vec::new(),
         columns: None,

@@ -99,11 +99,13 @@ impl Session {
                     _ => prepared.columns.clone(),
                 }
             }
-            b'P' => match (self.portals.get(name), self.cursors.columns(name)) {
-                (Some(portal), _) => portal.columns.clone(),
-                (None, Some(columns)) => Some(columns),
-                (None, None) => return Err(no_portal(name).into()),
-            },
+            b'P' => {
+                let of_portal = self.portals.get(name).map(|p| p.columns.clone());
+                match of_portal.or_else(|| self.cursors.columns(name).map(Some)) {
+                    Some(columns) => columns,
+                    None => self.describe_shard_cursor(name).await?,
+                }
+            }
             other => {
                 let message = format!("invalid DESCRIBE message subtype {other}");
                 return Err(ServerError::new(sqlstate::PROTOCOL_VIOLATION, message).into());
@@ -389,7 +391,7 @@ fn malformed(message: &str) -> ServerError {
     )
 }
 
-fn no_portal(name: &str) -> ServerError {
+pub(super) fn no_portal(name: &str) -> ServerError {
     ServerError::new(
         sqlstate::INVALID_CURSOR_NAME,
         format!("portal \"{name}\" does not exist"),

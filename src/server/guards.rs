@@ -9,7 +9,7 @@ use crate::executor::{Parameters, printed};
 use crate::plan::{Plan, Planned, Remote, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
-use crate::sql::Kind;
+use crate::sql::{self, Kind, Statement};
 use crate::types::oid;
 
 /// A result column of arrays of a composite.
@@ -45,9 +45,17 @@ pub fn is_plain(prepared: &Prepared) -> bool {
 
 /// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
 pub fn refuse_session_functions(
+    statement: &Statement,
     functions: &[String],
     is_set_config: bool,
 ) -> Result<(), ServerError> {
+    if sql::names_relation(statement, "pg_cursors") || functions.iter().any(|f| f == "pg_cursor") {
+        // The shard has portals of ours, and none of the client's.
+        return Err(unsupported(
+            "pg_cursors is not supported over several shards",
+            "FETCH and CLOSE tell whether there is a cursor of a name.",
+        ));
+    }
     let refused = functions.iter().find(|f| {
         matches!(
             f.as_str(),

@@ -168,7 +168,7 @@ impl Session {
             .iter()
             .any(|f| f.starts_with("pg_advisory_lock") || f.starts_with("pg_try_advisory_lock"));
         if !self.shared.is_one_shard() {
-            refuse_session_functions(&functions, set_config.is_some())?;
+            refuse_session_functions(statement, &functions, set_config.is_some())?;
         }
         let planned = self.planned(statement, &prepared, &loaded.catalog).await?;
         prepared.set_config = set_config.unwrap_or_default();
@@ -324,7 +324,6 @@ impl Session {
         self.tie(prepared);
         let shards = self.shared.config.shards.len();
         self.refuse_encoding_functions(&prepared.sql)?;
-        self.refuse_pg_cursors(prepared)?;
         if shards > 1
             && prepared
                 .oid_column

@@ -137,6 +137,22 @@ pub fn reads_catalog(statement: &Statement) -> bool {
     found
 }
 
+/// True when a FROM names such a relation of the system catalogs.
+pub fn names_relation(statement: &Statement, name: &str) -> bool {
+    let mut found = false;
+    walk_statement(&statement.node, &mut |child| {
+        if let Child::Node(ast::Node {
+            node: Some(Node::RangeVar(relation)),
+        }) = child
+        {
+            let in_catalog = matches!(relation.schemaname.as_str(), "" | "pg_catalog");
+            found |= relation.relname == name && in_catalog;
+        }
+        true
+    });
+    found
+}
+
 /// The parameter that stands first in the text: its number and 1-based character position.
 pub fn first_parameter(statement: &Statement) -> Option<(i32, usize)> {
     let mut first: Option<(i32, i32)> = None;

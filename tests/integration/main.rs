@@ -5,6 +5,7 @@
 
 mod commands;
 mod copy_out;
+mod cursors;
 mod equivalence;
 mod explain;
 mod faults;

@@ -11,6 +11,7 @@ mod declare;
 mod fetch;
 mod hold;
 mod kept;
+mod one_shard;
 mod output;
 mod place;
 mod portal;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::prepared::Prepared;
-use super::session::Session;
 use crate::backend::connections::Connections;
 use crate::backend::pool::Lease;
 use crate::executor::Execution;
@@ -137,10 +137,6 @@ impl Cursors {
         self.named.contains_key(name)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
-    }
-
     /// The result columns of a cursor, as text.
     pub fn columns(&self, name: &str) -> Option<Arc<[ColumnDescription]>> {
         self.named.get(name).map(|c| c.columns.clone())
@@ -193,26 +189,6 @@ impl Cursors {
             c.level = None;
             stays
         });
-    }
-}
-
-impl Session {
-    /// The shard that would be asked for pg_cursors has portals of ours.
-    ///
-    /// # Errors
-    /// 0A000 while there is one.
-    pub fn refuse_pg_cursors(&self, prepared: &Prepared) -> Result<(), ServerError> {
-        let open = !self.cursors.is_empty() || self.portals.any_suspended();
-        if self.shared.is_one_shard()
-            || !open
-            || !prepared.sql.to_ascii_lowercase().contains("pg_cursor")
-        {
-            return Ok(());
-        }
-        Err(super::run::unsupported(
-            "pg_cursors is not supported over several shards while a cursor is open",
-            "FETCH, MOVE and CLOSE tell of a cursor whether it is there.",
-        ))
     }
 }
 

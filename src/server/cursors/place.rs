@@ -57,7 +57,7 @@ impl Place {
             FetchDirection::Relative | FetchDirection::Forward | FetchDirection::Backward
                 if count == 0 =>
             {
-                return self.stay(is_move);
+                return self.stay(direction, is_move);
             }
             FetchDirection::Relative if count > 0 => {
                 (vec![Step::Forward(distance - 1), Step::Forward(1)], None)
@@ -108,11 +108,13 @@ impl Place {
     }
 
     /// The row it is on once more.
-    fn stay(&self, is_move: bool) -> Course {
+    fn stay(&self, direction: FetchDirection, is_move: bool) -> Course {
         let on_row = !self.at_start && !self.at_end;
         let steps = match (is_move, on_row) {
             (true, _) => Vec::new(),
             (false, true) => vec![Step::Backward(1), Step::Forward(1)],
+            // Nothing to show; a cursor that does not go backward says so all the same.
+            (false, false) if direction == FetchDirection::Backward => vec![Step::Backward(0)],
             (false, false) => vec![Step::Forward(0)],
         };
         let rows = is_move.then_some(u64::from(on_row));
