@@ -15,6 +15,10 @@ use crate::plan::ShardId;
 /// needed, which would cost a connection.
 const DRAIN_WITHOUT_CANCEL: Duration = Duration::from_millis(5);
 
+/// A cancel that came before the statement it is meant for had begun has done nothing: another one follows after so long, then after
+/// twice as long.
+const CANCEL_AGAIN: Duration = Duration::from_millis(200);
+
 /// At most one lease a shard, and one of a merge session.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -87,6 +91,16 @@ impl Connections {
         self.merge = None;
     }
 
+    /// Gives all back but the one to this shard.
+    pub fn release_others(&mut self, shard: ShardId) {
+        let kept = shard.0 as usize;
+        let others = self.shards.iter_mut().enumerate();
+        others
+            .filter(|(i, _)| *i != kept)
+            .for_each(|(_, lease)| *lease = None);
+        self.merge = None;
+    }
+
     /// Brings every held connection, the merge session included, to the end of its replies after an error or when the client
     /// is gone: what does not end by itself at once is cancelled, and all is read up to the last ReadyForQuery. A connection that
     /// does not get there by `deadline` is poisoned, as is one whose shard fails meanwhile. A connection that got a cancel may
@@ -117,15 +131,24 @@ async fn recover(conn: &mut RawConn, pools: &Pools, deadline: Instant) {
         return;
     }
     let handle = conn.cancel_handle();
-    // Both at once: the shard may be unable to finish before we read.
-    let both = futures_util::future::join(pools.cancel(&handle), drain(conn));
-    match timeout_at(deadline.into(), both).await {
-        Ok((Ok(()), ())) => {}
-        Ok((Err(error), ())) => {
+    let mut pause = CANCEL_AGAIN;
+    while Instant::now() < deadline {
+        let patience = deadline.min(Instant::now() + pause);
+        pause *= 2;
+        // Both at once: the shard may be unable to finish before we read.
+        let drained = timeout_at(patience.into(), drain(conn));
+        let both = futures_util::future::join(pools.cancel(&handle), drained);
+        let Ok((cancelled, drained)) = timeout_at(deadline.into(), both).await else {
+            break;
+        };
+        if let Err(error) = cancelled {
             tracing::warn!(shard = error.shard(), %error, "cancel request failed");
         }
-        Err(_) => conn.poison(),
+        if drained.is_ok() {
+            return;
+        }
     }
+    conn.poison();
 }
 
 /// Reads and forgets up to the last ReadyForQuery owed, or until the connection fails (which poisons it).

@@ -11,6 +11,7 @@ pub mod health;
 mod login;
 #[cfg(test)]
 mod mock;
+mod notifications;
 mod parameters;
 pub mod pool;
 pub mod raw_conn;

@@ -1,5 +1,6 @@
 //! What a server reports of its settings (ParameterStatus), as last reported.
 
+use super::raw_conn::RawConn;
 use crate::protocol::messages::Reader;
 
 /// Parameters a server may report. PostgreSQL has 15, extensions add a few.
@@ -33,5 +34,18 @@ impl Parameters {
 
     pub(super) fn all(&self) -> &[(String, String)] {
         &self.0
+    }
+}
+
+impl RawConn {
+    /// Values of ParameterStatus as last reported.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let mut known = self.parameters.all().iter();
+        known.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// All of them, in the order of their first report.
+    pub fn parameters(&self) -> &[(String, String)] {
+        self.parameters.all()
     }
 }

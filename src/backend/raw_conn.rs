@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 use super::BackendError;
 use super::cancel::{CancelHandle, LeaseNumber};
 use super::frame_reader::{FrameReader, Scanned};
+use super::notifications::Notifications;
 use super::parameters::Parameters;
 use super::socket::Socket;
 use super::stage_tables::StageTables;
@@ -73,12 +74,13 @@ pub struct RawConn {
     status: u8,
     statements: Statements,
     stage_tables: StageTables,
-    parameters: Parameters,
+    pub(super) notifications: Notifications,
+    pub(super) parameters: Parameters,
     settings_mark: u64,
     /// The shard waits for COPY data.
     copy_in: bool,
     poisoned: bool,
-    cancel_key: (i32, Bytes),
+    pub(super) cancel_key: (i32, Bytes),
     lease: LeaseNumber,
     metrics: Arc<ShardMetrics>,
     /// When the first byte went out of what the shard has not answered in full.
@@ -108,6 +110,7 @@ impl RawConn {
             status: b'I',
             statements: Statements::default(),
             stage_tables: StageTables::default(),
+            notifications: Notifications::default(),
             parameters: Parameters::default(),
             settings_mark: 0,
             copy_in: false,
@@ -228,7 +231,8 @@ impl RawConn {
 
     /// Next run or message. Sends what is still unwritten while it reads, so that a long pipeline cannot block both sides.
     /// `columns`: a DataRow with another number of columns is an error. A Close that [`RawConn::statement_name`] appended is
-    /// answered by a CloseComplete here, which nobody asked for.
+    /// answered by a CloseComplete here, which nobody asked for. Notifications are kept, see
+    /// [`RawConn::take_notifications`].
     ///
     /// # Errors
     /// `Lost` at the end of the stream, `Protocol`; the connection is poisoned by either.
@@ -238,15 +242,22 @@ impl RawConn {
         columns: Option<u16>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Event, BackendError>> {
-        match ready!(self.poll_scanned(columns, cx))? {
-            Scanned::Rows(run) => {
-                let rows = u64::from(run.rows);
-                metrics::global().rows_from_shards.inc_by(rows);
-                Poll::Ready(Ok(Event::Rows(run)))
-            }
-            Scanned::Message { tag, frame } => {
-                self.note(tag, &frame)?;
-                Poll::Ready(Ok(Event::Message { tag, frame }))
+        loop {
+            match ready!(self.poll_scanned(columns, cx))? {
+                Scanned::Rows(run) => {
+                    let rows = u64::from(run.rows);
+                    metrics::global().rows_from_shards.inc_by(rows);
+                    return Poll::Ready(Ok(Event::Rows(run)));
+                }
+                Scanned::Message { tag: b'A', frame } => {
+                    if !self.notifications.keep(frame) {
+                        return Poll::Ready(Err(self.broken("too many notifications".into())));
+                    }
+                }
+                Scanned::Message { tag, frame } => {
+                    self.note(tag, &frame)?;
+                    return Poll::Ready(Ok(Event::Message { tag, frame }));
+                }
             }
         }
     }
@@ -307,8 +318,8 @@ impl RawConn {
                 self.copy_in = true;
                 Ok(())
             }
-            b'1' | b'2' | b'3' | b'A' | b'H' | b'I' | b'N' | b'T' | b'V' | b'W' | b'c' | b'd'
-            | b'n' | b's' | b't' => Ok(()),
+            b'1' | b'2' | b'3' | b'H' | b'I' | b'N' | b'T' | b'V' | b'W' | b'c' | b'd' | b'n'
+            | b's' | b't' => Ok(()),
             tag => Err(self.broken(format!("unexpected message {:?}", char::from(tag)))),
         }
     }
@@ -378,17 +389,6 @@ impl RawConn {
         self.statements.forget(sql, parameter_types);
     }
 
-    /// Values of ParameterStatus as last reported.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        let mut known = self.parameters.all().iter();
-        known.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-
-    /// All of them, in the order of their first report.
-    pub fn parameters(&self) -> &[(String, String)] {
-        self.parameters.all()
-    }
-
     /// A mark for which session settings are in force here; 0: those of a fresh connection.
     pub fn settings_mark(&self) -> u64 {
         self.settings_mark
@@ -419,7 +419,7 @@ impl RawConn {
         self.poisoned
     }
 
-    /// No reply outstanding, nothing unsynced, buffers empty, idle, no cancel sent. Session settings are the holder's care: see
+    /// No reply outstanding, nothing unsynced, buffers empty, idle, no cancel sent, nothing listens. Session settings are the holder's care: see
     /// [`RawConn::settings_mark`].
     pub fn is_clean(&self) -> bool {
         !self.poisoned
@@ -428,6 +428,7 @@ impl RawConn {
             && self.write.is_empty()
             && self.reader.is_empty()
             && self.status == b'I'
+            && !self.notifications.listens()
             && !self.lease.is_cancelled()
     }
 

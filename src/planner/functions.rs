@@ -254,13 +254,14 @@ pub(super) fn effects<'a>(
 fn forbid(out: &mut Effects, what: &str, location: i32) {
     out.forbidden.get_or_insert_with(|| Refusal {
         message: format!("{what} not supported over several shards"),
-        hint: match what.contains("the clock") {
-            true => {
+        hint: match what {
+            w if w.contains("the clock") => {
                 "Use now(), current_date or the moment itself; cast it to text where it is text."
-                    .into()
             }
-            false => "Restrict the statement to one shard by its sharding key.".into(),
-        },
+            w if w.contains("_advisory_") => "Call it in a statement of its own.",
+            _ => "Restrict the statement to one shard by its sharding key.",
+        }
+        .into(),
         location: usize::try_from(location).ok(),
     });
 }

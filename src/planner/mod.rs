@@ -34,6 +34,7 @@ mod stage_rows;
 mod stage_subqueries;
 mod stage_tables;
 mod stages;
+pub mod temporary;
 mod total;
 mod types;
 mod writes;
@@ -246,12 +247,7 @@ impl<'p> Planner<'p> {
             return Ok(planned(route, Err(why)));
         }
         // Constants only: a parameter that cannot be read as a key still goes to every shard.
-        if let Targets::Keyed(condition) = &route
-            && condition.constant_shards().is_some_and(|s| s.len() <= 1)
-        {
-            return Ok(planned(route.clone(), self.one_step(route)));
-        }
-        if self.routes_only {
+        if self.routes_only || is_constant(&route) {
             return Ok(planned(route.clone(), self.one_step(route)));
         }
         let merge_only = in_order || self.is_merge_only(select, &effects, &of_views);
@@ -420,6 +416,14 @@ impl FanOut<'_, '_> {
             }),
         }
     }
+}
+
+/// True when the constants leave at most one shard.
+fn is_constant(route: &Targets) -> bool {
+    let Targets::Keyed(condition) = route else {
+        return false;
+    };
+    condition.constant_shards().is_some_and(|s| s.len() <= 1)
 }
 
 /// Where the whole statement may go.

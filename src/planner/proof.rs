@@ -57,6 +57,13 @@ pub(super) fn of_functions(catalog: &Catalog, name: &str) -> Proof {
     of_name(catalog, name, &mut HashSet::new())
 }
 
+/// The same for a text with these names in it: worst case of whatever they may name.
+pub(super) fn of_text(catalog: &Catalog, names: &[String]) -> Proof {
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    of_names(catalog, &sorted, &mut HashSet::new())
+}
+
 /// The same for an operator, by the functions behind it.
 pub(super) fn of_operator(catalog: &Catalog, operator: &str) -> Proof {
     let functions = &catalog.operator_functions;

@@ -26,6 +26,8 @@ pub const DUPLICATE_CURSOR: &str = "42P03";
 pub const SYNTAX_ERROR: &str = "42601";
 /// A statement names a parameter that nobody gave.
 pub const UNDEFINED_PARAMETER: &str = "42P02";
+/// `undefined_table`
+pub const UNDEFINED_TABLE: &str = "42P01";
 /// The transaction has failed; only its end is accepted.
 pub const IN_FAILED_TRANSACTION: &str = "25P02";
 /// Not inside a transaction.

@@ -29,6 +29,7 @@ impl Session {
             // Also where the new one fails.
             self.statements.remove(name);
         }
+        self.follow_temporary().await?;
         let prepared = Box::pin(self.prepare(sql.to_owned(), &types)).await?;
         self.refuse_when_failed(&prepared)?;
         if !name.is_empty() && self.statements.contains_key(name) {
@@ -199,7 +200,7 @@ impl Session {
         };
         let mut execution = match prepared.kind {
             Kind::CopyIn => self.open_copy_in(&prepared)?,
-            _ if prepared.copies() && !self.shared.is_one_shard() => {
+            _ if self.copies_shards(&prepared) => {
                 Box::pin(self.open_copy_out(&prepared, last)).await?
             }
             _ => self.open(&prepared, portal.parameters.clone(), columns, fetch, last)?,
@@ -321,6 +322,7 @@ impl Session {
         if matches!(prepared.kind, Kind::Fetch { .. }) && !self.shared.is_one_shard() {
             return Ok(self.fetch_described(prepared));
         }
+        self.follow_temporary().await?;
         if prepared.catalog_version == self.shared.catalog_version()
             && prepared.context == self.planning_context()
         {

@@ -41,14 +41,21 @@ pub fn is_plain(prepared: &Prepared) -> bool {
         && !prepared.reads_catalog
         && !prepared.clock_words
         && !prepared.pins
+        && !prepared.at_home
 }
 
-/// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
-pub fn refuse_session_functions(
-    statement: &Statement,
-    functions: &[String],
-    is_set_config: bool,
-) -> Result<(), ServerError> {
+/// A lock of the session.
+pub fn takes_lock(function: &str) -> bool {
+    ["pg_advisory_lock", "pg_try_advisory_lock"]
+        .iter()
+        .any(|f| function.starts_with(f))
+}
+
+/// The names of cursors, which no shard knows.
+///
+/// # Errors
+/// 0A000 for a statement that asks for them.
+pub fn refuse_cursor_names(statement: &Statement, functions: &[String]) -> Result<(), ServerError> {
     if sql::names_relation(statement, "pg_cursors") || functions.iter().any(|f| f == "pg_cursor") {
         // The shard has portals of ours, and none of the client's.
         return Err(unsupported(
@@ -56,10 +63,18 @@ pub fn refuse_session_functions(
             "FETCH and CLOSE tell whether there is a cursor of a name.",
         ));
     }
+    Ok(())
+}
+
+/// Functions whose effect belongs to a session or to one server, where sessions are spread over servers.
+pub fn refuse_session_functions(
+    functions: &[String],
+    is_set_config: bool,
+) -> Result<(), ServerError> {
     let refused = functions.iter().find(|f| {
         matches!(
             f.as_str(),
-            "nextval" | "setval" | "currval" | "lastval" | "pg_notify" | "pg_export_snapshot"
+            "nextval" | "setval" | "currval" | "lastval" | "pg_export_snapshot"
         ) || f.starts_with("lo_")
             || f.starts_with("dblink")
             || (f.as_str() == "set_config" && !is_set_config)

@@ -307,6 +307,7 @@ fn new_session(
         has_run: false,
         connections: Connections::new(shared.config.shards.len()),
         pinned: false,
+        pins: Default::default(),
         statements: Default::default(),
         portals: Portals::default(),
         cursors: Default::default(),

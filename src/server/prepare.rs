@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::guards::{
-    has_clock_words, is_plain, oid_column, refuse_clock_parameters, refuse_session_functions,
-    refuse_settings_of_steps,
+    has_clock_words, is_plain, oid_column, refuse_clock_parameters, refuse_cursor_names,
+    refuse_session_functions, refuse_settings_of_steps, takes_lock,
 };
 use super::portals::Portal;
 use super::prepared::{CacheKey, Prepared};
@@ -74,7 +74,7 @@ impl Session {
 
     /// Settings that a plan or a statement's meaning may depend on, as a number.
     pub fn planning_context(&self) -> u64 {
-        self.settings.planning_mark() ^ self.transaction.local_mark()
+        self.settings.planning_mark() ^ self.transaction.local_mark() ^ self.pins.tables.mark()
     }
 
     fn bare(&self, key: &CacheKey, kind: Kind) -> Prepared {
@@ -93,6 +93,8 @@ impl Session {
             clock_words: false,
             moment: 0,
             pins: false,
+            at_home: false,
+            changes_temporary: false,
             is_plain: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -134,10 +136,18 @@ impl Session {
             Kind::Execute { .. } => sql::execute_arguments(statement),
             _ => Vec::new(),
         };
-        let by_session = matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. })
-            && !self.shared.is_one_shard();
-        if by_session || !runs_on_shards(&prepared.kind) {
-            prepared.planned = self.shared.is_one_shard().then(pass_through);
+        let one_shard = self.shared.is_one_shard();
+        if !one_shard && self.transaction.block != super::transaction::Block::Failed {
+            Box::pin(self.place_at_home(statement, &mut prepared)).await?;
+        }
+        let by_session =
+            matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. }) && !one_shard;
+        let made_of_rows = (one_shard || prepared.changes_temporary) && sql::reads_rows(statement);
+        if by_session || !(runs_on_shards(&prepared.kind) || made_of_rows) {
+            prepared.planned = match prepared.at_home {
+                true => Some(on_catalog_shard()),
+                false => one_shard.then(pass_through),
+            };
             return self.prepare_for_session(prepared, &key.types).await;
         }
         if self.transaction.block == super::transaction::Block::Failed {
@@ -164,13 +174,14 @@ impl Session {
         prepared.moment = self.timestamp();
         let set_config = sql::set_config_calls(seen);
         let functions = sql::functions_called(&seen.node);
-        prepared.pins = functions
-            .iter()
-            .any(|f| f.starts_with("pg_advisory_lock") || f.starts_with("pg_try_advisory_lock"));
-        if !self.shared.is_one_shard() {
-            refuse_session_functions(statement, &functions, set_config.is_some())?;
+        prepared.pins |= one_shard && functions.iter().any(|f| takes_lock(f));
+        if !one_shard && !prepared.at_home {
+            refuse_cursor_names(statement, &functions)?;
+            refuse_session_functions(&functions, set_config.is_some())?;
         }
-        let planned = self.planned(statement, &prepared, &loaded.catalog).await?;
+        let planned = self
+            .plan_for(statement, &mut prepared, &loaded.catalog)
+            .await?;
         prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
         if let Some(planned) = &mut prepared.planned
@@ -185,13 +196,38 @@ impl Session {
         metrics
             .planning_seconds
             .observe(since.elapsed().as_secs_f64());
+        Ok(self.kept(key, prepared))
+    }
+
+    /// In the cache, where a statement of its text would be the same again.
+    fn kept(&self, key: CacheKey, prepared: Prepared) -> Arc<Prepared> {
         let prepared = Arc::new(prepared);
         if cacheable(&prepared.kind) && !prepared.clock_words {
             self.shared.plans.insert(key, prepared.clone());
             let entries = self.shared.plans.len() as i64;
-            metrics.plan_cache_entries.set(entries);
+            self.shared.metrics.plan_cache_entries.set(entries);
         }
-        Ok(prepared)
+        prepared
+    }
+
+    /// The plan; `None` for what the session itself carries out, or refuses.
+    async fn plan_for(
+        &mut self,
+        statement: &Statement,
+        prepared: &mut Prepared,
+        catalog: &Catalog,
+    ) -> Result<Option<Planned>, ServerError> {
+        Ok(match prepared.kind {
+            _ if self.shared.is_one_shard() => Some(pass_through()),
+            _ if prepared.at_home => Some(on_catalog_shard()),
+            Kind::Select { writes: false, .. } | Kind::Insert | Kind::Update | Kind::Delete => {
+                let mut planned = self.plan(statement, prepared, catalog).await?;
+                self.bring_home(statement, prepared, &mut planned, catalog)?;
+                Some(planned)
+            }
+            Kind::Show { .. } => Some(on_catalog_shard()),
+            _ => None,
+        })
     }
 
     /// The catalog, or why there is none yet.
@@ -222,25 +258,6 @@ impl Session {
         // In the middle of a pipeline a Sync would commit what came before.
         let sync = !conn.unsynced();
         control::describe(conn, sql, types, sync).await
-    }
-
-    /// Where a described statement runs; `None` where the session refuses its kind.
-    async fn planned(
-        &mut self,
-        statement: &Statement,
-        prepared: &Prepared,
-        catalog: &Catalog,
-    ) -> Result<Option<Planned>, ServerError> {
-        if self.shared.is_one_shard() {
-            return Ok(Some(pass_through()));
-        }
-        match &prepared.kind {
-            Kind::Select { writes: false, .. } | Kind::Insert | Kind::Update | Kind::Delete => {
-                self.plan(statement, prepared, catalog).await.map(Some)
-            }
-            Kind::Show { .. } => Ok(Some(on_catalog_shard())),
-            _ => Ok(None),
-        }
     }
 
     async fn plan(

@@ -33,8 +33,12 @@ pub struct Prepared {
     pub moment: i64,
     /// The first parameter in the text, as (number, 1-based character position).
     pub first_parameter: Option<(i32, usize)>,
-    /// It leaves something on its connection that no replay brings back (an advisory lock).
+    /// It leaves something on its connection that no replay brings back, or takes it away: locks, channels, temporary tables.
     pub pins: bool,
+    /// Over several shards: it belongs on the session's connection to the catalog shard, in the transaction of its message.
+    pub at_home: bool,
+    /// It makes, changes or drops temporary tables.
+    pub changes_temporary: bool,
     /// A SELECT of ordinary values without any effect: where one shard answers it, nothing is to be looked at but its rows.
     pub is_plain: bool,
     pub catalog_version: u64,

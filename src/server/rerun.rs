@@ -119,8 +119,9 @@ impl Session {
             }
         } else if self.snapshot || self.is_alone() {
             self.end_snapshot().await.map_err(Ended::Statement)?;
-            if !self.pinned {
-                self.connections.release();
+            match self.pinned {
+                true => self.release_unpinned().await,
+                false => self.connections.release(),
             }
         } else {
             return Err(Ended::Statement(error));

@@ -264,7 +264,7 @@ impl Session {
 
     /// After an error nobody knows whether a replay of settings was what failed: they are replayed before anybody else's use.
     pub(super) fn forget_marks(&mut self) {
-        if self.pinned {
+        if self.pinned && self.shared.is_one_shard() {
             // Its connections are the session's own, and nothing was replayed on them.
             return;
         }

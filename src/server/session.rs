@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use super::Shared;
 use super::cursors::{Cursors, Sink};
 use super::encoding::send_error;
+use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
 use super::settings::Settings;
@@ -66,8 +67,10 @@ pub struct Session {
     /// A query has run in that implicit transaction.
     pub has_run: bool,
     pub connections: Connections,
-    /// The session has state on its connections that cannot be replayed: it keeps them until it ends.
+    /// The session has state on its connections that cannot be replayed: it keeps that to the catalog shard, or all.
     pub pinned: bool,
+    /// What that state is.
+    pub pins: Pins,
     pub statements: hashbrown::HashMap<String, Arc<Prepared>, foldhash::fast::RandomState>,
     pub portals: Portals,
     pub cursors: Cursors,
@@ -112,6 +115,10 @@ impl Session {
                     .await;
                     break;
                 }
+                Err(ReadError::Shard(error)) => {
+                    self.fatal(&error).await;
+                    break;
+                }
                 Err(ReadError::Frame(error)) => {
                     self.fatal(&ServerError::fatal(
                         sqlstate::PROTOCOL_VIOLATION,
@@ -144,6 +151,19 @@ impl Session {
                     true => Err(ReadError::Shutdown),
                     false => message,
                 });
+            }
+            if self.pinned {
+                if let Poll::Ready(error) = self.poll_pinned(cx) {
+                    return Poll::Ready(Err(ReadError::Shard(error)));
+                }
+                if self.client.pending_bytes() > 0 {
+                    match self.client.poll_flush(cx) {
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        // What was read for, it waits for again.
+                        Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
+                        Poll::Pending => {}
+                    }
+                }
             }
             let ended = self.registration.entry.hears_end(cx);
             match ended || idle && self.shared.shutdown.is_cancelled() {
@@ -289,6 +309,10 @@ impl Session {
     /// Ends a simple query or a pipeline: implicit transactions end, connections go back, ReadyForQuery goes out.
     pub async fn settle(&mut self) -> Result<(), Ended> {
         self.end_statements().await;
+        if self.pinned && self.has_lost_pins() {
+            Box::pin(self.fatal(&Self::lost_pins())).await;
+            return Err(Ended::Session);
+        }
         self.send_ready();
         // Reading the next message flushes; a message that is already here is answered in the same write.
         Ok(())
@@ -325,8 +349,9 @@ impl Session {
         self.has_run = false;
         if self.transaction.block == Block::Idle {
             self.transaction.forget_clock();
-            if !self.pinned {
-                self.connections.release();
+            match self.pinned {
+                true => Box::pin(self.release_unpinned()).await,
+                false => self.connections.release(),
             }
         }
         self.end_count();

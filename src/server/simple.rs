@@ -35,6 +35,7 @@ impl Session {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Ended> {
+        self.follow_temporary().await?;
         let bare = text.trim().trim_end_matches(';').trim_end();
         if let Some(prepared) = self.cached(&self.cache_key(bare)) {
             let done = match self.query_directly(&prepared).await {
@@ -76,6 +77,7 @@ impl Session {
     }
 
     async fn run_parsed(&mut self, statement: &sql::Statement, last: bool) -> Result<(), Ended> {
+        self.follow_temporary().await?;
         let key = self.cache_key(&statement.text);
         let prepared = match self.cached(&key) {
             Some(prepared) => prepared,
@@ -130,7 +132,7 @@ impl Session {
         let columns = prepared.columns.clone();
         let mut execution = match prepared.kind {
             Kind::CopyIn => self.open_copy_in(prepared)?,
-            _ if prepared.copies() && !self.shared.is_one_shard() => {
+            _ if self.copies_shards(prepared) => {
                 Box::pin(self.open_copy_out(prepared, last)).await?
             }
             _ => {

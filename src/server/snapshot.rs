@@ -87,14 +87,16 @@ impl Session {
 
     /// True where a transaction of the statement's own changes nothing for the client.
     fn may_have_snapshot(&mut self, execution: &Execution) -> bool {
-        if self.pinned || self.transaction.keeps_snapshot() {
+        if self.transaction.keeps_snapshot() {
             return false;
         }
         match self.transaction.block {
             Block::Idle => true,
             Block::Failed => false,
             Block::Open => {
-                !self.transaction.is_tied
+                // A connection of the session's own does not leave the block.
+                !self.pinned
+                    && !self.transaction.is_tied
                     && !matches!(self.transaction.clock, Some(Clock::Shard(_)))
                     && !self.portals.any_suspended()
                     && !self.cursors.any_on_shards()
@@ -146,6 +148,9 @@ impl Session {
             _ => false,
         };
         let leaves_nothing = prepared.planned.as_ref().is_some_and(|p| p.leaves_nothing);
+        if prepared.at_home {
+            self.at_home(prepared);
+        }
         if self.transaction.block == Block::Open && !(reads && leaves_nothing) {
             self.transaction.is_tied = true;
         }

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use super::control;
+use super::pins::{changes_unknown, pins_one_shard};
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
 use super::session::{Ended, Session};
 use super::settings;
 use super::transaction::{Block, Company};
-use super::wording::{changes, discard_tag, read_only, refuse, transaction_modes, words};
+use super::wording::{changes, discard_tag, read_only, transaction_modes};
 use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -31,6 +32,7 @@ impl Session {
             Kind::Select { writes: false, .. } | Kind::Show { .. } | Kind::Explain { .. } => {
                 Ok(None)
             }
+            _ if self.goes_home(prepared) => Ok(None),
             _ => Box::pin(self.carry_out(prepared)).await,
         }
     }
@@ -83,16 +85,7 @@ impl Session {
             // Clients have no temporary tables, sequences or plans of their own on the shards.
             Kind::Discard { all: false } if !self.shared.is_one_shard() => discard_tag(sql),
             _ if self.shared.is_one_shard() => return Ok(None),
-            // Reads defer nothing.
-            Kind::SetConstraints if words(sql).nth(2).as_deref() == Some("ALL") => {
-                if self.lacks_block() {
-                    self.warn(
-                        sqlstate::NO_ACTIVE_TRANSACTION,
-                        "SET CONSTRAINTS can only be used in transaction blocks",
-                    );
-                }
-                "SET CONSTRAINTS".into()
-            }
+            Kind::SetConstraints => self.set_constraints(sql).await?,
             Kind::CopyTo(copy) if copy.to_client && copy.source != CopySource::Change => {
                 return Ok(None);
             }
@@ -100,7 +93,7 @@ impl Session {
             Kind::Insert | Kind::Update | Kind::Delete if prepared.planned.is_some() => {
                 return Ok(None);
             }
-            other => return Err(refuse(other).into()),
+            _ => self.carry_out_rest(prepared).await?,
         };
         let metrics = self.shared.metrics;
         metrics.query(QueryKind::Session);
@@ -128,6 +121,10 @@ impl Session {
                 .open(sql, before.unwrap_or_else(|| self.settings.clone()));
             self.join_held();
             self.timestamp();
+            if self.pinned {
+                // While the client is silent the session hears its own connections, as long as none owes it anything.
+                self.join_and_wait(&[CATALOG_SHARD]).await?;
+            }
         } else {
             self.warn(
                 sqlstate::ACTIVE_TRANSACTION,
@@ -262,6 +259,7 @@ impl Session {
         };
         let result = held.and(result);
         self.cursors.end_transaction(commit && result.is_ok());
+        self.pins.tables.rolled();
         let changed = !self.transaction.touched().is_empty();
         if let Some(settings) = self.transaction.close(commit && result.is_ok()) {
             self.restore(settings);
@@ -317,6 +315,7 @@ impl Session {
         };
         self.broadcast(sql).await?;
         self.cursors.rolled_back_to(self.transaction.depth());
+        self.pins.tables.rolled();
         let catch_up = then.catch_up(self.transaction.touched());
         self.restore(then.settings);
         if !catch_up.is_empty() {
@@ -358,7 +357,8 @@ impl Session {
         match name {
             None => {
                 self.statements.retain(|n, _| n.is_empty());
-                Ok((!self.pinned).then(|| "DEALLOCATE ALL".into()))
+                let kept_here = !self.pinned || !self.shared.is_one_shard();
+                Ok(kept_here.then(|| "DEALLOCATE ALL".into()))
             }
             Some(name) => match self.statements.remove(name) {
                 Some(_) => Ok(Some("DEALLOCATE".into())),
@@ -382,6 +382,10 @@ impl Session {
         }
         self.statements.clear();
         self.drop_portals();
+        if self.pinned {
+            self.doubt_pins();
+            self.pins.tables.changed();
+        }
         match self.pinned {
             // The shard must forget too what only it knows.
             true => self.reset_all(sql, "DISCARD ALL").await,
@@ -425,7 +429,13 @@ impl Session {
     pub async fn after_statement(&mut self, prepared: &Prepared) -> Result<(), Ended> {
         self.pinned |=
             prepared.pins || self.shared.is_one_shard() && pins_one_shard(&prepared.kind);
-        if matches!(prepared.kind, Kind::Ddl) {
+        self.rely_on(prepared);
+        if self.shared.is_one_shard() && changes_unknown(&prepared.kind) {
+            self.pins.tables.changed();
+        }
+        if prepared.changes_temporary {
+            self.pins.tables.changed();
+        } else if matches!(prepared.kind, Kind::Ddl) {
             self.shared.catalog.changed();
         }
         if self.snapshot {
@@ -436,25 +446,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// On one shard: kinds after which the connection is the session's own.
-fn pins_one_shard(kind: &Kind) -> bool {
-    use Kind as K;
-    !matches!(
-        kind,
-        K::Select { .. }
-            | K::Show { .. }
-            | K::Explain { .. }
-            | K::Insert
-            | K::Update
-            | K::Delete
-            | K::Merge
-            | K::CopyIn
-            | K::CopyTo(_)
-            | K::Notify
-            | K::Fetch { .. }
-    )
 }
 
 /// The one setting that is between the client and us.

@@ -116,6 +116,8 @@ pub enum ReadError {
     Closed,
     #[error("pgbraid is shutting down")]
     Shutdown,
+    #[error("a shard has ended the session: {0}")]
+    Shard(crate::protocol::error::ServerError),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]

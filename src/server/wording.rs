@@ -24,10 +24,6 @@ pub fn refuse(kind: &Kind) -> ServerError {
             "COPY TO a file or a program over several shards",
             "Use COPY … TO STDOUT, or \\copy of psql.",
         ),
-        Kind::Listen | Kind::Unlisten | Kind::Notify => (
-            "LISTEN and NOTIFY over several shards",
-            "Connect to one shard for it.",
-        ),
         Kind::Prepare { .. } | Kind::Execute { .. } => (
             "PREPARE and EXECUTE in SQL over several shards",
             "Prepare statements with the protocol, as drivers do.",

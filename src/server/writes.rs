@@ -1,6 +1,6 @@
 //! INSERT, UPDATE and DELETE of rows on one shard. A transaction changes one shard only, so that it commits in one phase there.
 
-use super::prepare::refused;
+use super::prepare::{CATALOG_SHARD, refused};
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
@@ -9,6 +9,7 @@ use crate::executor::{Bound, Execution, Parameters};
 use crate::metrics::QueryKind;
 use crate::plan::{Planned, ShardId, Write};
 use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
 
 impl Session {
     /// The client's own text on the shard that has the rows; 0A000 where that is not one shard, or the transaction has changed
@@ -50,6 +51,26 @@ impl Session {
             self.transaction.writer = Some(shard);
         }
         Ok(shard)
+    }
+
+    /// SET CONSTRAINTS: on every shard of the transaction, also those that join later.
+    ///
+    /// # Errors
+    /// What a shard says.
+    pub(super) async fn set_constraints(&mut self, sql: &str) -> Result<String, ServerError> {
+        match self.lacks_block() {
+            true => self.warn(
+                sqlstate::NO_ACTIVE_TRANSACTION,
+                "SET CONSTRAINTS can only be used in transaction blocks",
+            ),
+            false => {
+                self.open_implicit();
+                self.join_and_wait(&[CATALOG_SHARD]).await?;
+                self.broadcast(sql).await?;
+                self.transaction.add_characteristics(sql);
+            }
+        }
+        Ok("SET CONSTRAINTS".into())
     }
 
     /// The shard that a change runs on; the inner `None` is the planner's refusal.

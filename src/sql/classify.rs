@@ -51,9 +51,9 @@ pub fn classify(statement: &Statement) -> Kind {
         Node::UpdateStmt(_) => Kind::Update,
         Node::DeleteStmt(_) => Kind::Delete,
         Node::MergeStmt(_) => Kind::Merge,
-        Node::DoStmt(_) | Node::CallStmt(_) | Node::LoadStmt(_) | Node::CheckPointStmt(_) => {
-            Kind::Other
-        }
+        Node::DoStmt(_) => Kind::Do,
+        Node::LoadStmt(_) => Kind::Load,
+        Node::CallStmt(_) | Node::CheckPointStmt(_) => Kind::Other,
         _ => Kind::Ddl,
     }
 }

@@ -156,7 +156,11 @@ pub enum Kind {
     Merge,
     /// Anything that changes the catalog; also VACUUM, ANALYZE, REINDEX and their like.
     Ddl,
-    /// DO, CALL, LOAD, CHECKPOINT: what they do cannot be told from their text.
+    /// DO.
+    Do,
+    /// LOAD.
+    Load,
+    /// CALL, CHECKPOINT: what they do cannot be told from their text.
     Other,
 }
 

@@ -10,6 +10,7 @@ mod names;
 mod print;
 mod session;
 mod shape;
+mod temporary;
 mod walk;
 
 use crate::protocol::sqlstate;
@@ -21,7 +22,7 @@ pub use kind::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
 };
 pub use lock::{LockTables, LockedTable};
-pub use names::names_in_source;
+pub use names::{names_in_order, names_in_source};
 pub use pg_query::protobuf as ast;
 pub use print::{
     expression_text, quote_identifier, quote_literal, select_text, statement_text,
@@ -32,6 +33,7 @@ pub use session::{
     set_config_calls,
 };
 pub use shape::{Literal, Shape, shape};
+pub use temporary::{RelationName, RelationWork, do_body, reads_rows, relation_work};
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
     select_children_mut, statement_functions, walk, walk_statement,

@@ -42,8 +42,32 @@ const REFUSED: [&str; 30] = [
 /// Names and operators in the source of a function in SQL or PL/pgSQL, each once, as PostgreSQL stores them; words of the
 /// language are among them, for tables may have their names. `None` where they do not tell what the function does.
 pub fn names_in_source(source: &str) -> Option<Vec<String>> {
-    let scanned = pg_query::scan(source).ok()?;
     let mut names = Vec::new();
+    each_name(source, |name, keyword| {
+        let told = !(keyword && REFUSED.contains(&&*name)) && name.len() <= NAME_BYTES_MAX;
+        names.push(name);
+        told
+    })?;
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
+}
+
+/// The same of any text and in its order, repeated as they are there. `None` where one is hidden by escapes.
+pub fn names_in_order(text: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    each_name(text, |name, _| {
+        // A longer one would be cut.
+        let whole = name.len() <= NAME_BYTES_MAX;
+        names.push(name);
+        whole
+    })?;
+    Some(names)
+}
+
+/// Calls `f` with each name or operator and whether it is a word of the language, until it returns false.
+fn each_name(source: &str, mut f: impl FnMut(String, bool) -> bool) -> Option<()> {
+    let scanned = pg_query::scan(source).ok()?;
     for token in &scanned.tokens {
         let start = usize::try_from(token.start).ok()?;
         let text = source.get(start..usize::try_from(token.end).ok()?)?;
@@ -58,14 +82,11 @@ pub fn names_in_source(source: &str) -> Option<Vec<String>> {
             Token::Ident if text.starts_with('"') => unquoted(text)?,
             _ => text.to_ascii_lowercase(),
         };
-        if (keyword && REFUSED.contains(&&*name)) || name.len() > NAME_BYTES_MAX {
+        if !f(name, keyword) {
             return None;
         }
-        names.push(name);
     }
-    names.sort_unstable();
-    names.dedup();
-    Some(names)
+    Some(())
 }
 
 fn unquoted(text: &str) -> Option<String> {

@@ -11,6 +11,8 @@ mod explain;
 mod faults;
 mod fuzz;
 mod harness;
+mod kept;
+mod leaving;
 mod pipelines;
 mod random;
 mod reruns;

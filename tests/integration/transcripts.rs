@@ -219,7 +219,12 @@ fn expect(client: &mut Client, expected: &str, early: &mut Option<Message>) -> R
         if message.tag == b'S' && !expected.starts_with("ParameterStatus") {
             continue;
         }
-        let given = render(&message);
+        let given = match message.tag {
+            b'A' if client.key.starts_with(&message.body[..4]) => {
+                render(&message).replacen("other", "own", 1)
+            }
+            _ => render(&message),
+        };
         if message.tag == b'K' {
             client.key = message.body;
         }
@@ -363,6 +368,11 @@ fn render(m: &Message) -> String {
             let kind = if m.tag == b'E' { "Error" } else { "Notice" };
             let (severity, state, text) = (field(b'V'), field(b'C'), field(b'M'));
             format!("{kind}Response {severity} {state} {text}")
+        }
+        b'A' => {
+            let channel = cstr(&m.body[4..]);
+            let payload = cstr(&m.body[5 + channel.len()..]);
+            format!("NotificationResponse other {channel} {payload}")
         }
         b't' => {
             let count = u16::from_be_bytes([m.body[0], m.body[1]]) as usize;

@@ -235,7 +235,8 @@ fn refuse_query(query: &Prepared) -> Result<(), ServerError> {
         return Err(no_select());
     }
     let sql = query.sql.to_ascii_lowercase();
-    if query.pins || !query.set_config.is_empty() {
+    let locks = sql.contains("_advisory_") || sql.contains("pg_notify");
+    if query.pins || locks || !query.set_config.is_empty() {
         let message = "a cursor over functions that change the session is not supported";
         return Err(unsupported(message, "Call them in a SELECT of their own."));
     }
