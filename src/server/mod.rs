@@ -22,6 +22,7 @@ mod listener;
 mod lock;
 mod notifications;
 mod pins;
+mod plan_cache;
 mod portals;
 mod prepare;
 mod prepared;

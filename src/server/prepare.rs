@@ -62,16 +62,6 @@ impl Session {
         }
     }
 
-    /// The cached plan of a statement, if there is one.
-    pub fn cached(&self, key: &CacheKey) -> Option<Arc<Prepared>> {
-        let found = self.shared.plans.get(key);
-        self.shared
-            .metrics
-            .plan_cache_hits
-            .inc_by(u64::from(found.is_some()));
-        found
-    }
-
     /// Settings that a plan or a statement's meaning may depend on, as a number.
     pub fn planning_context(&self) -> u64 {
         self.settings.planning_mark() ^ self.transaction.local_mark() ^ self.pins.tables.mark()
@@ -197,17 +187,6 @@ impl Session {
             .planning_seconds
             .observe(since.elapsed().as_secs_f64());
         Ok(self.kept(key, prepared))
-    }
-
-    /// In the cache, where a statement of its text would be the same again.
-    fn kept(&self, key: CacheKey, prepared: Prepared) -> Arc<Prepared> {
-        let prepared = Arc::new(prepared);
-        if cacheable(&prepared.kind) && !prepared.clock_words {
-            self.shared.plans.insert(key, prepared.clone());
-            let entries = self.shared.plans.len() as i64;
-            self.shared.metrics.plan_cache_entries.set(entries);
-        }
-        prepared
     }
 
     /// The plan; `None` for what the session itself carries out, or refuses.
@@ -450,13 +429,6 @@ fn runs_on_shards(kind: &Kind) -> bool {
             | K::Explain { .. }
             | K::Fetch { .. }
             | K::Execute { .. }
-    )
-}
-
-fn cacheable(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Select { .. } | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge
     )
 }
 
