@@ -101,7 +101,7 @@ impl Temporary<'_> {
                     format!(
                         "\"{name}\" in a statement over temporary tables is not supported over several shards"
                     ),
-                    "Such a statement may read temporary and reference tables and call functions that read no others; CREATE TEMPORARY TABLE … AS SELECT brings rows of other tables.",
+                    "Such a statement may read temporary and reference tables and call functions that read no others.",
                     -1,
                 ));
             }

@@ -19,6 +19,7 @@ impl Session {
     /// A COPY FROM STDIN as a simple Query: the shard then knows by itself when it is over.
     pub fn open_copy_in(&mut self, prepared: &Prepared) -> Result<Execution, ServerError> {
         self.tie(prepared);
+        self.claim_home(prepared)?;
         let bound = self.bound(Arc::new(Parameters::default()), Arc::from([]), 0, true)?;
         Ok(Execution::passthrough(
             CATALOG_SHARD,

@@ -8,6 +8,7 @@ use super::run::unsupported;
 use super::session::Session;
 use super::settings::quote;
 use super::temporary::TemporaryWork;
+use super::transaction::Block;
 use crate::catalog::Catalog;
 use crate::plan::{Planned, Targets};
 use crate::planner::temporary::{Leaves, prove_block, unknown_names};
@@ -30,7 +31,10 @@ impl Session {
                 prepared.pins = true;
                 prepared.changes_temporary = matches!(prepared.kind, Kind::Discard { .. });
             }
-            Kind::Notify => prepared.at_home = true,
+            Kind::Notify => {
+                prepared.at_home = true;
+                prepared.changes_home = true;
+            }
             Kind::Do => {
                 let catalog = self.loaded()?.catalog.clone();
                 let body = sql::do_body(statement);
@@ -52,6 +56,11 @@ impl Session {
                 prepared.at_home = work.is_some();
                 prepared.changes_temporary = work == Some(TemporaryWork::Tables);
                 prepared.pins = prepared.changes_temporary;
+                let reads = matches!(
+                    prepared.kind,
+                    Kind::Select { writes: false, .. } | Kind::CopyTo(_)
+                );
+                prepared.changes_home = prepared.at_home && !reads;
                 if prepared.at_home {
                     self.refuse_unknown(&statement.text, &catalog).await?;
                 }
@@ -118,8 +127,10 @@ impl Session {
             return Ok(());
         }
         match planned.route {
-            Targets::Any | Targets::Catalog => planned.route = Targets::Catalog,
-            Targets::Shard(CATALOG_SHARD) => {}
+            Targets::Any | Targets::Catalog if planned.write.is_none() => {
+                planned.route = Targets::Catalog
+            }
+            Targets::Shard(CATALOG_SHARD) if planned.write.is_none() => {}
             // It is refused anyway.
             Targets::All if planned.fan_out.is_err() => return Ok(()),
             _ => {
@@ -135,6 +146,7 @@ impl Session {
         }
         prepared.at_home = true;
         prepared.pins = leaves.session_locks;
+        prepared.changes_home = leaves.notifies;
         Ok(())
     }
 
@@ -155,6 +167,24 @@ impl Session {
     /// True for a COPY … TO that has to be put together.
     pub(super) fn copies_shards(&self, prepared: &Prepared) -> bool {
         prepared.copies() && !prepared.at_home && !self.shared.is_one_shard()
+    }
+
+    /// A transaction changes one shard, so that its commit is one: what is done at home counts.
+    ///
+    /// # Errors
+    /// 0A000 where it has changed another one.
+    pub(super) fn claim_home(&mut self, prepared: &Prepared) -> Result<(), ServerError> {
+        if !prepared.changes_home || self.transaction.block == Block::Idle {
+            return Ok(());
+        }
+        if self.transaction.writer.is_some_and(|w| w != CATALOG_SHARD) {
+            return Err(unsupported(
+                "NOTIFY, or a change of temporary tables, in a transaction that changes another shard is not supported",
+                "Do it in a transaction of its own, after COMMIT.",
+            ));
+        }
+        self.transaction.writer = Some(CATALOG_SHARD);
+        Ok(())
     }
 
     /// True for a statement that a shard executes on the session's own connection to it. What gives up something the session does not

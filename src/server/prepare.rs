@@ -84,6 +84,7 @@ impl Session {
             moment: 0,
             pins: false,
             at_home: false,
+            changes_home: false,
             changes_temporary: false,
             is_plain: false,
             catalog_version: key.catalog_version,
@@ -318,6 +319,7 @@ impl Session {
             ));
         };
         self.tie(prepared);
+        self.claim_home(prepared)?;
         let shards = self.shared.config.shards.len();
         self.refuse_encoding_functions(&prepared.sql)?;
         if shards > 1

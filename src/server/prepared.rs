@@ -37,6 +37,8 @@ pub struct Prepared {
     pub pins: bool,
     /// Over several shards: it belongs on the session's connection to the catalog shard, in the transaction of its message.
     pub at_home: bool,
+    /// What it does there ends with the transaction, and must not get lost: it notifies, or changes temporary tables.
+    pub changes_home: bool,
     /// It makes, changes or drops temporary tables.
     pub changes_temporary: bool,
     /// A SELECT of ordinary values without any effect: where one shard answers it, nothing is to be looked at but its rows.

@@ -246,6 +246,10 @@ fn temporary_tables_of_two_clients_do_not_meet() {
         "create table u (id int8)",
         "create trigger t before insert on mine for each row execute function suppress_redundant_updates_trigger()",
         "select * from mine, countries for update",
+        "insert into visits select 7, v, 1 from mine",
+        "update users set name = (select v from mine) where id = 7",
+        "delete from users where id = 7 and pg_try_advisory_lock(7)",
+        "insert into visits (user_id, page) values (7, 'x') returning pg_notify('c', page)",
         "copy (insert into countries select v, v from mine returning 1) to stdout",
         "copy (select mine.v from mine, users) to stdout",
     ] {
@@ -263,5 +267,49 @@ fn temporary_tables_of_two_clients_do_not_meet() {
     );
     assert_eq!(a.query("select count(*) from pg_temp.users").value(), "0");
     a.assert_in_step("temporary tables");
+    pgbraid.assert_no_panic();
+}
+
+#[test]
+fn what_is_kept_counts_as_a_change_of_its_shard() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(Config::new(cluster()));
+    let mut a = pgbraid.client();
+    a.query("create temp table mine (v text)");
+    for scripts in [
+        [
+            "insert into visits (user_id, page) values ({}, 'x')",
+            "notify c",
+        ],
+        [
+            "notify c",
+            "insert into visits (user_id, page) values ({}, 'x')",
+        ],
+        [
+            "insert into visits (user_id, page) values ({}, 'x')",
+            "insert into mine values ('y')",
+        ],
+        [
+            "select pg_notify('c', 'x')",
+            "delete from visits where user_id = {}",
+        ],
+    ] {
+        let mut states = Vec::new();
+        for user in 1..=9 {
+            a.query("begin");
+            let replies =
+                scripts.map(|sql| a.query(&sql.replace("{}", &user.to_string())).sqlstate());
+            a.query("rollback");
+            assert_eq!(replies[0], None, "{scripts:?}");
+            states.push(replies[1].clone());
+        }
+        assert!(
+            states.contains(&None) && states.contains(&Some("0A000".into())),
+            "{scripts:?}: {states:?}"
+        );
+    }
+    a.assert_in_step("changes of two shards");
     pgbraid.assert_no_panic();
 }
