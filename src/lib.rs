@@ -25,7 +25,8 @@
 //!    A COPY … TO STDOUT is such an execution too, whose rows become its data (`server::copy_out`).
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order
 //!    ([`backend::pool::Pools::acquire`]), and appends what brings them into the session's settings and transaction.
-//!    Steps that read one shard more than once share a snapshot (`server::snapshot`).
+//!    Steps that read one shard more than once share a snapshot (`server::snapshot`); SERIALIZABLE transactions see all shards as of one
+//!    instant (`server::serializable`).
 //! 9. [`executor::Execution::start`] appends Parse, Bind and Execute to each connection's write buffer.
 //! 10. [`executor::Execution::poll_next`] reads the shards side by side: a [`backend::raw_conn::RawConn`] yields runs of
 //!     DataRow frames, undecoded, and the operators of the plan pass them on, merge them by hidden binary keys, add partial

@@ -32,6 +32,8 @@ pub const UNDEFINED_TABLE: &str = "42P01";
 pub const IN_FAILED_TRANSACTION: &str = "25P02";
 /// Not inside a transaction.
 pub const ACTIVE_TRANSACTION: &str = "25001";
+/// The transaction may succeed when it is tried again.
+pub const SERIALIZATION_FAILURE: &str = "40001";
 /// Only inside a transaction.
 pub const NO_ACTIVE_TRANSACTION: &str = "25P01";
 /// Wrong password, or no such user: the client is not told which.

@@ -29,6 +29,7 @@ mod prepared;
 pub mod probe;
 mod rerun;
 mod run;
+mod serializable;
 mod session;
 mod set;
 mod settings;

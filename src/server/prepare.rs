@@ -303,8 +303,7 @@ impl Session {
         execution
     }
 
-    /// As `open`, not counted.
-    pub fn execution(
+    pub(super) fn planned_execution(
         &mut self,
         prepared: &Prepared,
         parameters: Arc<Parameters>,
@@ -379,7 +378,7 @@ impl Session {
         sync: bool,
     ) -> Result<Bound, ServerError> {
         let loaded = self.loaded()?;
-        let preferred = self.connections.iter_mut().map(|(shard, _)| shard).next();
+        let preferred = self.preferred_shard();
         Ok(Bound {
             parameters,
             columns,

@@ -59,8 +59,25 @@ impl Session {
     /// # Errors
     /// 53300 when none becomes free in time; what connecting says.
     async fn join(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
+        let own = self.transaction.block == Block::Idle;
+        if self.wants_one_instant() {
+            Box::pin(self.join_at_one_instant(shards, begin)).await?;
+            if own {
+                return Ok(());
+            }
+        }
         self.replay_on_held(shards);
         self.begin_on_held(shards, begin)?;
+        self.lend(shards, begin, true).await
+    }
+
+    /// Takes connections to those shards that the session holds none to; `joins`: into the block, too.
+    pub(super) async fn lend(
+        &mut self,
+        shards: &[ShardId],
+        begin: &[String],
+        joins: bool,
+    ) -> Result<(), ServerError> {
         let held = shards.iter().any(|s| self.connections.holds(*s));
         let missing = match held {
             // Most often: nothing is copied for it.
@@ -73,7 +90,6 @@ impl Session {
         if missing.is_empty() {
             return Ok(());
         }
-        self.refuse_serializable(missing.len())?;
         let deadline = Instant::now() + self.patience(&missing);
         let acquired = self.shared.pools.acquire(&missing, deadline);
         let leases = unless_cancelled(&self.registration.entry, acquired).await?;
@@ -83,7 +99,8 @@ impl Session {
                 Cow::Owned(self.settings_in_force().into_owned()),
                 Vec::new(),
             ),
-            false => (Cow::Borrowed(&self.settings), self.transaction.join()),
+            false if joins => (Cow::Borrowed(&self.settings), self.transaction.join()),
+            false => (Cow::Borrowed(&self.settings), Vec::new()),
         };
         let mark = settings.mark();
         for (shard, mut lease) in missing.iter().zip(leases) {
@@ -114,18 +131,27 @@ impl Session {
 
     /// Connections that the message has used already join the statement's own transaction as well.
     fn begin_on_held(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
+        if begin.is_empty() {
+            return Ok(());
+        }
+        self.refuse_half_read(shards)?;
         let held = self.connections.iter_mut();
-        for (_, conn) in held.filter(|(shard, _)| shards.contains(shard) && !begin.is_empty()) {
-            if conn.unsynced() {
-                let hint = "Read the portal to its end, or close it, before the next statement.";
-                return Err(unsupported(
-                    "the statement reads a shard in several steps while a portal on it is half read",
-                    hint,
-                ));
-            }
+        for (_, conn) in held.filter(|(shard, _)| shards.contains(shard)) {
             begin.iter().for_each(|sql| conn.query(sql));
         }
         Ok(())
+    }
+
+    /// What is told a shard before a statement would end a portal that is open there.
+    pub(super) fn refuse_half_read(&mut self, shards: &[ShardId]) -> Result<(), ServerError> {
+        let mut held = self.connections.iter_mut();
+        match held.any(|(shard, conn)| shards.contains(&shard) && conn.unsynced()) {
+            true => Err(unsupported(
+                "the statement reads a shard in several steps while a portal on it is half read",
+                "Read the portal to its end, or close it, before the next statement.",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
@@ -164,26 +190,6 @@ impl Session {
             .await
             .into_iter()
             .collect()
-    }
-
-    /// Serializability is a promise of one server.
-    fn refuse_serializable(&mut self, joining: usize) -> Result<(), ServerError> {
-        let held = self.connections.iter_mut().count();
-        if held + joining <= 1 {
-            return Ok(());
-        }
-        let default = self
-            .settings
-            .get("default_transaction_isolation")
-            .is_some_and(|v| v.eq_ignore_ascii_case("serializable"));
-        if self.transaction.is_serializable() || default {
-            let hint = "Use REPEATABLE READ, or statements for one shard.";
-            return Err(unsupported(
-                "SERIALIZABLE transactions over several shards are not supported",
-                hint,
-            ));
-        }
-        Ok(())
     }
 
     /// A merge session in this session's settings; outside of its transaction. It is the execution's own and goes back when

@@ -1,7 +1,7 @@
 //! Several steps that read one shard see one snapshot: a transaction of the statement's own, where the client's does not keep one.
 //!
 //! ```text
-//! no block:        BEGIN REPEATABLE READ, the steps, COMMIT
+//! no block:        BEGIN REPEATABLE READ (or SERIALIZABLE, where that is the default), the steps, COMMIT
 //! REPEATABLE READ: the steps
 //! READ COMMITTED:  COMMIT, BEGIN REPEATABLE READ, the steps, COMMIT; shards join the block anew when it needs them
 //! ```
@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
 use super::run::unsupported;
+use super::serializable;
 use super::session::Session;
 use super::settings::Settings;
 use super::statements::gone;
@@ -41,6 +42,10 @@ impl Session {
             true => None,
             false => self.before_ahead(execution)?,
         };
+        if self.is_serializable_alone(execution) {
+            self.snapshot = true;
+            return Ok(vec![serializable::BEGIN.into()]);
+        }
         if !execution.needs_snapshot() || self.transaction.keeps_snapshot() {
             return Ok(savepoint.into_iter().collect());
         }

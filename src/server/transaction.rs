@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::serializable::Serial;
 use super::settings::Settings;
 use crate::plan::ShardId;
 
@@ -79,6 +80,8 @@ pub struct Transaction {
     pub writer: Option<ShardId>,
     /// Shards that were in it are not any more: a statement had a snapshot of its own.
     pub has_left: bool,
+    /// How it keeps to SERIALIZABLE.
+    pub serial: Serial,
 }
 
 impl InForce {
@@ -304,7 +307,7 @@ impl Transaction {
         })
     }
 
-    /// True when the client asked for SERIALIZABLE, which holds on one shard only.
+    /// True when the client asked for SERIALIZABLE, which is more than each shard can promise by itself.
     pub fn is_serializable(&self) -> bool {
         self.level() == Some(Level::Serializable)
     }
