@@ -21,6 +21,8 @@ has_libclang() {
   local file
   [ -n "${LIBCLANG_PATH:-}" ] && return 0
   for file in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib*/libclang*.so* /usr/lib/*/libclang*.so* /Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
+    # The C++ interface is another library, and often there without the one the parser's build loads.
+    case "$file" in */libclang-cpp*) continue ;; esac
     [ -e "$file" ] && return 0
   done
   return 1
