@@ -14,7 +14,8 @@ use pgwire::messages::Message as _;
 use pgwire::messages::startup::Authentication;
 
 use super::stream::Client;
-use crate::config::{AuthMethod, Config};
+use crate::backend::scram::Keys;
+use crate::config::{AuthMethod, Config, ShardRole};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::Reader;
 use crate::protocol::sqlstate;
@@ -60,6 +61,13 @@ impl Verifier {
         }
     }
 
+    /// What a client has shown whose proof was right.
+    fn keys_of(self, first: &[u8], challenge: &str, last: &[u8]) -> Option<Keys> {
+        let (first, last) = (str::from_utf8(first).ok()?, str::from_utf8(last).ok()?);
+        let keys = (self.stored_key, self.server_key);
+        Keys::of_proof((self.salt, self.iterations), keys, first, challenge, last)
+    }
+
     /// Reads PostgreSQL's `SCRAM-SHA-256$iterations:salt$stored:server`.
     fn parse(text: &str) -> Option<Self> {
         let (head, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
@@ -74,10 +82,36 @@ impl Verifier {
     }
 }
 
+/// Names that are let in without a proof, under trust.
+enum Trusted {
+    Anybody,
+    Only(Vec<String>),
+}
+
+impl Trusted {
+    /// The configured users. Without any it is everybody, unless the name alone decides whose privileges a client gets at the shards.
+    fn new(config: &Config) -> Self {
+        let names = |names: &mut dyn Iterator<Item = &String>| Self::Only(names.cloned().collect());
+        match (config.users.is_empty(), config.auth.shard_role) {
+            (false, _) => names(&mut config.users.iter().map(|u| &u.name)),
+            (true, ShardRole::Client) => names(&mut config.shards.iter().map(|s| &s.user)),
+            (true, ShardRole::Service) => Self::Anybody,
+        }
+    }
+
+    fn allows(&self, user: &str) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Only(names) => names.iter().any(|n| n == user),
+        }
+    }
+}
+
 /// The users of the configuration, ready to check proofs.
 pub struct Users {
     method: AuthMethod,
     verifiers: HashMap<String, Verifier>,
+    trusted: Trusted,
     /// Keys the salts of users that do not exist, so that they stay the same from one attempt to the next.
     mock_key: u64,
 }
@@ -96,13 +130,14 @@ impl Users {
             .map(|u| (u.name.clone(), verifier(u.password.reveal())))
             .collect();
         Self {
-            method: config.auth,
+            method: config.auth.method,
             verifiers,
+            trusted: Trusted::new(config),
             mock_key: rand::random(),
         }
     }
 
-    /// Proves who the client is. On success AuthenticationOk is queued.
+    /// Proves who the client is. On success AuthenticationOk is queued, and what the proof gave in place of the password is returned.
     ///
     /// # Errors
     /// FATAL 28P01 (28000 under trust), the same for an unknown user and a wrong password.
@@ -111,17 +146,17 @@ impl Users {
         client: &mut Client,
         user: &str,
         certificate_pem: Option<&[u8]>,
-    ) -> Result<(), ServerError> {
-        match self.method {
-            AuthMethod::Trust if self.verifiers.is_empty() || self.verifiers.contains_key(user) => {
-            }
+    ) -> Result<Option<Keys>, ServerError> {
+        let keys = match self.method {
+            AuthMethod::Trust if self.trusted.allows(user) => None,
             AuthMethod::Trust => {
                 let message = format!("role \"{user}\" does not exist");
                 return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
             }
             AuthMethod::Scram => self.scram(client, user, certificate_pem).await?,
-        }
-        send(client, &Authentication::Ok)
+        };
+        send(client, &Authentication::Ok)?;
+        Ok(keys)
     }
 
     async fn scram(
@@ -129,7 +164,7 @@ impl Users {
         client: &mut Client,
         user: &str,
         certificate: Option<&[u8]>,
-    ) -> Result<(), ServerError> {
+    ) -> Result<Option<Keys>, ServerError> {
         let mut server = ScramServerAuth::new();
         let mut mechanisms = vec!["SCRAM-SHA-256".to_owned()];
         // A certificate whose signature algorithm has no channel binding digest is used without one.
@@ -149,14 +184,20 @@ impl Users {
         let first = reader.value().flatten().ok_or_else(malformed)?;
         let verifier = self.verifiers.get(user).cloned();
         let known = verifier.is_some();
-        let secret = verifier.unwrap_or_else(|| self.mock(user)).secret();
-        let (reply, state) = server
-            .on_client_first_message_with_secret(first, secret)
+        let verifier = verifier.unwrap_or_else(|| self.mock(user));
+        let (challenge, state) = server
+            .on_client_first_message_with_secret(first, verifier.secret())
             .map_err(|_| malformed())?;
-        send(client, &Authentication::SASLContinue(reply.into()))?;
+        send(
+            client,
+            &Authentication::SASLContinue(challenge.clone().into()),
+        )?;
         let body = password_message(client).await?;
         match state.on_client_final_message(&body) {
-            Ok(reply) if known => send(client, &Authentication::SASLFinal(reply.into())),
+            Ok(reply) if known => {
+                send(client, &Authentication::SASLFinal(reply.into()))?;
+                Ok(verifier.keys_of(first, &challenge, &body))
+            }
             _ => Err(ServerError::fatal(
                 sqlstate::INVALID_PASSWORD,
                 format!("password authentication failed for user \"{user}\""),
@@ -227,6 +268,7 @@ mod tests {
         let users = Users {
             method: AuthMethod::Scram,
             verifiers: HashMap::new(),
+            trusted: Trusted::Anybody,
             mock_key: 7,
         };
         assert_eq!(users.mock("nobody").salt, users.mock("nobody").salt);

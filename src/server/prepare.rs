@@ -62,9 +62,10 @@ impl Session {
         }
     }
 
-    /// Settings that a plan or a statement's meaning may depend on, as a number.
+    /// The role, and the settings that a plan or a statement's meaning may depend on, as a number.
     pub fn planning_context(&self) -> u64 {
-        self.settings.planning_mark() ^ self.transaction.local_mark() ^ self.pins.tables.mark()
+        let settings = self.settings.planning_mark() ^ self.transaction.local_mark();
+        settings ^ self.pins.tables.mark() ^ self.role.mark
     }
 
     fn bare(&self, key: &CacheKey, kind: Kind) -> Prepared {
@@ -246,6 +247,7 @@ impl Session {
         prepared: &Prepared,
         catalog: &Catalog,
     ) -> Result<Planned, ServerError> {
+        self.find_path().await?;
         let path = self.search_path(catalog);
         let mut facts = Facts::new();
         for _ in 0..PROBE_ROUNDS_MAX {
@@ -275,7 +277,10 @@ impl Session {
 
     /// Schemas for unqualified names, as this session has them.
     pub fn search_path(&self, catalog: &Catalog) -> Vec<String> {
-        let user = &self.shared.config.shards[0].user;
+        if let Some(schemas) = self.found_path() {
+            return schemas.to_vec();
+        }
+        let user = &self.role.name;
         match self
             .transaction
             .local("search_path")

@@ -75,7 +75,7 @@ impl Session {
         }
         self.refuse_serializable(missing.len())?;
         let deadline = Instant::now() + self.patience(&missing);
-        let acquired = self.shared.pools.acquire(&missing, deadline);
+        let acquired = self.role.pools.acquire(&missing, deadline);
         let leases = unless_cancelled(&self.registration.entry, acquired).await?;
         // A snapshot of the statement's own is no part of the client's block.
         let (settings, joining) = match self.snapshot && self.transaction.block == Block::Open {
@@ -193,7 +193,7 @@ impl Session {
         // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
         self.connections.take_merge();
         let shard = self.shared.next_merge_shard();
-        let acquired = self.shared.pools.acquire_merge(shard, deadline);
+        let acquired = self.role.pools.acquire_merge(shard, deadline);
         let lease = unless_cancelled(&self.registration.entry, acquired).await?;
         self.connections.put_merge(lease);
         let settings = self.settings_in_force();
@@ -441,7 +441,7 @@ impl Session {
     /// Stops whatever still runs and brings the connections in step, or closes them.
     pub async fn recover(&mut self) {
         let deadline = Instant::now() + RECOVER_TIME;
-        let pools = self.shared.pools.clone();
+        let pools = self.role.pools.clone();
         Box::pin(self.connections.recover(&pools, deadline)).await;
     }
 }

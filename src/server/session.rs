@@ -14,6 +14,7 @@ use super::encoding::send_error;
 use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
+use super::role::{FoundPath, Role};
 use super::settings::Settings;
 use super::stream::{Client, Message, ReadError};
 use super::transaction::{Block, Company, Transaction};
@@ -66,6 +67,10 @@ pub struct Session {
     pub company: Company,
     /// A query has run in that implicit transaction.
     pub has_run: bool,
+    /// Whose statements these are at the shards.
+    pub role: Role,
+    /// See [`Session::find_path`].
+    pub found_path: Option<FoundPath>,
     pub connections: Connections,
     /// The session has state on its connections that cannot be replayed: it keeps that to the catalog shard, or all.
     pub pinned: bool,

@@ -16,6 +16,7 @@ mod leaving;
 mod pipelines;
 mod random;
 mod reruns;
+mod roles;
 mod settings;
 mod snapshots;
 mod transcripts;
