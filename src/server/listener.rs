@@ -317,6 +317,7 @@ fn new_session(
         message_time: 0,
         company: Default::default(),
         has_run: false,
+        leaves_unseen: false,
         connections: Connections::new(shared.config.shards.len()),
         role,
         found_path: None,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::guards::{
-    has_clock_words, is_plain, oid_column, refuse_clock_parameters, refuse_cursor_names,
-    refuse_session_functions, refuse_settings_of_steps, takes_lock,
+    has_clock_words, is_plain, leaves_unseen, oid_column, refuse_clock_parameters,
+    refuse_cursor_names, refuse_session_functions, refuse_settings_of_steps, takes_lock,
 };
 use super::portals::Portal;
 use super::prepared::{CacheKey, Prepared};
@@ -87,6 +87,7 @@ impl Session {
             at_home: false,
             changes_home: false,
             changes_temporary: false,
+            leaves_unseen: false,
             is_plain: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -131,6 +132,10 @@ impl Session {
         let one_shard = self.shared.is_one_shard();
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
+        }
+        if one_shard && let Some(loaded) = self.shared.catalog.loaded() {
+            prepared.leaves_unseen =
+                leaves_unseen(&prepared.kind, &statement.text, &loaded.catalog);
         }
         let by_session =
             matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. }) && !one_shard;

@@ -88,7 +88,11 @@ impl Session {
         let mark = settings.mark();
         for (shard, mut lease) in missing.iter().zip(leases) {
             if lease.settings_mark() != mark {
-                lease.query(&settings.replay());
+                let replay = match lease.settings_mark() {
+                    MARK_UNKNOWN => settings.take_over(),
+                    _ => settings.replay(),
+                };
+                lease.query(&replay);
                 lease.set_settings_mark(mark);
             }
             joining.iter().chain(begin).for_each(|sql| lease.query(sql));
@@ -197,7 +201,7 @@ impl Session {
         let lease = unless_cancelled(&self.registration.entry, acquired).await?;
         self.connections.put_merge(lease);
         let settings = self.settings_in_force();
-        let (mark, replay) = (settings.mark(), settings.replay());
+        let (mark, replay) = (settings.mark(), settings.take_over());
         if let Some(conn) = self.connections.merge()
             && conn.settings_mark() != mark
         {

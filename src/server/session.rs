@@ -65,6 +65,8 @@ pub struct Session {
     pub message_time: i64,
     /// What the statement in hand shares its implicit transaction with.
     pub company: Company,
+    /// What ran since connections were last given back may have set something on them that nobody saw.
+    pub leaves_unseen: bool,
     /// A query has run in that implicit transaction.
     pub has_run: bool,
     /// Whose statements these are at the shards.
@@ -354,6 +356,9 @@ impl Session {
         self.has_run = false;
         if self.transaction.block == Block::Idle {
             self.transaction.forget_clock();
+            if std::mem::take(&mut self.leaves_unseen) {
+                self.forget_marks();
+            }
             match self.pinned {
                 true => Box::pin(self.release_unpinned()).await,
                 false => self.connections.release(),

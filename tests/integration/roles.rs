@@ -264,7 +264,9 @@ fn nobody_becomes_another_role() {
         return;
     }
     // Shards that trust make the switch from role to role cheap.
-    let pgbraid = Pgbraid::start(with_users(Config::new(cluster()).pool_size(1)));
-    attack(&pgbraid, |client, sql| client.query(sql));
-    attack(&pgbraid, extended);
+    for config in [Config::new(cluster()), Config::one_shard(cluster())] {
+        let pgbraid = Pgbraid::start(with_users(config.pool_size(1)));
+        attack(&pgbraid, |client, sql| client.query(sql));
+        attack(&pgbraid, extended);
+    }
 }
