@@ -22,6 +22,7 @@ mod socket;
 pub mod stage_tables;
 mod statements;
 pub mod tls;
+pub mod user_query;
 
 use crate::protocol::error::ServerError;
 

@@ -134,8 +134,8 @@ impl Exchange {
         let salt = STANDARD.decode(salt).map_err(|_| malformed())?;
         if salt != self.keys.salt || iterations.parse() != Ok(self.keys.iterations) {
             return Err(
-                "the shard has another verifier for this role than pgbraid checks its clients with; give the role \
-                 the same verifier (PASSWORD 'SCRAM-SHA-256$…') everywhere, or pgbraid its password"
+                "the shard has another verifier for this role than pgbraid checks its clients with, or does not let it in \
+                 (VALID UNTIL); give the role the same verifier everywhere (PASSWORD 'SCRAM-SHA-256$…'), or pgbraid its password"
                     .into(),
             );
         }

@@ -298,13 +298,13 @@ fn tables(
 fn users(reader: &Reader<'_>, sections: &[(String, Section<'_, '_>)], auth: &Auth) -> Vec<User> {
     let mut names = HashMap::new();
     let scram = auth.method == AuthMethod::Scram;
-    if sections.is_empty() && scram && !reader.broken {
+    if sections.is_empty() && scram && auth.query.is_none() && !reader.broken {
         let message = "no user is configured, so nobody could log in";
         reader.mistake(
             &Place::Absent,
             "user",
             message,
-            "at least one [[user]], or auth.method = \"trust\"",
+            "at least one [[user]], or auth.query, or auth.method = \"trust\"",
         );
     }
     let user = |(name, section): &(String, Section<'_, '_>)| {

@@ -189,6 +189,8 @@ pub struct Auth {
     pub method: AuthMethod,
     /// Whose privileges statements run with (default client).
     pub shard_role: ShardRole,
+    /// Asks the first shard for users that `[[user]]` does not name.
+    pub query: Option<String>,
 }
 
 /// The role that a client's statements run as at the shards.

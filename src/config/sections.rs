@@ -58,7 +58,18 @@ pub(super) fn auth(section: &Section<'_, '_>) -> Auth {
     let auth = Auth {
         method: section.choice("method", &methods).unwrap_or_default(),
         shard_role: section.choice("shard_role", &roles).unwrap_or_default(),
+        query: section.text("query", "a SELECT of name, password and valid until"),
     };
+    if let Some(query) = &auth.query {
+        let expected = "a SELECT with the user's name as $1";
+        if !query.contains("$1") {
+            section.mistake("query", "does not ask for $1", expected);
+        }
+        if auth.method == AuthMethod::Trust {
+            let message = "is never asked under auth.method = \"trust\"";
+            section.mistake("query", message, "auth.method = \"scram\"");
+        }
+    }
     section.finish();
     auth
 }

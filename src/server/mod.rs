@@ -43,6 +43,7 @@ mod temporary;
 mod tls;
 mod transaction;
 mod units;
+mod verifier;
 mod wording;
 mod writes;
 

@@ -173,7 +173,7 @@ fn load_node(bin: &Path, node: usize, port: u16) -> Result<(), String> {
 
 const HBA: &str = "\
 local all all trust
-host all guarded,carol,dora,erin 127.0.0.1/32 scram-sha-256
+host all guarded,carol,dora,erin,fred,gina,hugo 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 ";
 

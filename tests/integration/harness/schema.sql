@@ -9,6 +9,10 @@ create role bob login password 'bob';
 create role carol login password 'SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=';
 create role dora login password 'dora';
 create role erin login password 'erin';
+create role fred login password 'SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=' valid until '2020-01-01';
+create role gina login password 'SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=' valid until 'infinity';
+create role hugo login password 'md5a7d0f8a8b3f4b5d5a7a5f5d0a5a7b5c5';
+create role ines login;
 grant staff to alice;
 
 create type mood as enum ('sad', 'ok', 'happy', 'ecstatic');
