@@ -3,7 +3,8 @@
 //!
 //! # The life of a query
 //! 1. [`server::serve`] accepts a client; `server::handshake::receive` reads its startup packet (TLS, cancel requests and
-//!    garbage are dealt with there), `server::auth` checks who it is.
+//!    garbage are dealt with there), `server::auth` checks who it is, `server::role` says whose connections to the shards it
+//!    works with: its own role's ([`backend::roles`]).
 //! 2. `server::session::Session::run` is THE loop: one task, one message after the other.
 //! 3. A Query goes to `Session::simple_query`, the messages of the extended protocol to `Session::parse`, `bind`,
 //!    `describe` and `execute`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pgbraid::backend::connections::Connections;
-use pgbraid::backend::pool::Pools;
+use pgbraid::backend::roles::Roles;
 use pgbraid::config::{self, Config};
 use pgbraid::executor::{Bound, Execution, Item, Parameters};
 use pgbraid::plan::{Final, FinalFunction, OutputColumn, Plan, Remote, SortKey, Targets};
@@ -19,7 +19,7 @@ use crate::wire::Result;
 /// Runs the plan of the kind (`union`, `merge`, `aggregate`) over `rows` rows and gives the number of rows that came out.
 pub async fn run(kind: &str, rows: u64, shards: &[SocketAddr]) -> Result<u64> {
     let config = Arc::new(config(shards));
-    let pools = Pools::new(&config);
+    let pools = Roles::new(&config).configured().clone();
     let (plan, columns) = plan(kind, rows)?;
     let names = config
         .shards
@@ -160,7 +160,10 @@ fn config(shards: &[SocketAddr]) -> Config {
         shards: shards.iter().enumerate().map(shard).collect(),
         tables: Vec::new(),
         users: Vec::new(),
-        auth: config::AuthMethod::Trust,
+        auth: config::Auth {
+            method: config::AuthMethod::Trust,
+            ..config::Auth::default()
+        },
         tls: config::Tls::default(),
         pool: config::Pool {
             connect_timeout: Duration::from_secs(60),

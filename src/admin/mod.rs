@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::catalog::CatalogWatch;
-use crate::backend::pool::Pools;
+use crate::backend::roles::Roles;
 use crate::config::Config;
 
 pub use http::{Response, get, serve};
@@ -36,11 +36,11 @@ impl Drop for Running {
 pub async fn start(
     config: &Arc<Config>,
     catalog: &Arc<CatalogWatch>,
-    pools: &Arc<Pools>,
+    roles: &Arc<Roles>,
     shutdown: CancellationToken,
 ) -> io::Result<Running> {
     let readiness = Readiness::over_control(config, catalog.control());
-    readiness.watch(pools.clone());
+    readiness.watch(roles.clone());
     let mut tasks = Vec::new();
     if !config.server.http.is_empty() {
         let listener = TcpListener::bind(&config.server.http).await?;

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use crate::backend::control::ControlPlane;
 use crate::backend::health;
-use crate::backend::pool::{Pools, Usage};
+use crate::backend::pool::Usage;
+use crate::backend::roles::Roles;
 use crate::config::Config;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
@@ -69,7 +70,7 @@ pub struct Readiness {
     catalog: Mutex<CatalogState>,
     draining: AtomicBool,
     probe_timeout: Duration,
-    pools: OnceLock<Arc<Pools>>,
+    pools: OnceLock<Arc<Roles>>,
     /// Held while the shards are probed, so that callers at the same time share one round.
     last: tokio::sync::Mutex<Option<(Instant, Vec<ShardReport>)>>,
 }
@@ -109,7 +110,7 @@ impl Readiness {
     }
 
     /// Lets `/metrics` read the pools' state; only the first call counts.
-    pub fn watch(&self, pools: Arc<Pools>) {
+    pub fn watch(&self, pools: Arc<Roles>) {
         // Set twice it would be the same pools: a process has one set of them.
         let _ = self.pools.set(pools);
     }

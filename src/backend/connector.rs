@@ -13,11 +13,25 @@ use super::BackendError;
 use super::cancel::CancelHandle;
 use super::login;
 use super::raw_conn::RawConn;
+use super::scram::ClientKeys;
 use super::socket::Socket;
 use super::tls;
-use crate::config::{Config, Shard, SslMode};
+use crate::config::{Config, Secret, Shard, SslMode};
 use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
+
+/// Who logs in at a shard, and with what.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The role.
+    pub user: Arc<str>,
+    /// Empty where there is none.
+    pub password: Secret,
+    /// In the password's place: what the client itself has proved to know.
+    pub keys: ClientKeys,
+    /// What its sessions begin with, whatever the shard has for it.
+    pub settings: Arc<[(String, String)]>,
+}
 
 /// Opens connections to one shard.
 #[derive(Debug)]
@@ -68,14 +82,32 @@ impl Connector {
             .map_err(|reason| self.unreachable(reason))
     }
 
+    /// The role that the configuration names for the shard.
+    pub fn own_login(&self) -> Login {
+        Login {
+            user: self.settings.user.as_str().into(),
+            password: self.settings.password.clone(),
+            keys: ClientKeys::default(),
+            settings: Arc::from([]),
+        }
+    }
+
+    /// Connects and logs in as the role that the configuration names.
+    ///
+    /// # Errors
+    /// As [`Connector::connect_as`].
+    pub async fn connect(&self) -> Result<RawConn, BackendError> {
+        self.connect_as(&self.own_login()).await
+    }
+
     /// Connects and logs in.
     ///
     /// # Errors
     /// `Unreachable`, the shard's own refusal as `Server`, `Protocol`; past the connect timeout `Unreachable`.
-    pub async fn connect(&self) -> Result<RawConn, BackendError> {
+    pub async fn connect_as(&self, login: &Login) -> Result<RawConn, BackendError> {
         let connected = timeout(self.connect_timeout, async {
             let socket = self.open().await?;
-            login::login(self, socket).await
+            login::log_in(self, login, socket).await
         });
         let connected = connected.await.unwrap_or_else(|_| {
             let limit = self.connect_timeout.as_secs_f64();

@@ -53,7 +53,7 @@ impl ControlPlane {
 }
 
 impl ControlShard {
-    fn new(connector: Arc<Connector>) -> Self {
+    pub(super) fn new(connector: Arc<Connector>) -> Self {
         let failures = Failures::new();
         let pool = manager(&connector).map(|manager| {
             let sink = Sink {

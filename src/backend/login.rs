@@ -8,8 +8,9 @@ use postgres_protocol::authentication::sasl::{
 use postgres_protocol::message::frontend;
 
 use super::BackendError;
-use super::connector::Connector;
+use super::connector::{Connector, Login};
 use super::raw_conn::RawConn;
+use super::scram::Exchange;
 use super::socket::Socket;
 use super::tls;
 use crate::protocol::error::ServerError;
@@ -21,26 +22,37 @@ const LOGIN_MESSAGES_MAX: usize = 1000;
 /// PostgreSQL's limit for the key of BackendKeyData (protocol 3.2).
 const CANCEL_KEY_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
 
-/// Logs in over `socket` with the shard's settings.
-pub(super) async fn login(connector: &Connector, socket: Socket) -> Result<RawConn, BackendError> {
+/// Logs in over `socket` to the shard's database.
+pub(super) async fn log_in(
+    connector: &Connector,
+    login: &Login,
+    socket: Socket,
+) -> Result<RawConn, BackendError> {
     let settings = connector.settings();
     let mut conn = RawConn::new(connector.id, connector.name.clone(), socket);
     let parameters = [
-        ("user", settings.user.as_str()),
+        ("user", &*login.user),
         ("database", settings.dbname.as_str()),
         ("client_encoding", "UTF8"),
         ("application_name", "pgbraid"),
     ];
+    let of_role = login.settings.iter();
+    let parameters = parameters
+        .into_iter()
+        .chain(of_role.map(|(name, value)| (name.as_str(), value.as_str())));
     frontend::startup_message(parameters, conn.write_buffer())
         .map_err(|e| connector.unreachable(format!("user or database name: {e}")))?;
-    authenticate(connector, &mut conn).await?;
+    authenticate(connector, login, &mut conn).await?;
     await_ready(connector, &mut conn).await?;
     Ok(conn)
 }
 
 /// Answers the server's questions up to AuthenticationOk.
-async fn authenticate(connector: &Connector, conn: &mut RawConn) -> Result<(), BackendError> {
-    let settings = connector.settings();
+async fn authenticate(
+    connector: &Connector,
+    login: &Login,
+    conn: &mut RawConn,
+) -> Result<(), BackendError> {
     for _ in 0..LOGIN_MESSAGES_MAX {
         let body = authentication(connector, conn).await?;
         let mut reader = Reader(&body);
@@ -53,7 +65,7 @@ async fn authenticate(connector: &Connector, conn: &mut RawConn) -> Result<(), B
                         "the server asks for the password in clear text over a connection without TLS",
                     ));
                 }
-                let password = password(connector)?.to_owned();
+                let password = password(connector, login)?.to_owned();
                 send(connector, conn, |out| {
                     frontend::password_message(&password, out)
                 })?;
@@ -62,12 +74,12 @@ async fn authenticate(connector: &Connector, conn: &mut RawConn) -> Result<(), B
                 let salt = reader.take(4).and_then(|s| s.try_into().ok());
                 let salt: [u8; 4] =
                     salt.ok_or_else(|| connector.protocol("MD5 request without salt"))?;
-                let hash = md5_hash(settings.user.as_bytes(), password(connector)?, salt);
+                let hash = md5_hash(login.user.as_bytes(), password(connector, login)?, salt);
                 send(connector, conn, |out| {
                     frontend::password_message(hash.as_bytes(), out)
                 })?;
             }
-            Some(10) => return scram(connector, conn, reader.0).await,
+            Some(10) => return scram(connector, login, conn, reader.0).await,
             Some(method) => {
                 return Err(connector.unreachable(format!(
                     "the server asks for authentication method {method}, pgbraid knows \
@@ -84,25 +96,23 @@ async fn authenticate(connector: &Connector, conn: &mut RawConn) -> Result<(), B
 /// AuthenticationOk before that proof is refused. (`ScramSha256` refuses more than 100,000 iterations.)
 async fn scram(
     connector: &Connector,
+    login: &Login,
     conn: &mut RawConn,
     mechanisms: &[u8],
 ) -> Result<(), BackendError> {
     let offers = |name: &str| mechanisms.split(|b| *b == 0).any(|m| m == name.as_bytes());
     let (binding, mechanism) = match conn.server_certificate().and_then(tls::end_point) {
-        Some(hash) if offers(SCRAM_SHA_256_PLUS) => (
-            ChannelBinding::tls_server_end_point(hash),
-            SCRAM_SHA_256_PLUS,
-        ),
+        Some(hash) if offers(SCRAM_SHA_256_PLUS) => (Binding::EndPoint(hash), SCRAM_SHA_256_PLUS),
         // "We could have": a server that offers it, too, then knows that someone took its offer away.
-        Some(_) => (ChannelBinding::unrequested(), SCRAM_SHA_256),
-        None => (ChannelBinding::unsupported(), SCRAM_SHA_256),
+        Some(_) => (Binding::NotOffered, SCRAM_SHA_256),
+        None => (Binding::Impossible, SCRAM_SHA_256),
     };
     if !offers(mechanism) {
         return Err(connector.unreachable("the server offers no SASL mechanism pgbraid knows"));
     }
-    let failed = |e: std::io::Error| connector.unreachable(format!("SCRAM authentication: {e}"));
+    let failed = |e: String| connector.unreachable(format!("SCRAM authentication: {e}"));
 
-    let mut scram = ScramSha256::new(password(connector)?, binding);
+    let mut scram = Scram::new(connector, login, binding)?;
     send(connector, conn, |out| {
         frontend::sasl_initial_response(mechanism, scram.message(), out)
     })?;
@@ -114,6 +124,61 @@ async fn scram(
     let proof = sasl_answer(connector, conn, 12).await?;
     scram.finish(&proof).map_err(failed)?;
     sasl_answer(connector, conn, 0).await.map(drop)
+}
+
+/// What SCRAM is bound to.
+enum Binding {
+    Impossible,
+    NotOffered,
+    /// The hash of the server's certificate.
+    EndPoint(Vec<u8>),
+}
+
+/// By the password, or by the keys that a client has shown.
+enum Scram {
+    Password(Box<ScramSha256>),
+    Keys(Exchange),
+}
+
+impl Scram {
+    fn new(connector: &Connector, login: &Login, binding: Binding) -> Result<Self, BackendError> {
+        let keys = login.keys.newest();
+        if let (true, Some(keys)) = (login.password.reveal().is_empty(), keys) {
+            return Ok(Self::Keys(match binding {
+                Binding::Impossible => Exchange::new(keys, "n,,", b""),
+                Binding::NotOffered => Exchange::new(keys, "y,,", b""),
+                Binding::EndPoint(hash) => Exchange::new(keys, "p=tls-server-end-point,,", &hash),
+            }));
+        }
+        let binding = match binding {
+            Binding::Impossible => ChannelBinding::unsupported(),
+            Binding::NotOffered => ChannelBinding::unrequested(),
+            Binding::EndPoint(hash) => ChannelBinding::tls_server_end_point(hash),
+        };
+        let scram = ScramSha256::new(password(connector, login)?, binding);
+        Ok(Self::Password(Box::new(scram)))
+    }
+
+    fn message(&self) -> &[u8] {
+        match self {
+            Self::Password(scram) => scram.message(),
+            Self::Keys(exchange) => exchange.message(),
+        }
+    }
+
+    fn update(&mut self, challenge: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Password(scram) => scram.update(challenge).map_err(|e| e.to_string()),
+            Self::Keys(exchange) => exchange.update(challenge),
+        }
+    }
+
+    fn finish(&mut self, proof: &[u8]) -> Result<(), String> {
+        match self {
+            Self::Password(scram) => scram.finish(proof).map_err(|e| e.to_string()),
+            Self::Keys(exchange) => exchange.finish(proof),
+        }
+    }
 }
 
 /// The body of the next authentication message, which must be of the given kind.
@@ -129,9 +194,12 @@ async fn sasl_answer(
     Ok(body)
 }
 
-fn password(connector: &Connector) -> Result<&[u8], BackendError> {
-    match connector.settings().password.reveal() {
-        "" => Err(connector.unreachable("the server asks for a password and none is configured")),
+fn password<'a>(connector: &Connector, login: &'a Login) -> Result<&'a [u8], BackendError> {
+    match login.password.reveal() {
+        "" => Err(connector.unreachable(format!(
+            "the server asks for a password and none is configured for {}",
+            login.user
+        ))),
         password => Ok(password.as_bytes()),
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct Mock {
     pub logins: AtomicUsize,
     /// Sessions at the moment.
     pub sessions: AtomicUsize,
+    pub sessions_max: AtomicUsize,
+    /// Who has logged in, in order.
+    pub users: Mutex<Vec<String>>,
     pub cancels: Mutex<Vec<(i32, Vec<u8>)>>,
 }
 
@@ -49,6 +52,8 @@ impl Mock {
             greeting: Mutex::new(None),
             logins: AtomicUsize::new(0),
             sessions: AtomicUsize::new(0),
+            sessions_max: AtomicUsize::new(0),
+            users: Mutex::default(),
             cancels: Mutex::default(),
         });
         let accepting = mock.clone();
@@ -56,7 +61,8 @@ impl Mock {
             while let Ok((stream, _)) = listener.accept().await {
                 let mock = accepting.clone();
                 tokio::spawn(async move {
-                    mock.sessions.fetch_add(1, Ordering::SeqCst);
+                    let now = mock.sessions.fetch_add(1, Ordering::SeqCst) + 1;
+                    mock.sessions_max.fetch_max(now, Ordering::SeqCst);
                     let _ = mock.session(stream).await;
                     mock.sessions.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -76,6 +82,12 @@ impl Mock {
                 .push((process_id, startup[8..].to_vec()));
             return Ok(());
         }
+        let mut parameters = startup[4..].split(|b| *b == 0);
+        parameters.find(|p| p == b"user");
+        let user = parameters.next().unwrap_or_default();
+        self.users
+            .lock()
+            .push(String::from_utf8_lossy(user).into_owned());
         let login = self.logins.fetch_add(1, Ordering::SeqCst) as i32;
         let greeting = self.greeting.lock().clone();
         stream

@@ -13,12 +13,16 @@ mod login;
 mod mock;
 mod notifications;
 mod parameters;
+mod places;
 pub mod pool;
 pub mod raw_conn;
+pub mod roles;
+pub mod scram;
 mod socket;
 pub mod stage_tables;
 mod statements;
 pub mod tls;
+pub mod user_query;
 
 use crate::protocol::error::ServerError;
 

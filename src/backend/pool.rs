@@ -1,33 +1,32 @@
-//! One bb8 pool a shard behind a fair semaphore; permits are always taken in ascending shard order.
+//! The pools of one role: a bb8 pool a shard, and one for its merge sessions. Permits are always taken in ascending shard order.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
 use futures_util::future::{FutureExt, try_join_all};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout_at;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::BackendError;
 use super::cancel::CancelHandle;
-use super::connector::Connector;
+use super::connector::Login;
 use super::failures::Failures;
+use super::places::Places;
 use super::raw_conn::RawConn;
-use crate::config::{Config, Pool as Settings};
+use crate::config::Pool as Settings;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
 
-/// The pools of all shards, and of the merge sessions.
+/// The pools of all shards, and of the merge sessions, for one role.
 #[derive(Debug)]
 pub struct Pools {
-    shards: Vec<ShardPool>,
+    shards: Vec<Arc<ShardPool>>,
     /// Apart from the others: who waits for a merge session already holds permits of the shards.
-    merge: Vec<ShardPool>,
+    merge: Vec<Arc<ShardPool>>,
 }
 
-/// How a pool is used at the moment.
+/// How the connections to a shard are used at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// The most connections there may be.
@@ -43,7 +42,7 @@ pub struct Usage {
 /// Connections of a shard that its pools have closed since the start, though nothing was wrong with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retired {
-    /// Unused for `pool.idle_timeout`.
+    /// Unused for `pool.idle_timeout`, or closed for a role that needed the place.
     pub idle: u64,
     /// Older than `pool.max_lifetime`.
     pub age: u64,
@@ -59,13 +58,13 @@ pub struct Lease {
 impl Deref for Lease {
     type Target = RawConn;
     fn deref(&self) -> &RawConn {
-        &self.connection
+        &self.connection.conn
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut RawConn {
-        &mut self.connection
+        &mut self.connection.conn
     }
 }
 
@@ -76,16 +75,20 @@ impl std::fmt::Debug for Lease {
 }
 
 impl Pools {
-    /// Makes the pools; connections are opened when they are first needed. Must be called inside a runtime.
-    pub fn new(config: &Arc<Config>) -> Arc<Self> {
-        let connectors = Connector::all(config);
-        let pools = |size: usize| {
-            let pool = |c: &Arc<Connector>| ShardPool::new(c.clone(), size, &config.pool);
-            connectors.iter().map(pool).collect()
+    /// Makes the pools of whoever logs in as `login` says at each shard; connections are opened when they are first needed.
+    pub(super) fn new(
+        data: &[Arc<Places>],
+        merge: &[Arc<Places>],
+        settings: &Settings,
+        login: impl Fn(&Places) -> Login,
+    ) -> Arc<Self> {
+        let pools = |places: &[Arc<Places>]| {
+            let pool = |p: &Arc<Places>| ShardPool::new(p.clone(), login(p), settings);
+            places.iter().map(pool).collect()
         };
         Arc::new(Self {
-            shards: pools(config.pool.size),
-            merge: pools(config.pool.merge_size),
+            shards: pools(data),
+            merge: pools(merge),
         })
     }
 
@@ -108,7 +111,7 @@ impl Pools {
         let mut permitted = Vec::with_capacity(shards.len());
         for shard in shards {
             let pool = self.shard(&self.shards, *shard)?;
-            permitted.push((pool, pool.permit(deadline).await?));
+            permitted.push((pool, pool.places.permit(deadline).await?));
         }
         let now = Instant::now();
         let leases = permitted.into_iter().map(|(pool, p)| pool.lease(p, now));
@@ -126,7 +129,7 @@ impl Pools {
         patience: Duration,
     ) -> Result<Lease, BackendError> {
         let pool = self.shard(&self.shards, shard)?;
-        let permit = pool.permit(now + patience).await?;
+        let permit = pool.places.permit(now + patience).await?;
         pool.lease(permit, now).await
     }
 
@@ -135,18 +138,17 @@ impl Pools {
     pub fn acquire_idle(&self, shard: ShardId, now: Instant) -> Option<Lease> {
         let pool = self.shard(&self.shards, shard).ok()?;
         // Else bb8 would begin to open one for every call.
-        if pool.pool.state().idle_connections == 0 {
+        if pool.idle() == 0 {
             return None;
         }
-        // A permit that somebody waits for is never free: it goes from hand to hand.
-        let permit = pool.permits.clone().try_acquire_owned().ok()?;
+        let permit = pool.places.permit_now()?;
         pool.lease(permit, now).now_or_never()?.ok()
     }
 
-    /// True when a statement waits for a connection to this shard.
+    /// True when a statement waits for a connection to this shard, of whatever role.
     pub fn is_waited_for(&self, shard: ShardId) -> bool {
         let pool = self.shards.get(shard.0 as usize);
-        pool.is_some_and(|pool| pool.waiting.load(Ordering::Relaxed) > 0)
+        pool.is_some_and(|pool| pool.places.is_waited_for())
     }
 
     /// A session for Combine, from the merge pool of `shard`.
@@ -159,7 +161,7 @@ impl Pools {
         deadline: Instant,
     ) -> Result<Lease, BackendError> {
         let pool = self.shard(&self.merge, shard)?;
-        let permit = pool.permit(deadline).await?;
+        let permit = pool.places.permit(deadline).await?;
         pool.lease(permit, Instant::now()).await
     }
 
@@ -174,112 +176,85 @@ impl Pools {
             return Ok(());
         }
         let pool = self.shard(&self.shards, handle.shard)?;
-        pool.connector.send_cancel(handle).await
+        pool.places.connector.send_cancel(handle).await
     }
 
     /// A shard's name in the configuration.
     pub fn shard_name(&self, shard: ShardId) -> &Arc<str> {
-        &self.shards[shard.0 as usize].connector.name
+        &self.shards[shard.0 as usize].places.connector.name
     }
 
-    /// How a shard's pool is used, by the shards' order.
-    pub fn usage(&self) -> Vec<Usage> {
-        self.shards.iter().map(ShardPool::usage).collect()
-    }
-
-    /// The same for the merge sessions.
-    pub fn merge_usage(&self) -> Vec<Usage> {
-        self.merge.iter().map(ShardPool::usage).collect()
-    }
-
-    /// Connections that were closed for their age, by the shards' order.
-    pub fn retired(&self) -> Vec<Retired> {
-        let pools = self.shards.iter().zip(&self.merge);
-        let both = pools.map(|(data, merge)| [data, merge].map(|p| p.pool.state().statistics));
-        both.map(|[data, merge]| Retired {
-            idle: data.connections_closed_idle_timeout + merge.connections_closed_idle_timeout,
-            age: data.connections_closed_max_lifetime + merge.connections_closed_max_lifetime,
-        })
-        .collect()
-    }
-
-    /// Ends the pools: nobody is lent a connection any more, connections on loan may come back until `deadline`, idle ones are
-    /// closed.
-    pub async fn close(&self, deadline: Instant) {
-        for pool in self.shards.iter().chain(&self.merge) {
-            pool.close(deadline).await;
-        }
+    /// True while any connection of the role is open.
+    pub(super) fn has_connections(&self) -> bool {
+        let all = self.shards.iter().chain(&self.merge);
+        all.into_iter().any(|pool| pool.connections() > 0)
     }
 
     fn shard<'a>(
         &self,
-        pools: &'a [ShardPool],
+        pools: &'a [Arc<ShardPool>],
         shard: ShardId,
     ) -> Result<&'a ShardPool, BackendError> {
         let missing = || BackendError::Unreachable {
             shard: shard.0.to_string(),
             reason: "no such shard in the configuration".into(),
         };
-        pools.get(shard.0 as usize).ok_or_else(missing)
+        pools
+            .get(shard.0 as usize)
+            .map(|p| &**p)
+            .ok_or_else(missing)
     }
 }
 
+/// The connections of one role to one shard.
 #[derive(Debug)]
-struct ShardPool {
-    connector: Arc<Connector>,
-    pool: bb8::Pool<Manager>,
-    /// As many permits as the pool has places: who holds one never waits inside bb8 for anybody else.
-    permits: Arc<Semaphore>,
-    size: usize,
-    waiting: AtomicUsize,
+pub(super) struct ShardPool {
+    /// Its number among the pools of these places.
+    pub(super) number: u64,
+    places: Arc<Places>,
+    /// Made at the first use: most roles never need a merge session on every shard.
+    pool: OnceLock<bb8::Pool<Manager>>,
+    login: Login,
+    settings: Settings,
     failures: Failures,
 }
 
 impl ShardPool {
-    fn new(connector: Arc<Connector>, size: usize, settings: &Settings) -> Self {
-        let size = size.max(1);
-        let failures = Failures::new();
-        let some = |d: std::time::Duration| (!d.is_zero()).then_some(d);
-        let pool = bb8::Pool::builder()
-            .max_size(u32::try_from(size).unwrap_or(u32::MAX))
-            // The default takes the longest unused, whose server process has gone cold: +8 µs a transaction.
-            .queue_strategy(QueueStrategy::Lifo)
-            // A round trip each; `Lease`s are checked without one.
-            .test_on_check_out(false)
-            .retry_connection(false)
-            .idle_timeout(some(settings.idle_timeout))
-            .max_lifetime(some(settings.max_lifetime))
-            // Never reached: the connector keeps the deadline and says why.
-            .connection_timeout(settings.connect_timeout * 2 + std::time::Duration::from_secs(1))
-            .error_sink(Box::new(failures.clone()))
-            .build_unchecked(Manager(connector.clone()));
-        Self {
-            connector,
-            pool,
-            permits: Arc::new(Semaphore::new(size)),
-            size,
-            waiting: AtomicUsize::new(0),
-            failures,
-        }
+    fn new(places: Arc<Places>, login: Login, settings: &Settings) -> Arc<Self> {
+        let this = Arc::new(Self {
+            number: places.next_tenant(),
+            places,
+            pool: OnceLock::new(),
+            login,
+            settings: settings.clone(),
+            failures: Failures::new(),
+        });
+        this.places.add_tenant(&this);
+        this
     }
 
-    async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, BackendError> {
-        let wait_seconds = &self.connector.metrics().wait_seconds;
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            wait_seconds.observe(0.0);
-            return Ok(permit);
-        }
-        let _waiting = Waiting::new(&self.waiting);
-        let since = Instant::now();
-        let got = timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await;
-        wait_seconds.observe(since.elapsed().as_secs_f64());
-        match got {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(self.connector.unreachable("pgbraid is shutting down")),
-            Err(_) => Err(BackendError::PoolExhausted {
-                shard: self.connector.name.to_string(),
-            }),
-        }
+    fn pool(&self) -> &bb8::Pool<Manager> {
+        self.pool.get_or_init(|| {
+            let settings = &self.settings;
+            let some = |d: Duration| (!d.is_zero()).then_some(d);
+            bb8::Pool::builder()
+                .max_size(u32::try_from(self.places.size()).unwrap_or(u32::MAX))
+                // The default takes the longest unused, whose server process has gone cold: +8 µs a transaction.
+                .queue_strategy(QueueStrategy::Lifo)
+                // A round trip each; `Lease`s are checked without one.
+                .test_on_check_out(false)
+                .retry_connection(false)
+                .idle_timeout(some(settings.idle_timeout))
+                .max_lifetime(some(settings.max_lifetime))
+                // Never reached: the connector keeps the deadline and says why.
+                .connection_timeout(settings.connect_timeout * 2 + Duration::from_secs(1))
+                .error_sink(Box::new(self.failures.clone()))
+                .build_unchecked(Manager {
+                    number: self.number,
+                    places: self.places.clone(),
+                    login: self.login.clone(),
+                })
+        })
     }
 
     /// A connection that is open as far as can be told without asking the shard.
@@ -288,92 +263,105 @@ impl ShardPool {
         permit: OwnedSemaphorePermit,
         now: Instant,
     ) -> Result<Lease, BackendError> {
+        let name = &self.places.connector.name;
         // After a restart of the shard every idle connection is dead; the one behind them is new.
-        for _ in 0..=self.size {
-            let mut connection = self
-                .failures
-                .connection(&self.pool, &self.connector.name, |e| e)
-                .await?;
-            if connection.is_quiet(now) {
+        for _ in 0..=self.places.size() {
+            let mut connection = self.failures.connection(self.pool(), name, |e| e).await?;
+            if connection.conn.is_quiet(now) {
                 return Ok(Lease {
                     connection,
                     _permit: permit,
                 });
             }
-            connection.mark_lost();
+            connection.conn.mark_lost();
         }
-        Err(self
-            .connector
-            .unreachable("the server closes connections as soon as they are open"))
+        let reason = "the server closes connections as soon as they are open";
+        Err(self.places.connector.unreachable(reason))
     }
 
-    fn usage(&self) -> Usage {
-        Usage {
-            size: self.size,
-            in_use: self.size - self.permits.available_permits().min(self.size),
-            idle: self.pool.state().idle_connections as usize,
-            waiting: self.waiting.load(Ordering::Relaxed),
-        }
+    /// Connections that are open and lent to nobody.
+    pub(super) fn idle(&self) -> usize {
+        let state = self.pool.get().map(bb8::Pool::state);
+        state.map_or(0, |s| s.idle_connections as usize)
     }
 
-    async fn close(&self, deadline: Instant) {
-        let all = u32::try_from(self.size).unwrap_or(u32::MAX);
-        // All permits are back when all leases are. Closing the semaphore turns those who still wait away.
-        let _ = timeout_at(deadline.into(), self.permits.acquire_many(all)).await;
-        self.permits.close();
-        while self.pool.state().idle_connections > 0 {
-            let Ok(mut connection) = self.pool.get_owned().await else {
-                return;
-            };
-            connection.poison();
-        }
+    fn connections(&self) -> usize {
+        let state = self.pool.get().map(bb8::Pool::state);
+        state.map_or(0, |s| s.connections as usize)
+    }
+
+    /// Closes one of the idle connections; false where there was none after all.
+    pub(super) fn close_idle(&self) -> bool {
+        let taken = self.pool.get().and_then(|p| p.get_owned().now_or_never());
+        let Some(Ok(mut connection)) = taken else {
+            return false;
+        };
+        connection.retired = true;
+        true
+    }
+
+    pub(super) fn retired(&self) -> Retired {
+        let statistics = self.pool.get().map(|p| p.state().statistics);
+        statistics.map_or(Retired { idle: 0, age: 0 }, |s| Retired {
+            idle: s.connections_closed_idle_timeout,
+            age: s.connections_closed_max_lifetime,
+        })
     }
 }
 
-/// Counts one waiting statement for as long as it lives, also when its future is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for ShardPool {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.places.inherit(self.retired());
     }
 }
 
 /// bb8's view of our connections.
 #[derive(Debug)]
-struct Manager(Arc<Connector>);
+struct Manager {
+    number: u64,
+    places: Arc<Places>,
+    login: Login,
+}
+
+/// A connection and the place it takes.
+struct Opened {
+    conn: RawConn,
+    /// Closed for another role's sake.
+    retired: bool,
+    _place: OwnedSemaphorePermit,
+}
 
 impl ManageConnection for Manager {
     /// Boxed, because a lease is moved from hand to hand.
-    type Connection = Box<RawConn>;
+    type Connection = Box<Opened>;
     type Error = BackendError;
 
-    async fn connect(&self) -> Result<Box<RawConn>, BackendError> {
-        self.0.connect().await.map(Box::new)
+    async fn connect(&self) -> Result<Box<Opened>, BackendError> {
+        let place = self.places.place(self.number).await?;
+        let conn = self.places.connector.connect_as(&self.login).await?;
+        Ok(Box::new(Opened {
+            conn,
+            retired: false,
+            _place: place,
+        }))
     }
 
     /// Unused: `test_on_check_out` is off.
-    async fn is_valid(&self, _conn: &mut Box<RawConn>) -> Result<(), BackendError> {
+    async fn is_valid(&self, _conn: &mut Box<Opened>) -> Result<(), BackendError> {
         Ok(())
     }
 
     /// Called when a lease ends.
-    fn has_broken(&self, conn: &mut Box<RawConn>) -> bool {
-        let clean = conn.end_lease();
+    fn has_broken(&self, opened: &mut Box<Opened>) -> bool {
+        let clean = opened.conn.end_lease();
         if !clean {
-            self.0.metrics().closed(match conn.is_lost() {
+            let kind = match opened.conn.is_lost() {
                 true => ConnectionClosed::Lost,
                 false => ConnectionClosed::Dirty,
-            });
+            };
+            self.places.connector.metrics().closed(kind);
         }
-        !clean
+        !clean || opened.retired
     }
 }
 
@@ -383,7 +371,11 @@ mod tests {
     use super::super::raw_conn::Event;
     use super::*;
     use crate::backend::connections::Connections;
+    use crate::backend::roles::{Defaults, Roles};
+    use crate::backend::scram::ClientKeys;
+    use crate::config::Secret;
     use std::future::poll_fn;
+    use std::sync::atomic::Ordering;
 
     const FIRST: &[ShardId] = &[ShardId(0)];
 
@@ -391,13 +383,57 @@ mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
-    async fn shards(count: usize, size: usize) -> (Vec<Arc<Mock>>, Arc<Pools>) {
+    /// The pools of the configured roles, with what holds for all roles.
+    #[derive(Clone)]
+    struct Tested(Arc<Roles>);
+
+    impl Deref for Tested {
+        type Target = Pools;
+        fn deref(&self) -> &Pools {
+            self.0.configured()
+        }
+    }
+
+    impl Tested {
+        fn new(ports: &[u16], size: usize) -> Self {
+            Self(Roles::new(&mock::config(ports, size)))
+        }
+
+        fn usage(&self) -> Vec<Usage> {
+            self.0.usage()
+        }
+
+        /// The pools of another role.
+        fn role(&self, name: &str) -> Arc<Pools> {
+            let login = |_, _: &ClientKeys| Login {
+                user: name.into(),
+                password: Secret::new("p"),
+                keys: Default::default(),
+                settings: Arc::from([]),
+            };
+            let defaults = Defaults {
+                parameters: Vec::new(),
+                settings: Arc::from([]),
+            };
+            self.0
+                .enter(
+                    name,
+                    defaults,
+                    (Instant::now(), 1),
+                    ClientKeys::default(),
+                    login,
+                )
+                .pools
+        }
+    }
+
+    async fn shards(count: usize, size: usize) -> (Vec<Arc<Mock>>, Tested) {
         let mut mocks = Vec::new();
         for _ in 0..count {
             mocks.push(Mock::start().await);
         }
         let ports: Vec<u16> = mocks.iter().map(|m| m.port).collect();
-        (mocks, Pools::new(&mock::config(&ports, size)))
+        (mocks, Tested::new(&ports, size))
     }
 
     async fn one(pools: &Pools) -> Lease {
@@ -483,7 +519,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let pools = Pools::new(&mock::config(&[port], 2));
+        let pools = Tested::new(&[port], 2);
         let asked = Instant::now();
         let refused = pools.acquire(FIRST, soon()).await;
         assert!(
@@ -647,12 +683,95 @@ mod tests {
         let lease = one(&pools).await;
         let closing = tokio::spawn({
             let pools = pools.clone();
-            async move { pools.close(soon()).await }
+            async move { pools.0.close(soon()).await }
         });
         tokio::task::yield_now().await;
         drop(lease);
         closing.await.unwrap();
         until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
         assert!(pools.acquire(FIRST, soon()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_roles_connections_are_lent_to_nobody_else() {
+        let (mocks, pools) = shards(1, 4).await;
+        let (alice, bob) = (pools.role("alice"), pools.role("bob"));
+        drop(one(&alice).await);
+        drop(one(&bob).await);
+        drop(one(&alice).await);
+        assert!(bob.acquire_idle(ShardId(0), Instant::now()).is_some());
+        assert_eq!(*mocks[0].users.lock(), ["alice", "bob"]);
+        assert!(Arc::ptr_eq(&alice, &pools.role("alice")));
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_makes_room_for_another_roles() {
+        let (mocks, pools) = shards(1, 2).await;
+        let (alice, bob) = (pools.role("alice"), pools.role("bob"));
+        let held = (one(&alice).await, one(&alice).await);
+        let early = bob
+            .acquire(FIRST, Instant::now() + Duration::from_millis(20))
+            .await;
+        assert!(matches!(early, Err(BackendError::PoolExhausted { .. })));
+        drop(held);
+        let mut lease = one(&bob).await;
+        assert_eq!(ask(&mut lease).await.unwrap(), 1);
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 2).await;
+        assert_eq!((pools.usage()[0].in_use, pools.usage()[0].idle), (1, 1));
+        assert_eq!(pools.0.retired()[0].idle, 1);
+        drop(lease);
+    }
+
+    #[tokio::test]
+    async fn many_roles_share_few_connections() {
+        let (mocks, pools) = shards(2, 3).await;
+        let sessions = (0..24).map(|i| {
+            let role = pools.role(&format!("role{}", i % 8));
+            tokio::spawn(async move {
+                for _ in 0..10 {
+                    let wanted = [ShardId(0), ShardId(1)];
+                    for mut lease in role.acquire(&wanted, soon()).await.unwrap() {
+                        ask(&mut lease).await.unwrap();
+                    }
+                }
+            })
+        });
+        for session in sessions.collect::<Vec<_>>() {
+            session.await.unwrap();
+        }
+        assert!(
+            mocks
+                .iter()
+                .all(|m| m.sessions_max.load(Ordering::SeqCst) <= 3 + 3)
+        );
+        assert!(pools.usage().iter().all(|u| u.in_use == 0 && u.idle <= 3));
+    }
+
+    #[tokio::test]
+    async fn roles_without_sessions_and_connections_vanish() {
+        let (_mocks, pools) = shards(1, 2).await;
+        for n in 0..20 {
+            drop(pools.role(&format!("never{n}")));
+        }
+        assert_eq!(pools.0.count(), 1);
+        let used = pools.role("used");
+        drop(one(&used).await);
+        drop(used);
+        drop(pools.role("next"));
+        assert_eq!(pools.0.count(), 2);
+        let changed = Defaults {
+            parameters: vec![("TimeZone".into(), "UTC".into())],
+            settings: Arc::from([]),
+        };
+        let old = pools.role("used");
+        let login = |_, _: &ClientKeys| pools.0.configured().shards[0].login.clone();
+        let seen = (Instant::now(), 1);
+        let new = pools
+            .0
+            .enter("used", changed, seen, ClientKeys::default(), login);
+        assert!(
+            !Arc::ptr_eq(&old, &new.pools),
+            "other defaults, other connections"
+        );
     }
 }

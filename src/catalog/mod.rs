@@ -65,7 +65,7 @@ pub struct Table {
     pub primary_key: Vec<usize>,
     /// The text of a view's query as `pg_get_viewdef` prints it under an empty search_path.
     pub view_definition: Option<String>,
-    /// A view with security_barrier, or a table with row security that binds our role.
+    /// A view with security_barrier, a table with row security, or a view of one.
     pub guarded: bool,
     /// Estimated rows over all shards, and bytes a row; 0 when unknown.
     pub rows: f64,

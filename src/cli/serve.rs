@@ -94,7 +94,7 @@ fn warn_of_open_doors(config: &Config) {
         .rsplit_once(':')
         .map_or("", |(host, _)| host);
     let loopback = matches!(host, "localhost" | "[::1]") || host.starts_with("127.");
-    if config.auth == AuthMethod::Trust && !loopback {
+    if config.auth.method == AuthMethod::Trust && !loopback {
         tracing::warn!(
             listen = %config.server.listen,
             "auth.method is \"trust\": whoever reaches this address is let in without a password"

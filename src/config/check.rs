@@ -63,7 +63,7 @@ pub(super) fn config(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Conf
     let config = Config {
         server: server(&section("server")),
         tables: tables(&elements(reader, document, "table"), &database, &names),
-        users: users(reader, &elements(reader, document, "user"), auth),
+        users: users(reader, &elements(reader, document, "user"), &auth),
         auth,
         tls: tls(&section("tls")),
         pool: pool(&section("pool")),
@@ -295,19 +295,16 @@ fn tables(
     rules
 }
 
-fn users(
-    reader: &Reader<'_>,
-    sections: &[(String, Section<'_, '_>)],
-    auth: AuthMethod,
-) -> Vec<User> {
+fn users(reader: &Reader<'_>, sections: &[(String, Section<'_, '_>)], auth: &Auth) -> Vec<User> {
     let mut names = HashMap::new();
-    if sections.is_empty() && auth == AuthMethod::Scram && !reader.broken {
+    let scram = auth.method == AuthMethod::Scram;
+    if sections.is_empty() && scram && auth.query.is_none() && !reader.broken {
         let message = "no user is configured, so nobody could log in";
         reader.mistake(
             &Place::Absent,
             "user",
             message,
-            "at least one [[user]], or auth.method = \"trust\"",
+            "at least one [[user]], or auth.query, or auth.method = \"trust\"",
         );
     }
     let user = |(name, section): &(String, Section<'_, '_>)| {
@@ -316,8 +313,8 @@ fn users(
         let expected = "a password or a SCRAM-SHA-256 verifier (auth.method is \"scram\")";
         match &password {
             None if section.has("password") => {}
-            None if auth == AuthMethod::Scram => section.missing("password", expected),
-            Some(p) if p.reveal().is_empty() && auth == AuthMethod::Scram => {
+            None if scram => section.missing("password", expected),
+            Some(p) if p.reveal().is_empty() && scram => {
                 section.mistake("password", "is empty", expected);
             }
             Some(p) if p.reveal().starts_with("SCRAM-") && !is_verifier(p.reveal()) => {
@@ -327,10 +324,12 @@ fn users(
             }
             _ => {}
         }
+        let shard_password = section.secret("shard_password");
         section.finish();
         User {
             name: name.clone(),
             password: password.unwrap_or_else(|| Secret::new("")),
+            shard_password: shard_password.unwrap_or_else(|| Secret::new("")),
         }
     };
     sections.iter().map(user).collect()

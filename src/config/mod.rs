@@ -28,7 +28,7 @@ pub struct Config {
     /// `[[user]]`
     pub users: Vec<User>,
     /// `[auth]`
-    pub auth: AuthMethod,
+    pub auth: Auth,
     /// `[tls]`, towards clients.
     pub tls: Tls,
     /// `[pool]`
@@ -171,6 +171,36 @@ pub struct User {
     pub name: String,
     /// Plain, or `SCRAM-SHA-256$…`.
     pub password: Secret,
+    /// What the role logs in with at the shards; empty: its own password or what its client proves to know.
+    pub shard_password: Secret,
+}
+
+impl User {
+    /// True when pgbraid does not know the password itself.
+    pub fn has_verifier(&self) -> bool {
+        self.password.reveal().starts_with("SCRAM-SHA-256$")
+    }
+}
+
+/// Who may log in, and as whom they work at the shards.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Auth {
+    /// How clients prove who they are (default scram).
+    pub method: AuthMethod,
+    /// Whose privileges statements run with (default client).
+    pub shard_role: ShardRole,
+    /// Asks the first shard for users that `[[user]]` does not name.
+    pub query: Option<String>,
+}
+
+/// The role that a client's statements run as at the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ShardRole {
+    /// The one the client has logged in as.
+    #[default]
+    Client,
+    /// The shard's `user`, whoever the client is.
+    Service,
 }
 
 /// How clients prove who they are.
@@ -248,6 +278,11 @@ impl Secret {
     /// Takes the resolved text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The secret itself: for authentication only, never for a message or a log.

@@ -2,7 +2,7 @@
 
 use super::reader::Section;
 use super::value::{self, address};
-use super::{AuthMethod, Log, Merge, Pool, Server, Tls, TlsMode};
+use super::{Auth, AuthMethod, Log, Merge, Pool, Server, ShardRole, Tls, TlsMode};
 
 pub(super) fn server(section: &Section<'_, '_>) -> Server {
     let default = Server::default();
@@ -49,11 +49,29 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
     server
 }
 
-pub(super) fn auth(section: &Section<'_, '_>) -> AuthMethod {
-    let words = [("scram", AuthMethod::Scram), ("trust", AuthMethod::Trust)];
-    let method = section.choice("method", &words);
+pub(super) fn auth(section: &Section<'_, '_>) -> Auth {
+    let methods = [("scram", AuthMethod::Scram), ("trust", AuthMethod::Trust)];
+    let roles = [
+        ("client", ShardRole::Client),
+        ("service", ShardRole::Service),
+    ];
+    let auth = Auth {
+        method: section.choice("method", &methods).unwrap_or_default(),
+        shard_role: section.choice("shard_role", &roles).unwrap_or_default(),
+        query: section.text("query", "a SELECT of name, password and valid until"),
+    };
+    if let Some(query) = &auth.query {
+        let expected = "a SELECT with the user's name as $1";
+        if !query.contains("$1") {
+            section.mistake("query", "does not ask for $1", expected);
+        }
+        if auth.method == AuthMethod::Trust {
+            let message = "is never asked under auth.method = \"trust\"";
+            section.mistake("query", message, "auth.method = \"scram\"");
+        }
+    }
     section.finish();
-    method.unwrap_or_default()
+    auth
 }
 
 pub(super) fn tls(section: &Section<'_, '_>) -> Tls {

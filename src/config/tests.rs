@@ -49,7 +49,8 @@ fn a_short_file_gets_the_defaults() {
     let config = good(CORE);
     assert_eq!(config.server, Server::default());
     assert_eq!(config.pool, Pool::default());
-    assert_eq!(config.auth, AuthMethod::Scram);
+    assert_eq!(config.auth.method, AuthMethod::Scram);
+    assert_eq!(config.auth.shard_role, ShardRole::Client);
     assert_eq!(config.shards[1].dbname, "bench");
     assert_eq!(config.shards[1].sslmode, SslMode::Prefer);
     assert!(config.tables.is_empty());
@@ -68,7 +69,7 @@ fn the_example_lists_every_key_with_its_default() {
     assert_eq!(config.merge, Merge::default());
     assert_eq!(config.tls, Tls::default());
     assert_eq!(config.log, Log::default());
-    assert_eq!(config.auth, AuthMethod::default());
+    assert_eq!(config.auth, Auth::default());
     let named = Database {
         name: config.database.name.clone(),
         ..Database::default()

@@ -294,7 +294,10 @@ impl Demo {
                 table("companies", config::Placement::Reference),
             ],
             users: Vec::new(),
-            auth: config::AuthMethod::Trust,
+            auth: config::Auth {
+                method: config::AuthMethod::Trust,
+                ..config::Auth::default()
+            },
             tls: config::Tls::default(),
             pool: config::Pool::default(),
             merge: config::Merge::default(),

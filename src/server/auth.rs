@@ -4,73 +4,42 @@
 
 use std::collections::HashMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
-use pgwire::api::auth::sasl::scram::{
-    SCRAM_ITERATIONS, ScramSecret, ScramServerAuth, gen_salted_password,
-};
+use pgwire::api::auth::sasl::scram::ScramServerAuth;
 use pgwire::messages::Message as _;
 use pgwire::messages::startup::Authentication;
 
 use super::stream::Client;
-use crate::config::{AuthMethod, Config};
+use super::verifier::{Salts, Verifier};
+use crate::backend::scram::Keys;
+use crate::backend::user_query::{Stored, UserQuery};
+use crate::config::{AuthMethod, Config, ShardRole};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::Reader;
 use crate::protocol::sqlstate;
 
-const SALT_BYTES: usize = 16;
-
-/// A stored verifier: nothing in it gives the password away.
-#[derive(Clone)]
-struct Verifier {
-    salt: Vec<u8>,
-    iterations: usize,
-    stored_key: Vec<u8>,
-    server_key: Vec<u8>,
+/// Names that are let in without a proof, under trust.
+enum Trusted {
+    Anybody,
+    Only(Vec<String>),
 }
 
-impl Verifier {
-    fn secret(&self) -> ScramSecret {
-        ScramSecret::Verifier {
-            salt: self.salt.clone(),
-            iterations: self.iterations,
-            stored_key: self.stored_key.clone(),
-            server_key: self.server_key.clone(),
+impl Trusted {
+    /// The configured users. Without any it is everybody, unless the name alone decides whose privileges a client gets at the shards.
+    fn new(config: &Config) -> Self {
+        let names = |names: &mut dyn Iterator<Item = &String>| Self::Only(names.cloned().collect());
+        match (config.users.is_empty(), config.auth.shard_role) {
+            (false, _) => names(&mut config.users.iter().map(|u| &u.name)),
+            (true, ShardRole::Client) => names(&mut config.shards.iter().map(|s| &s.user)),
+            (true, ShardRole::Service) => Self::Anybody,
         }
     }
 
-    fn derive(password: &str, salt: Vec<u8>) -> Self {
-        let salted = gen_salted_password(password, &salt, SCRAM_ITERATIONS);
-        match ScramSecret::verifier_from_salted_password(salt, salted, SCRAM_ITERATIONS) {
-            ScramSecret::Verifier {
-                salt,
-                iterations,
-                stored_key,
-                server_key,
-            } => Self {
-                salt,
-                iterations,
-                stored_key,
-                server_key,
-            },
-            ScramSecret::SaltedPassword { .. } => {
-                unreachable!("the function's name says what it returns")
-            }
+    fn allows(&self, user: &str) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Only(names) => names.iter().any(|n| n == user),
         }
-    }
-
-    /// Reads PostgreSQL's `SCRAM-SHA-256$iterations:salt$stored:server`.
-    fn parse(text: &str) -> Option<Self> {
-        let (head, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
-        let (iterations, salt) = head.split_once(':')?;
-        let (stored, server) = keys.split_once(':')?;
-        Some(Self {
-            salt: STANDARD.decode(salt).ok()?,
-            iterations: iterations.parse().ok()?,
-            stored_key: STANDARD.decode(stored).ok()?,
-            server_key: STANDARD.decode(server).ok()?,
-        })
     }
 }
 
@@ -78,31 +47,32 @@ impl Verifier {
 pub struct Users {
     method: AuthMethod,
     verifiers: HashMap<String, Verifier>,
-    /// Keys the salts of users that do not exist, so that they stay the same from one attempt to the next.
-    mock_key: u64,
+    /// For those that are not among them.
+    query: Option<UserQuery>,
+    trusted: Trusted,
+    salts: Salts,
 }
 
 impl Users {
     /// Derives a verifier for every plain password once; logins then cost the same for all.
     pub fn new(config: &Config) -> Self {
-        let verifier = |password: &str| {
-            Verifier::parse(password).unwrap_or_else(|| {
-                Verifier::derive(password, rand::random::<[u8; SALT_BYTES]>().into())
-            })
-        };
-        let verifiers = config
-            .users
-            .iter()
-            .map(|u| (u.name.clone(), verifier(u.password.reveal())))
-            .collect();
+        let salts = Salts::new(config);
+        let verifiers = config.users.iter().map(|user| {
+            let password = user.password.reveal();
+            let derived = || Verifier::derive(password, salts.of(&user.name));
+            let verifier = Verifier::parse(password).unwrap_or_else(derived);
+            (user.name.clone(), verifier)
+        });
         Self {
-            method: config.auth,
-            verifiers,
-            mock_key: rand::random(),
+            method: config.auth.method,
+            verifiers: verifiers.collect(),
+            query: UserQuery::new(config),
+            trusted: Trusted::new(config),
+            salts,
         }
     }
 
-    /// Proves who the client is. On success AuthenticationOk is queued.
+    /// Proves who the client is. On success AuthenticationOk is queued, and what the proof gave in place of the password is returned.
     ///
     /// # Errors
     /// FATAL 28P01 (28000 under trust), the same for an unknown user and a wrong password.
@@ -111,17 +81,17 @@ impl Users {
         client: &mut Client,
         user: &str,
         certificate_pem: Option<&[u8]>,
-    ) -> Result<(), ServerError> {
-        match self.method {
-            AuthMethod::Trust if self.verifiers.is_empty() || self.verifiers.contains_key(user) => {
-            }
+    ) -> Result<Option<Keys>, ServerError> {
+        let keys = match self.method {
+            AuthMethod::Trust if self.trusted.allows(user) => None,
             AuthMethod::Trust => {
                 let message = format!("role \"{user}\" does not exist");
                 return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
             }
             AuthMethod::Scram => self.scram(client, user, certificate_pem).await?,
-        }
-        send(client, &Authentication::Ok)
+        };
+        send(client, &Authentication::Ok)?;
+        Ok(keys)
     }
 
     async fn scram(
@@ -129,7 +99,7 @@ impl Users {
         client: &mut Client,
         user: &str,
         certificate: Option<&[u8]>,
-    ) -> Result<(), ServerError> {
+    ) -> Result<Option<Keys>, ServerError> {
         let mut server = ScramServerAuth::new();
         let mut mechanisms = vec!["SCRAM-SHA-256".to_owned()];
         // A certificate whose signature algorithm has no channel binding digest is used without one.
@@ -147,16 +117,22 @@ impl Users {
             ));
         }
         let first = reader.value().flatten().ok_or_else(malformed)?;
-        let verifier = self.verifiers.get(user).cloned();
+        let verifier = self.verifier(user).await?;
         let known = verifier.is_some();
-        let secret = verifier.unwrap_or_else(|| self.mock(user)).secret();
-        let (reply, state) = server
-            .on_client_first_message_with_secret(first, secret)
+        let verifier = verifier.unwrap_or_else(|| Verifier::of_nobody(self.salts.of(user)));
+        let (challenge, state) = server
+            .on_client_first_message_with_secret(first, verifier.secret())
             .map_err(|_| malformed())?;
-        send(client, &Authentication::SASLContinue(reply.into()))?;
+        send(
+            client,
+            &Authentication::SASLContinue(challenge.clone().into()),
+        )?;
         let body = password_message(client).await?;
         match state.on_client_final_message(&body) {
-            Ok(reply) if known => send(client, &Authentication::SASLFinal(reply.into())),
+            Ok(reply) if known => {
+                send(client, &Authentication::SASLFinal(reply.into()))?;
+                Ok(verifier.keys_of(first, &challenge, &body))
+            }
             _ => Err(ServerError::fatal(
                 sqlstate::INVALID_PASSWORD,
                 format!("password authentication failed for user \"{user}\""),
@@ -164,21 +140,38 @@ impl Users {
         }
     }
 
-    /// A verifier for a user who is not there: its salt never changes, its keys match no proof.
-    fn mock(&self, user: &str) -> Verifier {
-        use std::hash::BuildHasher;
-        let half = |n: u64| {
-            foldhash::quality::FixedState::with_seed(self.mock_key ^ n)
-                .hash_one(user)
-                .to_be_bytes()
+    /// What is stored of the user's password; `None` where nothing is that could be used.
+    ///
+    /// # Errors
+    /// FATAL 57P03 when the shard that knows cannot be asked.
+    async fn verifier(&self, user: &str) -> Result<Option<Verifier>, ServerError> {
+        let configured = self.verifiers.get(user).cloned();
+        let Some(query) = &self.query else {
+            return Ok(configured);
         };
-        let salt = [half(1), half(2)].concat();
-        Verifier {
-            salt,
-            iterations: SCRAM_ITERATIONS,
-            stored_key: vec![0; 32],
-            server_key: vec![0; 32],
+        // Asked for the configured users, too: else how long an answer takes would tell who they are.
+        let asked = query.ask(user).await;
+        if configured.is_some() {
+            return Ok(configured);
         }
+        let why = match asked {
+            Ok(Stored::Password(stored)) => match Verifier::parse(stored.reveal()) {
+                Some(verifier) => return Ok(Some(verifier)),
+                None => {
+                    "what is stored is no SCRAM-SHA-256 verifier (md5?): set the password again under \
+                         password_encryption = 'scram-sha-256'"
+                }
+            },
+            Ok(Stored::Nothing(why)) => why,
+            Ok(Stored::Nobody) => "there is no such user",
+            Err(error) => {
+                tracing::error!(user, %error, "auth.query failed");
+                let message = "the user cannot be looked up at the moment";
+                return Err(ServerError::fatal(sqlstate::CANNOT_CONNECT_NOW, message));
+            }
+        };
+        tracing::warn!(user, why, "login refused by what auth.query gave");
+        Ok(None)
     }
 }
 
@@ -205,31 +198,4 @@ async fn password_message(client: &mut Client) -> Result<bytes::Bytes, ServerErr
         return Err(ServerError::fatal(sqlstate::PROTOCOL_VIOLATION, text));
     }
     Ok(message.body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_a_verifier_as_postgresql_stores_it() {
-        let text = "SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
-        let verifier = Verifier::parse(text).unwrap();
-        assert_eq!(
-            (verifier.iterations, verifier.salt.as_slice()),
-            (4096, b"saltsaltsaltsalt".as_slice())
-        );
-        assert!(Verifier::parse("md5abc").is_none());
-    }
-
-    #[test]
-    fn a_missing_users_salt_is_stable() {
-        let users = Users {
-            method: AuthMethod::Scram,
-            verifiers: HashMap::new(),
-            mock_key: 7,
-        };
-        assert_eq!(users.mock("nobody").salt, users.mock("nobody").salt);
-        assert_ne!(users.mock("nobody").salt, users.mock("somebody").salt);
-    }
 }

@@ -34,7 +34,7 @@ impl Session {
 
     fn send_cancels(&mut self, handles: impl IntoIterator<Item = CancelHandle>) {
         for handle in handles {
-            let pools = self.shared.pools.clone();
+            let pools = self.role.pools.clone();
             let sent = self.shared.tasks.spawn(async move {
                 if let Err(error) = pools.cancel(&handle).await {
                     tracing::warn!(%error, "cancel did not reach a shard");

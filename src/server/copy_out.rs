@@ -72,7 +72,7 @@ impl Session {
             (_, true) => CopyHead::Names,
             (_, false) => CopyHead::None,
         };
-        match self.known_table(table)?.as_deref().map(|t| t.kind) {
+        match self.known_table(table).await?.as_deref().map(|t| t.kind) {
             Some(TableKind::Table) => {}
             None if self.is_table(table).await? => {}
             // Of catalogs there is one. None of the others, and nothing that is not there, can be copied: PostgreSQL says why.
@@ -106,7 +106,8 @@ impl Session {
         Ok(Execution::copied(shards, prepared.sql.clone(), head, bound))
     }
 
-    fn known_table(&self, table: &CopyTable) -> Result<Option<Arc<Table>>, ServerError> {
+    async fn known_table(&mut self, table: &CopyTable) -> Result<Option<Arc<Table>>, ServerError> {
+        self.find_path().await?;
         let loaded = self.loaded()?;
         let path = self.search_path(&loaded.catalog);
         let found = planner::find_table(&loaded.catalog, &path, &table.schema, &table.name);

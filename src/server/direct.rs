@@ -146,7 +146,7 @@ impl Session {
         describes: bool,
     ) -> Result<bool, Ended> {
         let (now, patience) = (Instant::now(), self.shared.config.pool.queue_timeout);
-        let pools = &self.shared.pools;
+        let pools = &self.role.pools;
         let acquired = pools.acquire_one(call.shard, now, patience);
         let mut lease = unless_cancelled(&self.registration.entry, acquired).await?;
         if !send(&call, &mut lease, self.settings.mark()) {

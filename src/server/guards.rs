@@ -1,10 +1,13 @@
 //! What a statement may not do while its session is spread over several servers.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use super::transaction::{Block, Clock, Company};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Function, Table, TableKind};
 use crate::executor::{Parameters, printed};
 use crate::plan::{Plan, Planned, Remote, ShardId, Targets};
 use crate::protocol::error::ServerError;
@@ -42,6 +45,70 @@ pub fn is_plain(prepared: &Prepared) -> bool {
         && !prepared.clock_words
         && !prepared.pins
         && !prepared.at_home
+        && !prepared.leaves_unseen
+}
+
+/// On one shard, where every function is run: true for a statement that may run one of users which sets something, the role
+/// included. By the names in its text; what changes rows may run triggers.
+pub fn leaves_unseen(kind: &Kind, sql: &str, catalog: &Catalog) -> bool {
+    let setters = setters(catalog);
+    let may_set = setters.len() > 1 || sql.to_ascii_lowercase().contains(SETTER);
+    if !may_set {
+        return false;
+    }
+    let reads = matches!(
+        kind,
+        Kind::Select { writes: false, .. }
+            | Kind::Show { .. }
+            | Kind::Explain { .. }
+            | Kind::CopyTo(_)
+    );
+    let names = sql::names_in_order(sql).filter(|_| reads);
+    let Some(names) = names.map(HashSet::<String>::from_iter) else {
+        return true;
+    };
+    // The query of a view, a policy on rows.
+    let hides = |((_, name), table): (&(String, String), &Arc<Table>)| {
+        names.contains(name) && (table.kind == TableKind::View || table.guarded)
+    };
+    let mut operators = catalog.user_operators.iter();
+    setters.iter().any(|name| names.contains(*name))
+        || operators.any(|o| names.contains(o.trim_start_matches("::")))
+        || catalog.tables.iter().any(hides)
+}
+
+/// What sets something itself.
+const SETTER: &str = "set_config";
+
+/// Functions that may set something: of users', those whose source does not tell what they do, or that call such ones.
+fn setters(catalog: &Catalog) -> HashSet<&str> {
+    let all = catalog.functions.values().flatten();
+    // Who may write functions in C may do everything anyway.
+    let of_users = all.filter(|f| {
+        !matches!(&*f.schema, "pg_catalog" | "information_schema")
+            && !matches!(&*f.language, "c" | "internal")
+    });
+    let of_users: Vec<&Arc<Function>> = of_users.collect();
+    let calls = |f: &Function, name: &str| f.names.iter().flatten().any(|n| n == name);
+    let untold = of_users.iter().filter(|f| f.names.is_none());
+    let mut setters: HashSet<&str> = untold.map(|f| f.name.as_str()).collect();
+    setters.insert(SETTER);
+    let operators = &catalog.operator_functions;
+    loop {
+        let known = setters.len();
+        for f in &of_users {
+            let by_name = setters.iter().any(|s| calls(f, s));
+            let by_operator = |(o, s): &(String, String)| {
+                setters.contains(s.as_str()) && calls(f, o.trim_start_matches("::"))
+            };
+            if by_name || operators.iter().any(by_operator) {
+                setters.insert(&f.name);
+            }
+        }
+        if setters.len() == known {
+            return setters;
+        }
+    }
 }
 
 /// A lock of the session.

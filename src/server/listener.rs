@@ -1,6 +1,6 @@
 //! Accepts clients, takes them through the handshake, and lets them finish at shutdown.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
 use super::portals::Portals;
+use super::role::Role;
 use super::session::Session;
 use super::settings::{self, REPORTED};
 use super::stream::{Client, ClientStream};
@@ -58,7 +59,7 @@ pub async fn serve(config: Arc<Config>, shutdown: CancellationToken) -> Result<(
         .await
         .map_err(listen)?;
     let shared = Shared::new(config.clone(), tls, shutdown.clone());
-    let admin = crate::admin::start(&config, &shared.catalog, &shared.pools, shutdown.clone());
+    let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, shutdown.clone());
     let admin = admin.await.map_err(|reason| ServeError::Listen {
         address: config.server.http.clone(),
         reason: reason.to_string(),
@@ -100,7 +101,7 @@ async fn drain(shared: &Shared) {
         let _ = tokio::time::timeout(Duration::from_secs(1), shared.tasks.wait()).await;
     }
     shared
-        .pools
+        .roles
         .close(std::time::Instant::now() + Duration::from_secs(1))
         .await;
 }
@@ -218,19 +219,15 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
         .as_ref()
         .filter(|_| encrypted)
         .map(|t| t.certificate_pem.clone());
+    let pem = pem.as_deref();
     let checked = match check_names(&parameters) {
-        Ok(settings) => shared
-            .users
-            .authenticate(&mut client, &user, pem.as_deref())
+        Ok(settings) => prove(shared, &mut client, &parameters, pem)
             .await
-            .and_then(|()| {
-                check_database(shared, &parameters)?;
-                Ok(settings)
-            }),
+            .map(|role| (settings, role)),
         Err(error) => Err(error),
     };
-    let settings = match checked {
-        Ok(settings) => settings,
+    let (settings, role) = match checked {
+        Ok(checked) => checked,
         Err(error) => {
             shared
                 .metrics
@@ -241,7 +238,7 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
         }
     };
     let registration = shared.registry.register(user, peer.to_string());
-    let mut session = Box::new(new_session(shared, client, registration, settings));
+    let mut session = Box::new(new_session(shared, client, registration, settings, role));
     match session.greet().await {
         Ok(()) => Some(session),
         Err(error) => {
@@ -251,9 +248,23 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
     }
 }
 
-fn check_names(
-    parameters: &std::collections::BTreeMap<String, String>,
-) -> Result<settings::Settings, ServerError> {
+/// Who the client is, and what it may work as.
+async fn prove(
+    shared: &Shared,
+    client: &mut Client,
+    parameters: &BTreeMap<String, String>,
+    certificate_pem: Option<&[u8]>,
+) -> Result<Role, ServerError> {
+    let user = parameters.get("user").map_or("", String::as_str);
+    let keys = shared
+        .users
+        .authenticate(client, user, certificate_pem)
+        .await?;
+    check_database(shared, parameters)?;
+    shared.role(user, keys).await.map_err(as_fatal)
+}
+
+fn check_names(parameters: &BTreeMap<String, String>) -> Result<settings::Settings, ServerError> {
     if parameters.get("user").is_none_or(String::is_empty) {
         let message = "no PostgreSQL user name specified in startup packet";
         return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
@@ -264,7 +275,7 @@ fn check_names(
 /// Told only to clients that have proved who they are.
 fn check_database(
     shared: &Shared,
-    parameters: &std::collections::BTreeMap<String, String>,
+    parameters: &BTreeMap<String, String>,
 ) -> Result<(), ServerError> {
     let database = parameters
         .get("database")
@@ -290,6 +301,7 @@ fn new_session(
     client: Client,
     registration: Registration,
     settings: settings::Settings,
+    role: Role,
 ) -> Session {
     Session {
         shared: shared.clone(),
@@ -305,7 +317,10 @@ fn new_session(
         message_time: 0,
         company: Default::default(),
         has_run: false,
+        leaves_unseen: false,
         connections: Connections::new(shared.config.shards.len()),
+        role,
+        found_path: None,
         pinned: false,
         pins: Default::default(),
         statements: Default::default(),
@@ -324,8 +339,9 @@ impl Session {
     /// ParameterStatus, BackendKeyData and ReadyForQuery. Settings that the client asked for are tried on the catalog shard,
     /// which says how it spells them.
     async fn greet(&mut self) -> Result<(), ServerError> {
-        let loaded = self.loaded().map_err(as_fatal)?;
-        let mut values: HashMap<String, String> = loaded.parameters.iter().cloned().collect();
+        self.loaded().map_err(as_fatal)?;
+        let parameters = self.first_parameters().unwrap_or_default();
+        let mut values: HashMap<String, String> = parameters.into_iter().collect();
         let only_name = self
             .startup
             .iter()

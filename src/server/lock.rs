@@ -29,6 +29,7 @@ impl Session {
             return Err(ServerError::new(sqlstate::NO_ACTIVE_TRANSACTION, message));
         }
         self.open_implicit();
+        self.find_path().await?;
         let texts = self.lock_texts(lock)?;
         let shards: Vec<ShardId> = texts.keys().copied().collect();
         self.join_and_wait(&shards).await?;

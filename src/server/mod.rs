@@ -28,6 +28,7 @@ mod prepare;
 mod prepared;
 pub mod probe;
 mod rerun;
+mod role;
 mod run;
 mod serializable;
 mod session;
@@ -43,6 +44,7 @@ mod temporary;
 mod tls;
 mod transaction;
 mod units;
+mod verifier;
 mod wording;
 mod writes;
 
@@ -55,7 +57,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::catalog::CatalogWatch;
-use crate::backend::pool::Pools;
+use crate::backend::roles::Roles;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::plan::ShardId;
@@ -74,8 +76,8 @@ const PLAN_CACHE_ENTRIES: usize = 10_000;
 pub(crate) struct Shared {
     /// As read at the start.
     pub config: Arc<Config>,
-    /// Connections to the shards.
-    pub pools: Arc<Pools>,
+    /// Connections to the shards, by role.
+    pub roles: Arc<Roles>,
     /// Tables and types, as of the last load.
     pub catalog: Arc<CatalogWatch>,
     /// Live sessions.
@@ -105,7 +107,7 @@ impl Shared {
         tls: Option<tls::ServerTls>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let pools = Pools::new(&config);
+        let roles = Roles::new(&config);
         Arc::new(Self {
             shard_names: config
                 .shards
@@ -120,7 +122,7 @@ impl Shared {
             users: auth::Users::new(&config),
             tasks: TaskTracker::new(),
             next_merge: AtomicU16::new(0),
-            pools,
+            roles,
             tls,
             shutdown,
             config,

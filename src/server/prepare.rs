@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::guards::{
-    has_clock_words, is_plain, oid_column, refuse_clock_parameters, refuse_cursor_names,
-    refuse_session_functions, refuse_settings_of_steps, takes_lock,
+    has_clock_words, is_plain, leaves_unseen, oid_column, refuse_clock_parameters,
+    refuse_cursor_names, refuse_session_functions, refuse_settings_of_steps, takes_lock,
 };
 use super::portals::Portal;
 use super::prepared::{CacheKey, Prepared};
@@ -62,9 +62,10 @@ impl Session {
         }
     }
 
-    /// Settings that a plan or a statement's meaning may depend on, as a number.
+    /// The role, and the settings that a plan or a statement's meaning may depend on, as a number.
     pub fn planning_context(&self) -> u64 {
-        self.settings.planning_mark() ^ self.transaction.local_mark() ^ self.pins.tables.mark()
+        let settings = self.settings.planning_mark() ^ self.transaction.local_mark();
+        settings ^ self.pins.tables.mark() ^ self.role.mark
     }
 
     fn bare(&self, key: &CacheKey, kind: Kind) -> Prepared {
@@ -86,6 +87,7 @@ impl Session {
             at_home: false,
             changes_home: false,
             changes_temporary: false,
+            leaves_unseen: false,
             is_plain: false,
             catalog_version: key.catalog_version,
             context: key.context,
@@ -130,6 +132,10 @@ impl Session {
         let one_shard = self.shared.is_one_shard();
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
+        }
+        if one_shard && let Some(loaded) = self.shared.catalog.loaded() {
+            prepared.leaves_unseen =
+                leaves_unseen(&prepared.kind, &statement.text, &loaded.catalog);
         }
         let by_session =
             matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. }) && !one_shard;
@@ -246,6 +252,7 @@ impl Session {
         prepared: &Prepared,
         catalog: &Catalog,
     ) -> Result<Planned, ServerError> {
+        self.find_path().await?;
         let path = self.search_path(catalog);
         let mut facts = Facts::new();
         for _ in 0..PROBE_ROUNDS_MAX {
@@ -275,7 +282,10 @@ impl Session {
 
     /// Schemas for unqualified names, as this session has them.
     pub fn search_path(&self, catalog: &Catalog) -> Vec<String> {
-        let user = &self.shared.config.shards[0].user;
+        if let Some(schemas) = self.found_path() {
+            return schemas.to_vec();
+        }
+        let user = &self.role.name;
         match self
             .transaction
             .local("search_path")

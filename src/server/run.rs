@@ -91,7 +91,7 @@ impl Session {
             return Ok(());
         }
         let deadline = Instant::now() + self.patience(&missing);
-        let acquired = self.shared.pools.acquire(&missing, deadline);
+        let acquired = self.role.pools.acquire(&missing, deadline);
         let leases = unless_cancelled(&self.registration.entry, acquired).await?;
         // A snapshot of the statement's own is no part of the client's block.
         let (settings, joining) = match self.snapshot && self.transaction.block == Block::Open {
@@ -105,7 +105,11 @@ impl Session {
         let mark = settings.mark();
         for (shard, mut lease) in missing.iter().zip(leases) {
             if lease.settings_mark() != mark {
-                lease.query(&settings.replay());
+                let replay = match lease.settings_mark() {
+                    MARK_UNKNOWN => settings.take_over(),
+                    _ => settings.replay(),
+                };
+                lease.query(&replay);
                 lease.set_settings_mark(mark);
             }
             joining.iter().chain(begin).for_each(|sql| lease.query(sql));
@@ -199,11 +203,11 @@ impl Session {
         // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
         self.connections.take_merge();
         let shard = self.shared.next_merge_shard();
-        let acquired = self.shared.pools.acquire_merge(shard, deadline);
+        let acquired = self.role.pools.acquire_merge(shard, deadline);
         let lease = unless_cancelled(&self.registration.entry, acquired).await?;
         self.connections.put_merge(lease);
         let settings = self.settings_in_force();
-        let (mark, replay) = (settings.mark(), settings.replay());
+        let (mark, replay) = (settings.mark(), settings.take_over());
         if let Some(conn) = self.connections.merge()
             && conn.settings_mark() != mark
         {
@@ -447,7 +451,7 @@ impl Session {
     /// Stops whatever still runs and brings the connections in step, or closes them.
     pub async fn recover(&mut self) {
         let deadline = Instant::now() + RECOVER_TIME;
-        let pools = self.shared.pools.clone();
+        let pools = self.role.pools.clone();
         Box::pin(self.connections.recover(&pools, deadline)).await;
     }
 }

@@ -14,6 +14,7 @@ use super::encoding::send_error;
 use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
+use super::role::{FoundPath, Role};
 use super::settings::Settings;
 use super::stream::{Client, Message, ReadError};
 use super::transaction::{Block, Company, Transaction};
@@ -64,8 +65,14 @@ pub struct Session {
     pub message_time: i64,
     /// What the statement in hand shares its implicit transaction with.
     pub company: Company,
+    /// What ran since connections were last given back may have set something on them that nobody saw.
+    pub leaves_unseen: bool,
     /// A query has run in that implicit transaction.
     pub has_run: bool,
+    /// Whose statements these are at the shards.
+    pub role: Role,
+    /// See [`Session::find_path`].
+    pub found_path: Option<FoundPath>,
     pub connections: Connections,
     /// The session has state on its connections that cannot be replayed: it keeps that to the catalog shard, or all.
     pub pinned: bool,
@@ -349,6 +356,9 @@ impl Session {
         self.has_run = false;
         if self.transaction.block == Block::Idle {
             self.transaction.forget_clock();
+            if std::mem::take(&mut self.leaves_unseen) {
+                self.forget_marks();
+            }
             match self.pinned {
                 true => Box::pin(self.release_unpinned()).await,
                 false => self.connections.release(),

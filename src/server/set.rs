@@ -31,10 +31,10 @@ impl Session {
 
     /// Has the client told what the reported settings are now, where it does not know.
     pub fn report_settings(&mut self) {
-        let Some(loaded) = self.shared.catalog.loaded() else {
+        let Some(parameters) = self.first_parameters() else {
             return;
         };
-        for (name, default) in &loaded.parameters {
+        for (name, default) in &parameters {
             // Those that no SET changes are as they were at login.
             let default = match name.as_str() {
                 "client_encoding" | "session_authorization" => continue,

@@ -109,6 +109,12 @@ impl Settings {
         };
     }
 
+    /// As `replay`, for a connection of which nobody knows what was done on it: the role is the one that logged in again.
+    pub fn take_over(&self) -> String {
+        // No RESET ALL does this; it resets the role, too.
+        format!("RESET SESSION AUTHORIZATION; {}", self.replay())
+    }
+
     /// The statements that bring any connection to these settings: everything else goes back to its default first.
     pub fn replay(&self) -> String {
         let mut sql = String::from("RESET ALL");

@@ -250,7 +250,7 @@ impl Session {
     /// The lane of a shard, where it takes one more.
     fn lane(&mut self, run: &mut Run, shard: ShardId, now: Instant) -> Option<usize> {
         if let Some(index) = run.lanes.iter().position(|lane| lane.shard == shard) {
-            if self.shared.pools.is_waited_for(shard) {
+            if self.role.pools.is_waited_for(shard) {
                 run.closed = true;
                 return None;
             }
@@ -264,7 +264,7 @@ impl Session {
                 return None;
             }
         }
-        let Some(lease) = self.shared.pools.acquire_idle(shard, now) else {
+        let Some(lease) = self.role.pools.acquire_idle(shard, now) else {
             // The ordinary way waits for one, or opens one.
             run.closed = true;
             return None;
@@ -467,7 +467,7 @@ impl Session {
         let Some(shard) = run.sent.front().map(|head| head.reply.shard) else {
             return;
         };
-        let pools = self.shared.pools.clone();
+        let pools = self.role.pools.clone();
         let deadline = Instant::now() + RECOVER_TIME;
         let recovered = self.connections.recover_one(shard, &pools, deadline);
         Box::pin(recovered).await;

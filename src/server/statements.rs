@@ -28,6 +28,7 @@ impl Session {
         &mut self,
         prepared: &Prepared,
     ) -> Result<Option<String>, Ended> {
+        self.leaves_unseen |= prepared.leaves_unseen;
         match &prepared.kind {
             Kind::Select { writes: false, .. } | Kind::Show { .. } | Kind::Explain { .. } => {
                 Ok(None)

@@ -73,7 +73,7 @@ fn wrong_password_and_unknown_user_look_alike() {
 }
 
 /// What a login with a wrong password sees, names and random parts taken out.
-fn login_shape(port: u16, user: &str) -> Vec<String> {
+pub fn login_shape(port: u16, user: &str) -> Vec<String> {
     let mut client = Client::open(port).expect("connection");
     client
         .send(&startup(&[("user", user), ("database", "app")]))
@@ -97,7 +97,7 @@ fn sasl_first() -> Vec<u8> {
 }
 
 /// Salt and iterations that a user is challenged with.
-fn first_challenge(port: u16, user: &str) -> String {
+pub fn first_challenge(port: u16, user: &str) -> String {
     let mut client = Client::open(port).expect("connection");
     client
         .send(&startup(&[("user", user), ("database", "app")]))

@@ -268,6 +268,7 @@ mod tests {
             server_version: "15.2".into(),
             major_version: 15,
             search_path: vec!["public".into()],
+            grants: String::new(),
             settings: vec![("TimeZone".into(), "UTC".into())],
             default_collation: Collation {
                 name: "default".into(),

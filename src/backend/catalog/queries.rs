@@ -1,9 +1,12 @@
 //! The statements that read a shard's catalog, good from PostgreSQL 13 on: columns that newer versions added are taken out of
 //! `to_jsonb(row)`, where they are NULL before. `$1` is true on the catalog shard, which is read with its system objects.
 
-/// What a new session finds, before the path is emptied.
+/// What a new session finds, before the path is emptied, and a digest of what decides which schemas a role may look into.
 pub(super) const SESSION: &str = "
-SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_schemas(false)::text[]";
+SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_schemas(false)::text[],
+    md5(concat((SELECT string_agg(concat_ws(' ', nspname, nspowner, nspacl), ',' ORDER BY nspname) FROM pg_namespace
+            WHERE nspname NOT LIKE 'pg\\_%'),
+        (SELECT string_agg(concat_ws(' ', roleid, member), ',' ORDER BY roleid, member) FROM pg_auth_members)))";
 
 /// An empty path makes the server print every name with its schema; the limits keep a locked table from stopping the catalog.
 pub(super) const PREPARE: &str = "
@@ -65,12 +68,17 @@ FROM (SELECT *, to_jsonb(c) AS j FROM pg_collation c) c JOIN pg_namespace n ON n
 WHERE c.collencoding IN (-1, pg_char_to_encoding('UTF8')) AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY n.nspname, c.collname";
 
+/// Which rows of a table with row security somebody sees depends on the role; whoever reads a view of it has the view owner's eyes.
 pub(super) const RELATIONS: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
     ARRAY(SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid ORDER BY inhseqno),
     CASE WHEN c.relkind IN ('v', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema') THEN pg_get_viewdef(c.oid) END,
-    (c.relrowsecurity AND row_security_active(c.oid)) OR EXISTS (
-        SELECT FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_barrier' AND option_value::bool),
+    c.relrowsecurity OR EXISTS (
+        SELECT FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_barrier' AND option_value::bool)
+    OR (c.relkind = 'v' AND EXISTS (
+        SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+            AND d.refclassid = 'pg_class'::regclass JOIN pg_class t ON t.oid = d.refobjid
+        WHERE w.ev_class = c.oid AND t.relrowsecurity)),
     coalesce((SELECT i.indkey::int2[] FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), '{}'),
     c.reltuples::float8, c.relpages::float8
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

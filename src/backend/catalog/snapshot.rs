@@ -28,6 +28,8 @@ pub(super) struct Contents {
     /// 15 for 15.2
     pub major_version: i32,
     pub search_path: Vec<String>,
+    /// A digest of what decides which schemas a role may look into: plans hold for the names found there.
+    pub grants: String,
     pub settings: Vec<(String, String)>,
     pub default_collation: Collation,
     pub types: Vec<ShardType>,
@@ -193,6 +195,7 @@ async fn contents(
         server_version: get(&session, 0)?,
         major_version: get::<i32>(&session, 1)? / 10_000,
         search_path: get(&session, 2)?,
+        grants: get(&session, 3)?,
         settings: pairs(&settings)?,
         default_collation: self::collation(&collation, 0)?,
         types: types.iter().map(shard_type).collect::<Result<_, _>>()?,

@@ -161,17 +161,19 @@ fn load_node(bin: &Path, node: usize, port: u16) -> Result<(), String> {
     };
     // The last shard's table is not what the others' is.
     let drifted = if node == SHARDS { "text" } else { "int4" };
+    // A role whose defaults the others do not share.
+    let zone = if node < 2 { "Asia/Tokyo" } else { "UTC" };
     let sql = format!(
         "begin;\n{burn}{SCHEMA}\n{ALLTYPES}\n{DATA}\n{own}\
          create table drift (id int8 primary key, v {drifted});\ninsert into drift values ({node}, '1');\n\
-         grant all on drift to app;\ndrop schema shardfn cascade;\ncommit;\nvacuum analyze;\n"
+         grant all on drift to app;\nalter role dora set timezone to '{zone}';\ndrop schema shardfn cascade;\ncommit;\nvacuum analyze;\n"
     );
     psql("app", &sql)
 }
 
 const HBA: &str = "\
 local all all trust
-host all guarded 127.0.0.1/32 scram-sha-256
+host all guarded,carol,dora,erin,fred,gina,hugo 127.0.0.1/32 scram-sha-256
 host all all 127.0.0.1/32 trust
 ";
 

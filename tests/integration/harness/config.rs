@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Cluster;
 
 /// Sharded tables and their keys; the other tables are reference tables.
-const SHARDED: [(&str, &str); 26] = [
+const SHARDED: [(&str, &str); 27] = [
     ("public.users", "id"),
     ("public.events", "user_id"),
     ("public.visits", "user_id"),
@@ -32,8 +32,10 @@ const SHARDED: [(&str, &str); 26] = [
     ("public.orphans", "id"),
     ("public.watched", "id"),
     ("public.part_watched", "k"),
+    ("public.notes", "id"),
 ];
-const REFERENCE: [&str; 5] = [
+const REFERENCE: [&str; 6] = [
+    "public.hides",
     "public.tags",
     "public.countries",
     "public.empty_r",
@@ -47,8 +49,12 @@ pub struct Config {
     pub method: &'static str,
     pub shard_user: &'static str,
     pub shard_password: String,
+    /// Lines for the section `[auth]`.
+    pub auth: String,
     /// Lines for the section `[server]`.
     pub server: String,
+    /// `[[user]]` of `app` and `guarded`.
+    pub users: String,
     /// Sections behind the others.
     pub more: String,
     /// The section `[pool]`.
@@ -63,6 +69,8 @@ impl Config {
             method: "trust",
             shard_user: "app",
             shard_password: "app".into(),
+            auth: String::new(),
+            users: ["app", "guarded"].map(user_of).concat(),
             server: String::new(),
             more: String::new(),
             pool: "[pool]\nsize = 8\n".into(),
@@ -94,6 +102,19 @@ impl Config {
         self
     }
 
+    pub fn auth(mut self, line: &str) -> Self {
+        self.auth.push_str(line);
+        self.auth.push('\n');
+        self
+    }
+
+    /// One more `[[user]]`; `more` are lines of it.
+    pub fn user(mut self, name: &str, password: &str, more: &str) -> Self {
+        let user = format!("\n[[user]]\nname = \"{name}\"\npassword = \"{password}\"\n{more}\n");
+        self.more.push_str(&user);
+        self
+    }
+
     pub fn scram(mut self) -> Self {
         self.method = "scram";
         self
@@ -104,8 +125,8 @@ impl Config {
         let mut out = format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"\"\n{}\n\
              [database]\nname = \"app\"\nfunction = \"postgres\"\nundeclared = \"refuse\"\n\n\
-             [auth]\nmethod = \"{}\"\n\n{}\n",
-            self.server, self.method, self.pool
+             [auth]\nmethod = \"{}\"\n{}\n\n{}\n",
+            self.server, self.method, self.auth, self.pool
         );
         for (n, port) in self.shards.iter().enumerate() {
             let (user, password) = (self.shard_user, &self.shard_password);
@@ -124,7 +145,11 @@ impl Config {
             writeln!(out, "[[table]]\nname = \"{table}\"\nreference = true\n")
                 .expect("a String takes all");
         }
-        out + &self.more
-            + "\n[[user]]\nname = \"app\"\npassword = \"app\"\n\n[[user]]\nname = \"guarded\"\npassword = \"secret\"\n"
+        out + &self.more + &self.users
     }
+}
+
+fn user_of(name: &str) -> String {
+    let password = if name == "app" { "app" } else { "secret" };
+    format!("\n[[user]]\nname = \"{name}\"\npassword = \"{password}\"\n")
 }

@@ -51,6 +51,13 @@ insert into countries_of_accounts values ('BR'), ('US');
 insert into countries values ('BR', 'Brasil', 'Americas'), ('US', 'United States', 'Americas'), ('DE', 'Deutschland', 'Europe'), ('FR', 'France', 'Europe'), ('XX', 'Nowhere', null);
 insert into other.users select i, 'other ' || i from generate_series(1, 5) i;
 
+insert into notes select i, (array['app', 'alice', 'bob', 'staff', 'carol'])[1 + i % 5], i * 7 % 100 from generate_series(1, 400) i;
+
+grant select on notes, all_notes, countries, hides, events to alice, bob, carol, dora, staff;
+grant select on users to alice;
+grant insert, delete on notes to alice, bob;
+alter table bob.hides owner to bob;
+insert into hides values (1), (2), (3);
 grant create on schema public to app;
 grant usage on schema other to app, guarded;
 grant all on all tables in schema public, other to app, guarded;

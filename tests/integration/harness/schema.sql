@@ -2,6 +2,18 @@
 create role app login password 'app';
 create role guarded login password 'secret';
 grant pg_monitor to app;
+-- Roles with privileges and settings of their own. Carol's verifier is the same on every server, the others' are not.
+create role staff nologin;
+create role alice login password 'alice';
+create role bob login password 'bob';
+create role carol login password 'SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=';
+create role dora login password 'dora';
+create role erin login password 'erin';
+create role fred login password 'SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=' valid until '2020-01-01';
+create role gina login password 'SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=' valid until 'infinity';
+create role hugo login password 'md5a7d0f8a8b3f4b5d5a7a5f5d0a5a7b5c5';
+create role ines login;
+grant staff to alice;
 
 create type mood as enum ('sad', 'ok', 'happy', 'ecstatic');
 create type pair as (a int4, b text);
@@ -92,6 +104,19 @@ create function noisy(int8) returns int8 language plpgsql volatile as 'begin ret
 create aggregate product(int8) (sfunc = int8mul, stype = int8, initcond = '1');
 create sequence counter;
 
+-- Rows that only their owner sees, and a view whose owner sees them all.
+create table notes (id int8 primary key, owner text not null, v int4);
+alter table notes enable row level security;
+create policy own on notes using (owner = current_user);
+create view all_notes as select * from notes;
+create function become(name text) returns text language plpgsql as 'begin execute format(''set role %I'', name); return current_user; end';
+-- Bob's own table hides the one in public; nobody may look into `hidden`.
+create table hides (id int8 primary key);
+create schema bob authorization bob;
+create table bob.hides (id int8);
+create schema hidden;
+create table hidden.hides (id int8);
+
 -- What of a table belongs to a shard; dropped after loading.
 create schema shardfn;
 create table shardfn.h_int8 (k int8) partition by hash (k);
@@ -109,7 +134,7 @@ begin
     ['users', 'id', 'int8'], ['events', 'user_id', 'int8'], ['visits', 'user_id', 'int8'],
     ['small_keys', 'k::int8', 'int8'], ['orders', 'id', 'int8'], ['lineitem', 'order_id', 'int8'],
     ['"Order Items"', '"UserId"', 'int8'], ['dupes', 'id', 'int8'], ['lonely', 'id', 'int8'],
-    ['big', 'id', 'int8'], ['limits', 'id', 'int8'], ['alltypes', 'id', 'int8'],
+    ['big', 'id', 'int8'], ['notes', 'id', 'int8'], ['limits', 'id', 'int8'], ['alltypes', 'id', 'int8'],
     ['by_text', 'k', 'text'], ['by_uuid', 'k', 'uuid'], ['by_date', 'k', 'date']]
   loop
     execute format('delete from %s where not satisfies_hash_partition(''shardfn.h_%s''::regclass, 3, %s, %s)',

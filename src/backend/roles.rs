@@ -1,0 +1,170 @@
+//! The pools of every role whose sessions run statements at the shards, and what those sessions begin with.
+//!
+//! A role's pools are made when its first client logs in and go when neither a session nor an open connection is left.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::BackendError;
+use super::connector::{Connector, Login};
+use super::places::Places;
+use super::pool::{Pools, Retired, Usage};
+use super::raw_conn::RawConn;
+use super::scram::ClientKeys;
+use crate::config::{Config, Pool as Settings};
+use crate::plan::ShardId;
+
+/// All roles.
+#[derive(Debug)]
+pub struct Roles {
+    /// Limits that hold for all roles together.
+    data: Vec<Arc<Places>>,
+    merge: Vec<Arc<Places>>,
+    settings: Settings,
+    /// The roles that the configuration names for the shards.
+    configured: Arc<Pools>,
+    others: Mutex<HashMap<Arc<str>, Known>>,
+}
+
+/// What a new session of a role finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// ParameterStatus values.
+    pub parameters: Vec<(String, String)>,
+    /// Settings that results depend on, as the first shard has them for the role: every shard's connections begin with them.
+    pub settings: Arc<[(String, String)]>,
+}
+
+/// A role whose own connections its sessions use.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its connections.
+    pub pools: Arc<Pools>,
+    /// Read when the pools were made.
+    pub defaults: Arc<Defaults>,
+    /// What its clients have shown at their logins.
+    pub keys: ClientKeys,
+    /// When they were last found to be so, and by which catalog.
+    pub seen: (Instant, u64),
+}
+
+impl Roles {
+    /// Must be called inside a runtime.
+    pub fn new(config: &Config) -> Arc<Self> {
+        let connectors = Connector::all(config);
+        let places = |size: usize| -> Vec<Arc<Places>> {
+            let connectors = connectors.iter();
+            connectors.map(|c| Places::new(c.clone(), size)).collect()
+        };
+        let (data, merge) = (places(config.pool.size), places(config.pool.merge_size));
+        let settings = config.pool.clone();
+        let configured = Pools::new(&data, &merge, &settings, |p| p.connector.own_login());
+        Arc::new(Self {
+            data,
+            merge,
+            settings,
+            configured,
+            others: Mutex::default(),
+        })
+    }
+
+    /// Connections as the roles that `[[shard]]` names.
+    pub fn configured(&self) -> &Arc<Pools> {
+        &self.configured
+    }
+
+    /// The pools of a role, where there are any.
+    pub fn known(&self, role: &str) -> Option<Known> {
+        self.others.lock().get(role).cloned()
+    }
+
+    /// The pools of a role with these defaults: those that there are, or new ones. Sessions that have begun under other defaults keep
+    /// their own pools.
+    pub fn enter(
+        &self,
+        role: &str,
+        defaults: Defaults,
+        seen: (Instant, u64),
+        keys: ClientKeys,
+        login: impl Fn(ShardId, &ClientKeys) -> Login,
+    ) -> Known {
+        let mut others = self.others.lock();
+        if let Some(known) = others.get_mut(role)
+            && *known.defaults == defaults
+        {
+            known.seen = seen;
+            return known.clone();
+        }
+        // Every role that comes makes room for itself: what is left is in use, or has connections, whose number is limited.
+        others.retain(|_, known| {
+            Arc::strong_count(&known.pools) > 1 || known.pools.has_connections()
+        });
+        let pools = Pools::new(&self.data, &self.merge, &self.settings, |places| Login {
+            settings: defaults.settings.clone(),
+            ..login(places.connector.id, &keys)
+        });
+        let known = Known {
+            pools,
+            defaults: Arc::new(defaults),
+            keys,
+            seen,
+        };
+        others.insert(role.into(), known.clone());
+        known
+    }
+
+    /// A connection of its own to a shard, which counts as one of the shard's while it is used.
+    ///
+    /// # Errors
+    /// As connecting; `PoolExhausted` past the deadline.
+    pub async fn connect<T>(
+        &self,
+        shard: ShardId,
+        login: &Login,
+        deadline: Instant,
+        work: impl AsyncFnOnce(RawConn) -> T,
+    ) -> Result<T, BackendError> {
+        let places = &self.data[usize::from(shard.0)];
+        let _permit = places.permit(deadline).await?;
+        let _place = places.place(u64::MAX).await?;
+        let conn = places.connector.connect_as(login).await?;
+        Ok(work(conn).await)
+    }
+
+    /// How many roles have pools of their own.
+    pub fn count(&self) -> usize {
+        self.others.lock().len()
+    }
+
+    /// How a shard's connections are used, by the shards' order.
+    pub fn usage(&self) -> Vec<Usage> {
+        self.data.iter().map(|p| p.usage()).collect()
+    }
+
+    /// The same for the merge sessions.
+    pub fn merge_usage(&self) -> Vec<Usage> {
+        self.merge.iter().map(|p| p.usage()).collect()
+    }
+
+    /// Connections that were closed for their age, by the shards' order.
+    pub fn retired(&self) -> Vec<Retired> {
+        let places = self.data.iter().zip(&self.merge);
+        let both = places.map(|(data, merge)| (data.retired(), merge.retired()));
+        both.map(|(data, merge)| Retired {
+            idle: data.idle + merge.idle,
+            age: data.age + merge.age,
+        })
+        .collect()
+    }
+
+    /// Ends the pools: nobody is lent a connection any more, connections on loan may come back until `deadline`, idle ones are
+    /// closed.
+    pub async fn close(&self, deadline: Instant) {
+        for places in self.data.iter().chain(&self.merge) {
+            places.close(deadline).await;
+        }
+    }
+}
