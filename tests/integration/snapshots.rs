@@ -234,6 +234,7 @@ fn a_level_that_a_role_has_by_default_keeps_its_snapshot() {
     for (user, kept) in [("app", 0), ("repeats", 3)] {
         let mut config = Config::new(cluster());
         config.shard_user = user;
+        let config = config.auth("shard_role = \"service\"");
         let pgbraid = Pgbraid::start(config);
         let mut client = pgbraid.client();
         let name = format!("block_of_{user}");
