@@ -9,6 +9,9 @@ pub enum FrameError {
     /// The length counts its own four bytes.
     #[error("message length {0} is below 4")]
     TooShort(i32),
+    /// No message of a client's begins so.
+    #[error("invalid frontend message type {0}")]
+    FrontendTag(u8),
     /// Longer than the reader takes.
     #[error("message of {length} bytes exceeds the limit of {limit}")]
     TooLong {
@@ -17,6 +20,22 @@ pub enum FrameError {
         /// Bytes it may have.
         limit: usize,
     },
+}
+
+/// Judges a client's message by its first byte, as PostgreSQL does: nobody waits for the rest of what is none.
+///
+/// # Errors
+/// A tag that no frontend message has (PostgreSQL's manual, "Message Formats").
+#[inline]
+pub fn check_frontend_tag(buffer: &[u8]) -> Result<(), FrameError> {
+    match buffer.first() {
+        Some(
+            b'B' | b'C' | b'D' | b'E' | b'F' | b'H' | b'P' | b'Q' | b'S' | b'X' | b'c' | b'd'
+            | b'f' | b'p',
+        )
+        | None => Ok(()),
+        Some(tag) => Err(FrameError::FrontendTag(*tag)),
+    }
 }
 
 /// Returns the whole length of the first frame in `buffer`, tag included, or `None` while its header is incomplete. The frame's

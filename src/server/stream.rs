@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::metrics;
-use crate::protocol::frame::{FrameError, frame_length};
+use crate::protocol::frame::{FrameError, check_frontend_tag, frame_length};
 use crate::types::encoding::Encoding;
 
 /// Room made for the messages of a short reply.
@@ -238,6 +238,7 @@ impl Client {
 
     /// Takes the next message out of what has been read, without reading.
     pub fn buffered(&mut self) -> Result<Option<Message>, FrameError> {
+        check_frontend_tag(&self.input)?;
         let Some(total) = frame_length(&self.input, self.message_bytes_max)? else {
             return Ok(None);
         };

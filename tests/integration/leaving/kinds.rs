@@ -160,7 +160,12 @@ pub const KINDS: &[Leaving] = &[
     row(
         "close between two statements of one message",
         &[],
-        || query("insert into users values (1); select count(*) from orders; select pg_sleep(30)"),
+        // More than is kept back while a shard pauses.
+        || {
+            query(
+                "insert into users values (1); select repeat('x', 20000) from orders; select pg_sleep(30)",
+            )
+        },
         End::CloseBehind(2),
     ),
     row(
