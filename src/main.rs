@@ -26,6 +26,14 @@ enum Command {
     Serve(ConfigFile),
     /// Check the configuration, reach every shard, compare their schemas; exit status 1 when something must be mended
     Check(ConfigFile),
+    /// Compare the shards with each other and with the configuration, rows included, and name what mends each difference; exit
+    /// status 1 with differences, 2 when the shards cannot be looked at
+    Doctor {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        arguments: cli::doctor::Arguments,
+    },
     /// Print how a statement would run, without running it
     Plan {
         #[command(flatten)]
@@ -77,6 +85,7 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Serve(config) => cli::serve::run(&config.path).await,
         Command::Check(config) => cli::check::run(&config.path).await,
+        Command::Doctor { config, arguments } => cli::doctor::run(&config.path, arguments).await,
         Command::Plan { config, sql } => cli::plan::run(&config.path, &sql).await,
         Command::Health(health) => {
             let limit = Duration::from_secs(health.timeout);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::types::{FromSqlOwned, Type as SqlType};
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type as SqlType};
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 
 use super::{queries, writes};
@@ -151,6 +151,10 @@ async fn contents(
     let session = one(&transaction, queries::SESSION).await?;
     transaction.batch_execute(queries::PREPARE).await?;
     let everything = [(&full as _, SqlType::BOOL)];
+    let settings = [(
+        &queries::RESULT_SETTINGS as &(dyn ToSql + Sync),
+        SqlType::TEXT_ARRAY,
+    )];
     // All at once: one round trip.
     let (
         collation,
@@ -165,7 +169,7 @@ async fn contents(
         changes,
     ) = tokio::try_join!(
         one(&transaction, queries::DEFAULT_COLLATION),
-        transaction.query_typed(queries::SETTINGS, &[]),
+        transaction.query_typed(queries::SETTINGS, &settings),
         transaction.query_typed(queries::TYPES, &everything),
         transaction.query_typed(queries::COLLATIONS, &[]),
         transaction.query_typed(queries::RELATIONS, &everything),
