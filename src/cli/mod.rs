@@ -4,8 +4,10 @@
 pub mod check;
 pub mod doctor;
 pub mod health;
+pub mod init;
 pub mod plan;
 pub mod serve;
+pub mod verify;
 
 use std::path::Path;
 use std::process::ExitCode;

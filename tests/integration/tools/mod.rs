@@ -1,6 +1,10 @@
-//! The operators' tools against databases of their own on the test servers: what the doctor finds and what mends it.
+//! The operators' tools against databases of their own on the test servers: what the doctor finds and what mends it, what init makes of
+//! shards nobody declared, how files of statements would run, and whether answers are those of a reference server.
 
 mod doctor;
+mod init;
+mod plan;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
