@@ -83,6 +83,11 @@ async fn schemas(shards: &Shards, report: &mut Report) -> Result<Vec<Vec<RowTabl
         "comparing schemas",
         (inventory::STEPS + 1) * shards.len() as u64,
     );
+    // Roles that statements run as.
+    let is_used = |role: &str| {
+        let own = config.shards.iter().any(|s| s.user == role);
+        own || config.users.iter().any(|u| u.name == role)
+    };
     let settings = shards
         .each(Settings::Own, async |_, t: &Transaction<'_>| {
             Setting::read(t).await
@@ -90,7 +95,7 @@ async fn schemas(shards: &Shards, report: &mut Report) -> Result<Vec<Vec<RowTabl
         .await?;
     let read = shards
         .each(Settings::Fixed, async |_, t: &Transaction<'_>| {
-            let items = inventory::read(t, || progress.add(1)).await?;
+            let items = inventory::read(t, is_used, || progress.add(1)).await?;
             let collations = CollationVersion::read(t).await?;
             let tables = inventory::row_tables(t).await?;
             progress.add(1);

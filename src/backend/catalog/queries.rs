@@ -1,6 +1,8 @@
 //! The statements that read a shard's catalog, good from PostgreSQL 13 on: columns that newer versions added are taken out of
 //! `to_jsonb(row)`, where they are NULL before. `$1` is true on the catalog shard, which is read with its system objects.
 
+use tokio_postgres::types::{ToSql, Type as SqlType};
+
 /// What a new session finds, before the path is emptied, and a digest of what decides which schemas a role may look into.
 pub(super) const SESSION: &str = "
 SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_schemas(false)::text[],
@@ -32,6 +34,11 @@ pub const RESULT_SETTINGS: [&str; 17] = [
     "transform_null_equals",
     "default_text_search_config",
 ];
+
+/// Their names as a parameter.
+pub(super) fn result_settings() -> [(&'static (dyn ToSql + Sync), SqlType); 1] {
+    [(&RESULT_SETTINGS, SqlType::TEXT_ARRAY)]
+}
 
 /// Those settings; `$1` are their names.
 pub(super) const SETTINGS: &str =

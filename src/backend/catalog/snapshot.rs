@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::types::{FromSqlOwned, ToSql, Type as SqlType};
+use tokio_postgres::types::{FromSqlOwned, Type as SqlType};
 use tokio_postgres::{IsolationLevel, Row, Transaction};
 
 use super::{queries, writes};
@@ -151,10 +151,7 @@ async fn contents(
     let session = one(&transaction, queries::SESSION).await?;
     transaction.batch_execute(queries::PREPARE).await?;
     let everything = [(&full as _, SqlType::BOOL)];
-    let settings = [(
-        &queries::RESULT_SETTINGS as &(dyn ToSql + Sync),
-        SqlType::TEXT_ARRAY,
-    )];
+    let settings = queries::result_settings();
     // All at once: one round trip.
     let (
         collation,

@@ -16,9 +16,7 @@ use super::reference;
 use super::server_url;
 use super::shards::{Settings, Shards};
 use crate::backend::BackendError;
-use crate::config::{
-    AuthMethod, Config, Database, FunctionName, Log, Merge, Pool, Server, Shard, Tls,
-};
+use crate::config::{Auth, Config, Database, FunctionName, Log, Merge, Pool, Server, Shard, Tls};
 use crate::progress::Progress;
 use keys::Key;
 
@@ -133,7 +131,7 @@ fn undeclared(options: &Options) -> Result<Config, InitError> {
         shards,
         tables: Vec::new(),
         users: Vec::new(),
-        auth: AuthMethod::Scram,
+        auth: Auth::default(),
         tls: Tls::default(),
         pool: Pool::default(),
         merge: Merge::default(),

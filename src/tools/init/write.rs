@@ -60,7 +60,7 @@ pub(super) fn draft(config: &Config, tables: &[Table]) -> Draft {
     let user = config.shards.first().map_or("app", |s| s.user.as_str());
     let _ = write!(
         text,
-        "\n# Who may log in to pgbraid. One entry a role.\n[[user]]\nname = {}\npassword = {}\n",
+        "\n# Who may log in to pgbraid. One entry a role of the shards: statements run there as the role that the client has logged in as.\n[[user]]\nname = {}\npassword = {}\n",
         string(user),
         string(&format!("env:{}", passwords.of_user))
     );

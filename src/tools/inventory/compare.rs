@@ -7,7 +7,8 @@ use super::super::report::{Finding, quoted};
 use super::Item;
 
 /// In the order in which they are best created.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 25] = [
+    "role",
     "extension",
     "schema",
     "enum",
@@ -31,10 +32,14 @@ const ORDER: [&str; 23] = [
     "trigger state",
     "row security",
     "policy",
+    "privileges",
 ];
 
-/// Kinds of which the one with the longest definition is right: they only ever grow.
-const GROWING: [&str; 2] = ["enum", "privileges"];
+/// The kind of which the one with the longest definition is right: it only ever grows.
+const GROWING: &str = "enum";
+
+/// The kind that is also right where most shards have nothing.
+const PRIVILEGES: &str = "privileges";
 
 /// Kinds that may have any name: another one of the same definition will do.
 const NAMELESS: [&str; 3] = ["index", "constraint", "foreign key"];
@@ -73,18 +78,20 @@ pub fn compare(
         let Some((first, right)) = right_one(&copies) else {
             continue;
         };
+        let nobody = right.kind == PRIVILEGES && !most_have_it(&copies, right);
         for (shard, copy) in copies.iter().enumerate() {
             let (name, model) = (shards[shard].0, shards[first].0);
+            // What is missing is not missed where what it is part of is missing; a partition is created by itself.
+            let parent = right.within.as_deref().filter(|_| right.kind != "table");
+            let orphan = parent.is_some_and(|p| !by_object[shard].contains_key(p));
             let finding = match copy {
+                Some(item) if nobody => Some(revoked(name, item)),
+                None if nobody || orphan => None,
                 Some(item) if item.definition == right.definition => None,
                 Some(item) => differs(name, model, item, right),
                 None => {
                     let elsewhere = (&*right.kind, right.table.as_ref(), &*right.definition);
-                    let parent = right.within.as_deref();
-                    // A partition is created by itself, behind its parent.
-                    let parent_missing = right.kind != "table"
-                        && parent.is_some_and(|p| !by_object[shard].contains_key(p));
-                    (!unnamed[shard].contains(&elsewhere) && !parent_missing)
+                    (!unnamed[shard].contains(&elsewhere))
                         .then(|| missing(name, model, right))
                         .flatten()
                 }
@@ -112,7 +119,7 @@ fn right_one<'a>(copies: &[Option<&'a Item>]) -> Option<(usize, &'a Item)> {
         let same = present().filter(|(_, other)| other.definition == item.definition);
         same.count()
     };
-    let weight = |item: &Item| match GROWING.contains(&&*item.kind) {
+    let weight = |item: &Item| match item.kind == GROWING {
         true => item.definition.len(),
         false => votes(item),
     };
@@ -120,6 +127,19 @@ fn right_one<'a>(copies: &[Option<&'a Item>]) -> Option<(usize, &'a Item)> {
     let mut all: Vec<_> = present().collect();
     all.reverse();
     all.into_iter().max_by_key(|(_, item)| weight(item))
+}
+
+/// Of two equal parties that of the first shard is right.
+fn most_have_it(copies: &[Option<&Item>], right: &Item) -> bool {
+    let without = copies.iter().filter(|c| c.is_none()).count();
+    let with = copies.iter().flatten();
+    let with = with.filter(|c| c.definition == right.definition).count();
+    with > without || (with == without && copies.first().is_some_and(Option::is_some))
+}
+
+fn revoked(shard: &str, item: &Item) -> Finding {
+    let message = format!("are {}, on the other shards none", quoted(&item.definition));
+    Finding::new(shard, &item.object, message).mended_by(item.replace.iter().cloned())
 }
 
 fn missing(shard: &str, model: &str, right: &Item) -> Option<Finding> {
@@ -133,9 +153,10 @@ fn missing(shard: &str, model: &str, right: &Item) -> Option<Finding> {
         format!("is missing, shard {model} has it"),
     )
     .mended_by(right.create.iter().cloned());
-    Some(match right.create.is_empty() {
-        true => finding.noted("it must be created by hand"),
-        false => finding,
+    Some(match (right.create.is_empty(), &*right.kind) {
+        (true, _) => finding.noted("it must be created by hand"),
+        (_, "role") => finding.noted("give it the very password or verifier that it has elsewhere"),
+        _ => finding,
     })
 }
 
@@ -152,9 +173,12 @@ fn differs(shard: &str, model: &str, item: &Item, right: &Item) -> Option<Findin
         true => format!("is another one than on shard {model}"),
         false => message,
     };
-    let statements = match item.form == right.form {
-        true => &right.replace,
-        false => &right.recreate,
+    let anew: Vec<String> = right.replace.iter().chain(&right.create).cloned().collect();
+    let statements = match (item.form == right.form, &*right.kind) {
+        (_, PRIVILEGES) if is_part(&item.definition, &right.definition) => &right.create,
+        (_, PRIVILEGES) => &anew,
+        (true, _) => &right.replace,
+        (false, _) => &right.recreate,
     };
     let statements = statements.iter().filter(|s| match &*right.kind {
         // Labels that are there already.
@@ -170,6 +194,11 @@ fn differs(shard: &str, model: &str, item: &Item, right: &Item) -> Option<Findin
         (true, _) => finding.noted("no statement changes it in place: it must be made anew"),
         (false, _) => finding.mended_by(statements),
     })
+}
+
+/// True when every privilege of the one list is in the other.
+fn is_part(few: &str, many: &str) -> bool {
+    few.split(", ").all(|p| many.split(", ").any(|o| o == p))
 }
 
 /// `'b'` of `ALTER TYPE t ADD VALUE IF NOT EXISTS 'b' AFTER 'a'`.
@@ -242,6 +271,20 @@ mod tests {
         column.within = Some("t".into());
         let whole = [item("table", "t", "a table"), column];
         assert_eq!(found(&[&whole, &[]]), ["s2 create t a table"]);
+    }
+
+    #[test]
+    fn privileges_go_by_what_most_shards_give() {
+        let give = |list: &str| [item("privileges", "p", list)];
+        let (all, some) = (give("INSERT, SELECT"), give("SELECT"));
+        assert_eq!(found(&[&all, &all, &some]), ["s3 create p INSERT, SELECT"]);
+        assert_eq!(found(&[&some, &[], &[]]), ["s1 replace p SELECT"]);
+        assert_eq!(found(&[&all, &[], &all]), ["s2 create p INSERT, SELECT"]);
+        assert_eq!(
+            found(&[&some, &some, &all]),
+            ["s3 replace p SELECT; create p SELECT"]
+        );
+        assert_eq!(found(&[&[], &all]), ["s2 replace p INSERT, SELECT"]);
     }
 
     #[test]

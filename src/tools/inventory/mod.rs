@@ -16,7 +16,7 @@ pub use compare::compare;
 pub use settings::{Setting, compare_settings};
 
 /// How many steps [`read`] tells of.
-pub const STEPS: u64 = 9;
+pub const STEPS: u64 = 11;
 
 /// An object, or a property of one that is mended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +98,17 @@ impl RowTable {
     }
 }
 
-/// Reads all objects of a shard; `step` is told of each query that is done.
+/// Reads all objects of a shard; `step` is told of each query that is done. Of the roles only those are taken that `is_wanted`.
 ///
 /// # Errors
 /// The shard's.
-pub async fn read(transaction: &Transaction<'_>, step: impl Fn()) -> Result<Vec<Item>, Error> {
+pub async fn read(
+    transaction: &Transaction<'_>,
+    is_wanted: impl Fn(&str) -> bool,
+    step: impl Fn(),
+) -> Result<Vec<Item>, Error> {
     let queries: [&str; STEPS as usize] = [
+        queries::ROLES,
         queries::DATABASE,
         queries::TYPES,
         queries::SEQUENCES,
@@ -113,6 +118,7 @@ pub async fn read(transaction: &Transaction<'_>, step: impl Fn()) -> Result<Vec<
         queries::CONSTRAINTS,
         queries::VIEWS,
         queries::TRIGGERS,
+        queries::PRIVILEGES,
     ];
     let mut items = Vec::new();
     for query in queries {
@@ -121,9 +127,10 @@ pub async fn read(transaction: &Transaction<'_>, step: impl Fn()) -> Result<Vec<
         }
         step();
     }
-    for row in transaction.query_typed(queries::PRIVILEGES, &[]).await? {
-        items.push(item(&row)?);
-    }
+    items.retain(|i| match i.object.strip_prefix("role ") {
+        Some(name) if i.kind == "role" => is_wanted(name),
+        _ => true,
+    });
     Ok(items)
 }
 

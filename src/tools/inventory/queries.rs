@@ -312,21 +312,62 @@ FROM pg_policies p, LATERAL (SELECT concat(' AS ', p.permissive, ' FOR ', p.cmd,
     ' USING (' || p.qual || ')', ' WITH CHECK (' || p.with_check || ')')) d(text)"
 );
 
-/// What the shards' user may do with a table: more is better.
+/// What roles other than the owner may do. `replace` takes everything from the role.
 pub(super) const PRIVILEGES: &str = concat!(
     "
-SELECT 'privileges', concat('privileges of ', current_user, ' on table ', n.nspname, '.', c.relname), n.nspname::text, c.relname::text,
-    concat('table ', n.nspname, '.', c.relname), coalesce(g.list, 'none'), '', '{}'::text[],
-    CASE WHEN g.list IS NULL THEN '{}'::text[] ELSE ARRAY[format('GRANT %s ON %I.%I TO %I', g.list, n.nspname, c.relname, current_user)] END,
-    '{}'::text[]
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
-    LATERAL (SELECT string_agg(p, ', ') FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) p
-             WHERE has_table_privilege(c.oid, p)) g(list)
-WHERE c.relkind IN ('r', 'p', 'f', 'm') AND ",
+WITH objects AS (
+    SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'table ' END AS word,
+        CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS keyword, concat(n.nspname, '.', c.relname) AS title,
+        format('%I.%I', n.nspname, c.relname) AS name, CASE WHEN c.relkind IN ('r', 'p', 'f', 'm') THEN n.nspname::text END AS schema,
+        CASE WHEN c.relkind IN ('r', 'p', 'f', 'm') THEN c.relname::text END AS relation, c.relowner AS owner,
+        coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r' END, c.relowner)) AS acl
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'S') AND ",
     user_schema!(),
     " AND ",
-    not_of_extension!("pg_class", "c.oid")
+    not_of_extension!("pg_class", "c.oid"),
+    "
+    UNION ALL SELECT 'schema ', 'SCHEMA', n.nspname, format('%I', n.nspname), NULL, NULL, n.nspowner,
+        coalesce(n.nspacl, acldefault('n', n.nspowner))
+    FROM pg_namespace n WHERE ",
+    user_schema!(),
+    " AND ",
+    not_of_extension!("pg_namespace", "n.oid"),
+    "
+    UNION ALL SELECT 'function ', 'ROUTINE', concat(n.nspname, '.', p.proname, '(', pg_get_function_identity_arguments(p.oid), ')'),
+        format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), NULL, NULL, p.proowner,
+        coalesce(p.proacl, acldefault('f', p.proowner))
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE ",
+    user_schema!(),
+    " AND ",
+    not_of_extension!("pg_proc", "p.oid"),
+    "),
+grants AS (
+    SELECT o.*, g.role, g.quoted, g.list
+    FROM objects o, LATERAL (
+        SELECT coalesce(r.rolname::text, 'PUBLIC') AS role, coalesce(quote_ident(r.rolname), 'PUBLIC') AS quoted,
+            string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) AS list
+        FROM aclexplode(o.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+        WHERE a.grantee <> o.owner GROUP BY 1, 2) g)
+SELECT 'privileges', concat('privileges of ', role, ' on ', word, title), schema, relation, concat(word, title), list, '',
+    ARRAY[format('GRANT %s ON %s %s TO %s', list, keyword, name, quoted)],
+    ARRAY[format('REVOKE ALL ON %s %s FROM %s', keyword, name, quoted)], '{}'::text[]
+FROM grants"
 );
+
+/// Roles, but PostgreSQL's own; only those that clients work as are compared.
+pub(super) const ROLES: &str = "
+SELECT 'role', concat('role ', r.rolname), NULL::text, NULL::text, NULL::text, concat(f.flags, ' member of ' || m.list), '',
+    ARRAY[concat('CREATE ROLE ', quote_ident(r.rolname), ' ', f.flags, ' IN ROLE ' || m.list)],
+    ARRAY[concat('ALTER ROLE ', quote_ident(r.rolname), ' ', f.flags)]
+        || CASE WHEN m.list IS NULL THEN '{}'::text[] ELSE ARRAY[format('GRANT %s TO %I', m.list, r.rolname)] END, '{}'::text[]
+FROM pg_roles r,
+    LATERAL (SELECT concat_ws(' ', CASE WHEN r.rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END,
+        CASE WHEN r.rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END, CASE WHEN r.rolinherit THEN 'INHERIT' ELSE 'NOINHERIT' END,
+        CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END)) f(flags),
+    LATERAL (SELECT string_agg(quote_ident(g.rolname), ', ' ORDER BY g.rolname) FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid
+        WHERE a.member = r.oid) m(list)
+WHERE r.rolname !~ '^pg_'";
 
 /// Name, value, source and context of settings.
 pub(super) const SETTINGS: &str = "

@@ -17,7 +17,7 @@ use super::server_url;
 use crate::backend::BackendError;
 use crate::backend::catalog;
 use crate::backend::control::ControlPlane;
-use crate::config::{AuthMethod, Config, Secret, Server, Shard, Tls, User};
+use crate::config::{Auth, AuthMethod, Config, Secret, Server, Shard, ShardRole, Tls, User};
 use crate::progress::Progress;
 use crate::protocol::sqlstate;
 use crate::sql::{self, Kind};
@@ -202,8 +202,14 @@ async fn start(
         users: vec![User {
             name: USER.to_owned(),
             password: password.clone(),
+            shard_password: Secret::new(""),
         }],
-        auth: AuthMethod::Scram,
+        // At the shards it works as their own user, whose privileges it needs for nothing but reading.
+        auth: Auth {
+            method: AuthMethod::Scram,
+            shard_role: ShardRole::Service,
+            query: None,
+        },
         tls: Tls::default(),
         ..(**config).clone()
     };
