@@ -26,12 +26,30 @@ enum Command {
     Serve(ConfigFile),
     /// Check the configuration, reach every shard, compare their schemas; exit status 1 when something must be mended
     Check(ConfigFile),
-    /// Print how a statement would run, without running it
+    /// Compare the shards with each other and with the configuration, rows included, and name what mends each difference; exit
+    /// status 1 with differences, 2 when the shards cannot be looked at
+    Doctor {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        arguments: cli::doctor::Arguments,
+    },
+    /// Write a first configuration by looking at the shards
+    Init(cli::init::Arguments),
+    /// Print how a statement would run, or all statements of a file, without running any
     Plan {
         #[command(flatten)]
         config: ConfigFile,
-        /// The statement; parameters ($1 …) may stay open
-        sql: String,
+        #[command(flatten)]
+        arguments: cli::plan::Arguments,
+    },
+    /// Run statements on a reference server and through pgbraid and compare the answers; exit status 1 with differences, 2 when nothing
+    /// can be compared
+    Verify {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        arguments: cli::verify::Arguments,
     },
     /// Show it all on this machine, with throwaway PostgreSQL servers
     Demo(demo::Options),
@@ -77,7 +95,10 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Serve(config) => cli::serve::run(&config.path).await,
         Command::Check(config) => cli::check::run(&config.path).await,
-        Command::Plan { config, sql } => cli::plan::run(&config.path, &sql).await,
+        Command::Doctor { config, arguments } => cli::doctor::run(&config.path, arguments).await,
+        Command::Init(arguments) => cli::init::run(arguments).await,
+        Command::Plan { config, arguments } => cli::plan::run(&config.path, arguments).await,
+        Command::Verify { config, arguments } => cli::verify::run(&config.path, arguments).await,
         Command::Health(health) => {
             let limit = Duration::from_secs(health.timeout);
             cli::health::run(&health.address, &health.path, limit).await

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layer of each top-level module. Imports point to lower layers, or within the module.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 19] = [
     ("config", 0),
     ("metrics", 0),
+    ("progress", 0),
     ("registry", 0),
     ("protocol", 1),
     ("types", 1),
@@ -19,9 +20,10 @@ const LAYERS: [(&str, u8); 17] = [
     ("admin", 6),
     ("server", 7),
     ("demo", 8),
-    ("cli", 8),
-    ("main", 9),
-    ("lib", 9),
+    ("tools", 8),
+    ("cli", 9),
+    ("main", 10),
+    ("lib", 10),
 ];
 
 /// Imports against the layers, each with its reason.

@@ -1,5 +1,5 @@
-//! The control plane's own connections to the shards, through tokio-postgres: catalogs and health. No client's statement ever
-//! runs on them, and no client's settings reach them.
+//! The control plane's own connections to the shards, through tokio-postgres: catalogs, health and the tools of operators. No client's
+//! statement ever runs on them, and no client's settings reach them.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl ControlShard {
     ///
     /// # Errors
     /// What connecting met with; `TimedOut` when all are in use for too long.
-    pub(super) async fn client(
+    pub async fn client(
         &self,
     ) -> Result<
         PooledConnection<'static, impl bb8::ManageConnection<Connection = Client>>,
@@ -125,7 +125,7 @@ impl ControlShard {
 
 impl Connector {
     /// What tokio-postgres says, as one of ours.
-    pub(super) fn control_error(&self, error: &tokio_postgres::Error) -> BackendError {
+    pub fn control_error(&self, error: &tokio_postgres::Error) -> BackendError {
         let shard = self.name.to_string();
         if let Some(said) = error.as_db_error() {
             let mut error = ServerError::new(said.code().code(), said.message());

@@ -1,15 +1,22 @@
-//! The subcommands. Each prints for people and returns the exit status: 0 well, 1 not.
+//! The subcommands. Each prints for people and returns the exit status: 0 well, 1 not; those that compare say 2 where they could not
+//! look.
 
 pub mod check;
+pub mod doctor;
 pub mod health;
+pub mod init;
 pub mod plan;
 pub mod serve;
+pub mod verify;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use pgbraid::config::{self, Config};
+
+/// The exit status of a comparison that could not be made.
+const COULD_NOT_LOOK: u8 = 2;
 
 /// Says what went wrong, on standard error.
 pub fn fail(message: &str) -> ExitCode {

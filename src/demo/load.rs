@@ -11,8 +11,8 @@ use tokio_postgres::{Client, CopyInSink, NoTls};
 
 use super::DemoError;
 use super::payments::{self, Transfer};
-use super::progress::Progress;
 use crate::catalog::sharding::{KeyClass, KeyDatum, Sharding, ShardingFunction};
+use crate::progress::Progress;
 
 /// Bytes collected for a server before they are sent.
 const CHUNK_BYTES: usize = 128 * 1024;

@@ -4,7 +4,6 @@
 mod compare;
 mod load;
 mod payments;
-mod progress;
 pub mod servers;
 
 use std::io;

@@ -66,6 +66,7 @@ use crate::registry::Registry;
 use prepared::{CacheKey, Prepared};
 
 pub use listener::{ServeError, serve};
+pub use wording::refuse as refusal_of_kind;
 
 /// Bytes of plans kept for reuse, all sessions together.
 const PLAN_CACHE_BYTES: u64 = 64 << 20;

@@ -111,6 +111,29 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, ParseError> {
     }
 }
 
+/// Cuts a text into its statements by their tokens: one that does not parse stays by itself. Comments before a statement are kept.
+pub fn split(text: &str) -> Vec<String> {
+    // A quote that is never closed, say: it is one statement, and wrong.
+    let parts = pg_query::split_with_scanner(text).unwrap_or_else(|_| vec![text]);
+    let mut all = Vec::new();
+    let mut end = 0;
+    for part in parts {
+        let start = (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
+        all.extend(words_between(text.get(end..start).unwrap_or_default()));
+        all.push(part.trim().to_owned());
+        end = start.wrapping_add(part.len());
+    }
+    all.extend(words_between(text.get(end..).unwrap_or_default()));
+    all
+}
+
+/// The scanner passes over what has no keyword in it: no statement, but what somebody took for one.
+fn words_between(text: &str) -> Vec<String> {
+    let is_something = |part: &&str| parse(part).map_or(true, |s| !s.is_empty());
+    let parts = text.split(';').map(str::trim).filter(is_something);
+    parts.map(str::to_owned).collect()
+}
+
 fn on_deep_stack<T: Send>(
     f: impl FnOnce() -> Result<T, ParseError> + Send,
 ) -> Result<T, ParseError> {

@@ -21,5 +21,6 @@ mod roles;
 mod serializable;
 mod settings;
 mod snapshots;
+mod tools;
 mod transcripts;
 mod writes;

@@ -19,6 +19,8 @@ use super::BackendError;
 use super::control::ControlPlane;
 use crate::catalog::Catalog;
 use crate::config::Config;
+pub use placement::{KeyColumn, sharding};
+pub use queries::RESULT_SETTINGS;
 use snapshot::Snapshot;
 pub use watch::CatalogWatch;
 

@@ -147,28 +147,59 @@ pub(super) fn distribution(
     let place = relation.columns.iter().position(|c| c.name == *key);
     let place = place.ok_or_else(|| format!("it has no column {key}, its sharding key"))?;
     let column = &relation.columns[place];
-    let class = key_class(column, function, deterministic)?;
-    let sharding = Sharding {
-        function: sharding_function(function, class, bounds)?,
-        class,
-        shards,
+    let known = KeyColumn {
+        name: &column.name,
+        type_oid: column.type_oid,
+        type_name: &column.type_name,
+        collation_name: &column.collation_name,
+        deterministic: deterministic(column),
     };
+    let sharding = sharding(&known, function, bounds, shards)?;
     Ok(Distribution::Sharded {
         key: Some(place),
         sharding: Some(Arc::new(sharding)),
     })
 }
 
-fn key_class(
-    column: &ShardColumn,
+/// What must be known of a column before it can be a key.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyColumn<'a> {
+    /// For messages, as are the other names.
+    pub name: &'a str,
+    /// That of a built-in type, or it is no key.
+    pub type_oid: u32,
+    /// As `format_type` prints it.
+    pub type_name: &'a str,
+    /// Empty without one.
+    pub collation_name: &'a str,
+    /// Its strings are equal only when their bytes are; true without a collation.
+    pub deterministic: bool,
+}
+
+/// How a column's values spread over the shards.
+///
+/// # Errors
+/// Why it cannot be a key by this function, or what is wrong with the ranges or values of the configuration.
+pub fn sharding(
+    column: &KeyColumn<'_>,
     function: FunctionName,
-    deterministic: impl Fn(&ShardColumn) -> bool,
-) -> Result<KeyClass, String> {
+    bounds: &[(Option<String>, usize)],
+    shards: usize,
+) -> Result<Sharding, String> {
+    let class = key_class(column, function)?;
+    Ok(Sharding {
+        function: sharding_function(function, class, bounds)?,
+        class,
+        shards,
+    })
+}
+
+fn key_class(column: &KeyColumn<'_>, function: FunctionName) -> Result<KeyClass, String> {
     let class = match column.type_oid {
         oid::INT8 if function == FunctionName::Hive => KeyClass::HiveBigint,
         oid::INT2 | oid::INT4 | oid::INT8 => KeyClass::Integer,
         // Equal texts of different bytes would hash apart.
-        oid::TEXT | oid::VARCHAR if deterministic(column) => KeyClass::Text,
+        oid::TEXT | oid::VARCHAR if column.deterministic => KeyClass::Text,
         oid::TEXT | oid::VARCHAR => {
             return Err(format!(
                 "its key {} has the nondeterministic collation {}",

@@ -1,6 +1,8 @@
 //! The statements that read a shard's catalog, good from PostgreSQL 13 on: columns that newer versions added are taken out of
 //! `to_jsonb(row)`, where they are NULL before. `$1` is true on the catalog shard, which is read with its system objects.
 
+use tokio_postgres::types::{ToSql, Type as SqlType};
+
 /// What a new session finds, before the path is emptied, and a digest of what decides which schemas a role may look into.
 pub(super) const SESSION: &str = "
 SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_schemas(false)::text[],
@@ -13,12 +15,34 @@ pub(super) const PREPARE: &str = "
 SET LOCAL search_path = ''; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'";
 
 /// Settings in which results differ when they differ. TimeZone and its like are the login role's defaults here.
-pub(super) const SETTINGS: &str = "
-SELECT name, setting FROM pg_settings
-WHERE name IN ('server_encoding', 'integer_datetimes', 'standard_conforming_strings', 'lc_monetary', 'lc_numeric', 'lc_time',
-    'TimeZone', 'timezone_abbreviations', 'DateStyle', 'IntervalStyle', 'bytea_output', 'extra_float_digits', 'xmlbinary',
-    'xmloption', 'array_nulls', 'transform_null_equals', 'default_text_search_config')
-ORDER BY name";
+pub const RESULT_SETTINGS: [&str; 17] = [
+    "server_encoding",
+    "integer_datetimes",
+    "standard_conforming_strings",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "TimeZone",
+    "timezone_abbreviations",
+    "DateStyle",
+    "IntervalStyle",
+    "bytea_output",
+    "extra_float_digits",
+    "xmlbinary",
+    "xmloption",
+    "array_nulls",
+    "transform_null_equals",
+    "default_text_search_config",
+];
+
+/// Their names as a parameter.
+pub(super) fn result_settings() -> [(&'static (dyn ToSql + Sync), SqlType); 1] {
+    [(&RESULT_SETTINGS, SqlType::TEXT_ARRAY)]
+}
+
+/// Those settings; `$1` are their names.
+pub(super) const SETTINGS: &str =
+    "SELECT name, setting FROM pg_settings WHERE name = ANY ($1) ORDER BY name";
 
 /// Name, provider, locale, determinism, version, as `COLLATIONS` from its third column on. Before 15 no version is recorded for the
 /// database: that of the same locale's collation stands in.

@@ -151,6 +151,7 @@ async fn contents(
     let session = one(&transaction, queries::SESSION).await?;
     transaction.batch_execute(queries::PREPARE).await?;
     let everything = [(&full as _, SqlType::BOOL)];
+    let settings = queries::result_settings();
     // All at once: one round trip.
     let (
         collation,
@@ -165,7 +166,7 @@ async fn contents(
         changes,
     ) = tokio::try_join!(
         one(&transaction, queries::DEFAULT_COLLATION),
-        transaction.query_typed(queries::SETTINGS, &[]),
+        transaction.query_typed(queries::SETTINGS, &settings),
         transaction.query_typed(queries::TYPES, &everything),
         transaction.query_typed(queries::COLLATIONS, &[]),
         transaction.query_typed(queries::RELATIONS, &everything),

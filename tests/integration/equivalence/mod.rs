@@ -2,7 +2,7 @@
 //! (text), the extended one (unnamed, binary) and as a prepared statement run twice. Names, types, rows, tags and SQLSTATEs
 //! must agree; see `tests/equivalence/README.md` for the directives.
 
-mod case;
+pub mod case;
 mod compare;
 
 use std::fmt::Write;

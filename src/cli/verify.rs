@@ -1,0 +1,76 @@
+//! `pgbraid verify`: the same statements on a reference server and through pgbraid.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pgbraid::tools::plans;
+use pgbraid::tools::verify::{self, Options, Verdict};
+
+use super::{COULD_NOT_LOOK, configuration};
+
+/// What the command line asks for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// The server that holds all rows, as libpq names servers (postgres://user:password@host:5432/database)
+    #[arg(long, value_name = "URL")]
+    reference: String,
+    /// A pgbraid that runs, named in the same way (default: one is started for this, on loopback)
+    #[arg(long, value_name = "URL")]
+    via: Option<String>,
+    /// A file of statements: SQL, or an export of pg_stat_statements (default: statements are made from the tables)
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// How many statements are made from the tables
+    #[arg(long, default_value_t = 200)]
+    sample: usize,
+    /// How long a statement may take, in seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// Print one JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what differs: 0 when nothing does, 1 when something does, 2 where nothing could be compared.
+pub async fn run(path: &Path, arguments: Arguments) -> ExitCode {
+    let Ok(config) = configuration(path) else {
+        return COULD_NOT_LOOK.into();
+    };
+    let statements = match &arguments.file {
+        None => Vec::new(),
+        Some(file) => match plans::read_file(file) {
+            Ok(given) => given.into_iter().map(|g| g.text).collect(),
+            Err(why) => return could_not(&why),
+        },
+    };
+    let options = Options {
+        reference: arguments.reference,
+        via: arguments.via,
+        statements,
+        sample: arguments.sample,
+        limit: Duration::from_secs(arguments.timeout),
+    };
+    let outcomes = match verify::run(&config, &options).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => return could_not(&error.to_string()),
+    };
+    match serde_json::to_string_pretty(&outcomes) {
+        Ok(json) if arguments.json => println!("{json}"),
+        _ => println!("{}", verify::text(&outcomes)),
+    }
+    let count = |f: fn(&Verdict) -> bool| outcomes.iter().filter(|o| f(&o.verdict)).count();
+    match (
+        count(|v| matches!(v, Verdict::Different(_))),
+        count(|v| *v == Verdict::Same),
+    ) {
+        (0, 0) => COULD_NOT_LOOK.into(),
+        (0, _) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn could_not(why: &str) -> ExitCode {
+    eprintln!("pgbraid: {why}");
+    COULD_NOT_LOOK.into()
+}
