@@ -238,6 +238,8 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
         }
     };
     let registration = shared.registry.register(user, peer.to_string());
+    let mut settings = settings;
+    role.add_defaults(shared, &mut settings);
     let mut session = Box::new(new_session(shared, client, registration, settings, role));
     match session.greet().await {
         Ok(()) => Some(session),

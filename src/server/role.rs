@@ -27,7 +27,9 @@ use crate::protocol::sqlstate;
 const SETTINGS: &str = "SELECT n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[\
     'search_path', 'role', 'row_security', 'TimeZone', 'timezone_abbreviations', 'DateStyle', 'IntervalStyle', 'bytea_output', \
     'extra_float_digits', 'xmlbinary', 'xmloption', 'array_nulls', 'transform_null_equals', 'standard_conforming_strings', \
-    'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config']) n";
+    'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config', 'default_transaction_isolation']) n";
+/// Of a level that pgbraid itself keeps, or has to know of, sessions know as if they had set it.
+const ISOLATION: &str = "default_transaction_isolation";
 /// Schemas in which the session's unqualified names are looked for: those that there are and that its role may use.
 const SCHEMAS: &str = "SELECT s FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) s";
 
@@ -158,6 +160,26 @@ fn no_login(user: &str, error: BackendError) -> ServerError {
 fn mark(user: &str) -> u64 {
     static KEYS: OnceLock<RandomState> = OnceLock::new();
     KEYS.get_or_init(RandomState::new).hash_one(user)
+}
+
+impl Role {
+    /// Adds what the shards keep for the role and a session must know: its isolation level, where that is not READ COMMITTED.
+    pub(super) fn add_defaults(&self, shared: &Shared, settings: &mut settings::Settings) {
+        let loaded = shared.catalog.loaded();
+        let level = match &self.defaults {
+            Some(defaults) => (defaults.settings.iter())
+                .find(|(name, _)| name == ISOLATION)
+                .map(|(_, level)| level.clone()),
+            None => loaded.map(|loaded| loaded.isolation.clone()),
+        };
+        let committed = |level: &String| level.ends_with("committed");
+        if let Some(level) = level.filter(|l| !committed(l))
+            && settings.get(ISOLATION).is_none()
+            && !shared.is_one_shard()
+        {
+            settings.set(ISOLATION, level);
+        }
+    }
 }
 
 impl Session {

@@ -12,14 +12,12 @@
 
 use std::borrow::Cow;
 
-use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::serializable;
 use super::session::Session;
 use super::settings::Settings;
-use super::statements::gone;
-use super::transaction::{Block, Clock, set_transaction};
+use super::transaction::{Block, Clock};
 use crate::executor::Execution;
 use crate::protocol::error::ServerError;
 use crate::sql::Kind;
@@ -57,9 +55,6 @@ impl Session {
             ));
         }
         if self.transaction.block == Block::Open {
-            if self.keeps_snapshot_by_default().await? {
-                return Ok(self.before_ahead(execution)?.into_iter().collect());
-            }
             self.broadcast("COMMIT").await?;
             self.connections.release();
             if self.transaction.locals().next().is_some() {
@@ -70,24 +65,6 @@ impl Session {
         }
         self.snapshot = true;
         Ok(vec![BEGIN.into()])
-    }
-
-    /// What nobody has said in the session, a role or a database may: then the block's level is the shards' default. The first time
-    /// the block would leave them, one is asked; its word becomes the block's.
-    async fn keeps_snapshot_by_default(&mut self) -> Result<bool, ServerError> {
-        if self.transaction.has_left {
-            return Ok(false);
-        }
-        self.join_and_wait(&[CATALOG_SHARD]).await?;
-        let conn = self.connections.get(CATALOG_SHARD).ok_or_else(gone)?;
-        let shown = super::control::ask(conn, "SHOW transaction_isolation", &[]).await?;
-        let level = shown.into_iter().flatten().flatten().next();
-        let kept = level.filter(|l| !l.ends_with("committed"));
-        let told = kept.and_then(|l| set_transaction("transaction_isolation", &l));
-        if let Some(told) = &told {
-            self.transaction.add_characteristics(told);
-        }
-        Ok(told.is_some())
     }
 
     /// True where a transaction of the statement's own changes nothing for the client.

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Client, cluster, target_is_postgres};
+use crate::harness::{Client, Config, Pgbraid, cluster, target_is_postgres};
 use crate::snapshots::Both;
 
 /// Reads every shard twice.
@@ -72,6 +72,53 @@ fn a_default_level_is_that_of_single_statements_and_messages() {
     let message = "set default_transaction_isolation to serializable; select count(*) from users; select count(*) from dupes";
     both.same(message);
     both.all(&["select count(*) from users", STEPS]);
+}
+
+/// Nobody has said it in the session.
+#[test]
+fn a_level_that_a_role_has_by_default_is_kept() {
+    if target_is_postgres() {
+        return;
+    }
+    for port in &cluster().shards {
+        let mut shard = Client::connect(*port, "postgres", "").expect("login");
+        for sql in [
+            "create role serial login password 'serial' in role pg_read_all_data, pg_write_all_data",
+            "alter role serial set default_transaction_isolation = 'serializable'",
+        ] {
+            assert_eq!(shard.query(sql).sqlstate(), None, "{sql}");
+        }
+    }
+    let config = || Config::new(cluster());
+    let mut service = config().auth("shard_role = \"service\"");
+    service.shard_user = "serial";
+    service.shard_password = "serial".into();
+    for (config, user) in [
+        (config().user("serial", "serial", ""), "serial"),
+        (service, "app"),
+    ] {
+        let pgbraid = Pgbraid::start(config);
+        let mut client = Client::connect(pgbraid.port, user, user).expect("login");
+        assert_eq!(client.query("select count(*) from users").value(), "300");
+        client.query("begin");
+        client.query("select count(*) from users");
+        let level = client.query("show transaction_isolation");
+        assert_eq!(level.value(), "serializable", "{user}");
+        let refused = client.query("insert into accounts (id) values (5203)");
+        assert_eq!(refused.sqlstate().as_deref(), Some("0A000"), "{user}");
+        client.query("rollback");
+        client.query("begin isolation level read committed");
+        client.query("select count(*) from users");
+        let inserted = client.query("insert into accounts (id) values (5203)");
+        assert_eq!(
+            inserted.sqlstate(),
+            None,
+            "{user}: {}",
+            inserted.complaint()
+        );
+        client.query("rollback");
+        client.assert_in_step("a level by default");
+    }
 }
 
 #[test]

@@ -72,6 +72,7 @@ pub(super) fn merge(
         catalog: Arc::new(catalog),
         differences: merging.differences,
         parameters: snapshots[0].parameters.clone(),
+        isolation: first.isolation.clone(),
         server_versions: shards
             .contents
             .iter()
@@ -269,6 +270,7 @@ mod tests {
             major_version: 15,
             search_path: vec!["public".into()],
             grants: String::new(),
+            isolation: "read committed".into(),
             settings: vec![("TimeZone".into(), "UTC".into())],
             default_collation: Collation {
                 name: "default".into(),

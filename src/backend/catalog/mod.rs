@@ -52,6 +52,8 @@ pub struct Loaded {
     pub differences: Vec<Difference>,
     /// ParameterStatus values of the catalog shard for a new session (server_version, DateStyle, …).
     pub parameters: Vec<(String, String)>,
+    /// The isolation level of transactions that name none, for the catalog shard's `user`.
+    pub isolation: String,
     /// `server_version` per shard, in the order of the configuration.
     pub server_versions: Vec<String>,
 }

@@ -8,7 +8,8 @@ pub(super) const SESSION: &str = "
 SELECT current_setting('server_version'), current_setting('server_version_num')::int4, current_schemas(false)::text[],
     md5(concat((SELECT string_agg(concat_ws(' ', nspname, nspowner, nspacl), ',' ORDER BY nspname) FROM pg_namespace
             WHERE nspname NOT LIKE 'pg\\_%'),
-        (SELECT string_agg(concat_ws(' ', roleid, member), ',' ORDER BY roleid, member) FROM pg_auth_members)))";
+        (SELECT string_agg(concat_ws(' ', roleid, member), ',' ORDER BY roleid, member) FROM pg_auth_members))),
+    current_setting('default_transaction_isolation')";
 
 /// An empty path makes the server print every name with its schema; the limits keep a locked table from stopping the catalog.
 pub(super) const PREPARE: &str = "

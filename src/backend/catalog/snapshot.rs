@@ -30,6 +30,8 @@ pub(super) struct Contents {
     pub search_path: Vec<String>,
     /// A digest of what decides which schemas a role may look into: plans hold for the names found there.
     pub grants: String,
+    /// default_transaction_isolation
+    pub isolation: String,
     pub settings: Vec<(String, String)>,
     pub default_collation: Collation,
     pub types: Vec<ShardType>,
@@ -197,6 +199,7 @@ async fn contents(
         major_version: get::<i32>(&session, 1)? / 10_000,
         search_path: get(&session, 2)?,
         grants: get(&session, 3)?,
+        isolation: get(&session, 4)?,
         settings: pairs(&settings)?,
         default_collation: self::collation(&collation, 0)?,
         types: types.iter().map(shard_type).collect::<Result<_, _>>()?,
