@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pgbraid::config::{self, Config};
+use pgbraid::config::{self, Config, ConfigErrors};
 
 /// Says what went wrong, on standard error.
 pub fn fail(message: &str) -> ExitCode {
@@ -19,14 +19,16 @@ pub fn fail(message: &str) -> ExitCode {
 
 /// Loads the configuration; its mistakes have been printed when it comes to nothing.
 pub fn configuration(path: &Path) -> Result<Arc<Config>, ExitCode> {
+    load(path).map(Arc::new).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::FAILURE
+    })
+}
+
+fn load(path: &Path) -> Result<Config, ConfigErrors> {
     // Variables whose names or values are no UTF-8 can be none of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     config::load(path, &environment)
-        .map(Arc::new)
-        .map_err(|errors| {
-            eprintln!("{errors}");
-            ExitCode::FAILURE
-        })
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod defaults;
+mod live;
 mod mistake;
 mod reader;
 mod sections;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use live::{Live, renewed};
 pub use mistake::{ConfigErrors, Mistake};
 
 /// A checked configuration. Secrets are resolved (`env:`, `file:`).

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
 use super::portals::Portals;
+use super::reload::Reloader;
 use super::role::Role;
 use super::session::Session;
 use super::settings::{self, REPORTED};
@@ -45,48 +46,88 @@ pub enum ServeError {
     Tls(String),
 }
 
+/// A server that listens.
+#[must_use]
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    admin: crate::admin::Running,
+}
+
 /// Serves until `shutdown` is cancelled and the open transactions have had their grace.
 ///
 /// # Errors
 /// What keeps it from starting.
 pub async fn serve(config: Arc<Config>, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let tls = super::tls::load(&config.tls).map_err(ServeError::Tls)?;
-    let listen = |reason: std::io::Error| ServeError::Listen {
-        address: config.server.listen.clone(),
-        reason: reason.to_string(),
-    };
-    let listener = TcpListener::bind(&config.server.listen)
-        .await
-        .map_err(listen)?;
-    let shared = Shared::new(config.clone(), tls, shutdown.clone());
-    let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, shutdown.clone());
-    let admin = admin.await.map_err(|reason| ServeError::Listen {
-        address: config.server.http.clone(),
-        reason: reason.to_string(),
-    })?;
-    shared.catalog.start(shutdown.clone());
-    tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => accept(&shared, socket, peer),
-                Err(error) => {
-                    tracing::error!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    drain(&shared).await;
-    drop(admin);
+    Server::start(config, shutdown).await?.run().await;
     Ok(())
+}
+
+impl Server {
+    /// Listens; clients are answered by [`Server::run`].
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn start(
+        config: Arc<Config>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServeError> {
+        let tls = super::tls::load(&config.tls).map_err(ServeError::Tls)?;
+        let listen = |address: &String| {
+            let address = address.clone();
+            |reason: std::io::Error| ServeError::Listen {
+                address,
+                reason: reason.to_string(),
+            }
+        };
+        let listener = TcpListener::bind(&config.server.listen).await;
+        let listener = listener.map_err(listen(&config.server.listen))?;
+        let shared = Shared::new(config.clone(), tls, shutdown);
+        let stop = shared.shutdown.clone();
+        let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, stop.clone());
+        let admin = admin.await.map_err(listen(&config.server.http))?;
+        shared.catalog.start(stop);
+        tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
+        Ok(Self {
+            shared,
+            listener,
+            admin,
+        })
+    }
+
+    /// What gives it another configuration while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(self.shared.clone())
+    }
+
+    /// Serves until the shutdown that it was started with, and lets the open transactions have their grace.
+    pub async fn run(self) {
+        let Self {
+            shared,
+            listener,
+            admin,
+        } = self;
+        loop {
+            tokio::select! {
+                () = shared.shutdown.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => accept(&shared, socket, peer),
+                    Err(error) => {
+                        tracing::error!(%error, "accept failed");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        drain(&shared).await;
+        drop(admin);
+    }
 }
 
 /// Waits for sessions in a transaction; those that are left after the grace are ended.
 async fn drain(shared: &Shared) {
-    let grace = shared.config.server.shutdown_grace;
+    let grace = shared.config().server.shutdown_grace;
     tracing::info!(clients = shared.registry.clients(), "shutting down");
     shared.tasks.close();
     shared.registry.sessions().iter().for_each(|s| s.wake());
@@ -113,7 +154,7 @@ fn accept(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
         if let Err(error) = tune(&socket) {
             tracing::debug!(%error, "socket options");
         }
-        let Some(place) = shared.registry.enter(shared.config.server.max_clients) else {
+        let Some(place) = shared.registry.enter(shared.config().server.max_clients) else {
             shared
                 .metrics
                 .client_refused(crate::metrics::ClientRefused::TooMany);
@@ -133,12 +174,13 @@ fn tune(socket: &TcpStream) -> std::io::Result<()> {
 
 /// One client too many: it hears so after its startup packet, as PostgreSQL's clients expect.
 async fn refuse_crowd(shared: &Shared, socket: TcpStream) {
-    let limit = shared.config.server.login_timeout;
-    let arrival = tokio::time::timeout(
-        limit,
-        handshake::receive(socket, shared.tls.as_ref(), shared.config.tls.mode),
-    )
-    .await;
+    let (limit, mode) = (
+        shared.config().server.login_timeout,
+        shared.config().tls.mode,
+    );
+    let tls = shared.tls.load_full();
+    let arrival = handshake::receive(socket, tls.as_deref(), mode);
+    let arrival = tokio::time::timeout(limit, arrival).await;
     match arrival {
         Ok(Ok(Arrival::Startup(startup))) => {
             let error = ServerError::fatal(
@@ -168,7 +210,7 @@ async fn say_goodbye(stream: ClientStream, error: &ServerError) {
 }
 
 async fn serve_client(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
-    let limit = shared.config.server.login_timeout;
+    let limit = shared.config().server.login_timeout;
     let session = tokio::time::timeout(limit, log_in(&shared, socket, peer)).await;
     match session {
         Ok(Some(session)) => {
@@ -186,36 +228,36 @@ async fn serve_client(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) 
 
 /// From the first byte to the session; `None` when there is none, whatever the client was told.
 async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Option<Box<Session>> {
-    let startup =
-        match handshake::receive(socket, shared.tls.as_ref(), shared.config.tls.mode).await {
-            Ok(Arrival::Startup(startup)) => startup,
-            Ok(Arrival::Cancel(request)) => {
-                cancel(shared, request);
-                return None;
+    let tls = shared.tls.load_full();
+    let mode = shared.config().tls.mode;
+    let startup = match handshake::receive(socket, tls.as_deref(), mode).await {
+        Ok(Arrival::Startup(startup)) => startup,
+        Ok(Arrival::Cancel(request)) => {
+            cancel(shared, request);
+            return None;
+        }
+        Err(Rejected(told)) => {
+            shared
+                .metrics
+                .client_refused(crate::metrics::ClientRefused::Protocol);
+            if let Some((stream, error)) = told {
+                say_goodbye(stream, &error).await;
             }
-            Err(Rejected(told)) => {
-                shared
-                    .metrics
-                    .client_refused(crate::metrics::ClientRefused::Protocol);
-                if let Some((stream, error)) = told {
-                    say_goodbye(stream, &error).await;
-                }
-                return None;
-            }
-        };
+            return None;
+        }
+    };
     let Startup {
         stream,
         encrypted,
         parameters,
         negotiate,
     } = *startup;
-    let mut client = Client::new(stream, shared.config.server.message_bytes_max);
+    let mut client = Client::new(stream, shared.config().server.message_bytes_max);
     if let Some(negotiate) = negotiate {
         client.out().put_slice(&negotiate);
     }
     let user = parameters.get("user").cloned().unwrap_or_default();
-    let pem = shared
-        .tls
+    let pem = tls
         .as_ref()
         .filter(|_| encrypted)
         .map(|t| t.certificate_pem.clone());
@@ -258,6 +300,7 @@ async fn prove(
     let user = parameters.get("user").map_or("", String::as_str);
     let keys = shared
         .users
+        .load_full()
         .authenticate(client, user, certificate_pem)
         .await?;
     check_database(shared, parameters)?;
@@ -281,7 +324,7 @@ fn check_database(
         .get("database")
         .or_else(|| parameters.get("user"));
     match database {
-        Some(name) if *name == shared.config.database.name => Ok(()),
+        Some(name) if *name == shared.config().database.name => Ok(()),
         other => {
             let message = format!(
                 "database \"{}\" does not exist",
@@ -318,7 +361,7 @@ fn new_session(
         company: Default::default(),
         has_run: false,
         leaves_unseen: false,
-        connections: Connections::new(shared.config.shards.len()),
+        connections: Connections::new(shared.shard_names.len()),
         role,
         found_path: None,
         pinned: false,
@@ -328,6 +371,7 @@ fn new_session(
         cursors: Default::default(),
         sink: None,
         skipping: false,
+        in_pipeline: false,
         snapshot: false,
         savepoint: false,
         cancels: Vec::new(),

@@ -85,6 +85,8 @@ pub struct Session {
     pub sink: Option<Sink>,
     /// An extended-protocol message failed: everything up to Sync is ignored.
     pub skipping: bool,
+    /// Messages of a pipeline have come, and not yet its Sync: the client is in the middle of something.
+    pub in_pipeline: bool,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
     /// The running statement has a savepoint of our own in the client's transaction.
@@ -148,7 +150,7 @@ impl Session {
         if let Some(message) = self.client.buffered()? {
             return Ok(message);
         }
-        let idle = self.transaction.block == Block::Idle;
+        let idle = self.transaction.block == Block::Idle && !self.in_pipeline;
         poll_fn(|cx| {
             // Who is woken by a message has one.
             if let Poll::Ready(message) = self.client.poll_message(cx) {
@@ -191,6 +193,8 @@ impl Session {
             self.note_time();
         }
         let tag = message.tag;
+        // Until ReadyForQuery says otherwise.
+        self.in_pipeline |= matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C');
         let message = match self.decoded(message) {
             Ok(message) => message,
             Err(error) => {
@@ -327,6 +331,7 @@ impl Session {
 
     /// What has come up, and ReadyForQuery.
     pub fn send_ready(&mut self) {
+        self.in_pipeline = false;
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());
     }
