@@ -16,7 +16,7 @@ use super::raw_conn::RawConn;
 use super::scram::ClientKeys;
 use super::socket::Socket;
 use super::tls;
-use crate::config::{Config, Secret, Shard, SslMode};
+use crate::config::{Config, Secret, Shard, SslMode, Tcp};
 use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
 
@@ -44,6 +44,7 @@ pub struct Connector {
     /// `None`: in the clear. `Err`: why the certificates cannot be used; said at the first connection.
     tls: Result<Option<Arc<ClientConfig>>, String>,
     connect_timeout: Duration,
+    tcp: Tcp,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -58,6 +59,7 @@ impl Connector {
                 metrics: metrics::global().shard(&shard.name),
                 settings: shard.clone(),
                 connect_timeout: config.pool.connect_timeout,
+                tcp: config.pool.tcp.clone(),
             })
         };
         config.shards.iter().enumerate().map(connector).collect()
@@ -69,6 +71,10 @@ impl Connector {
 
     pub(super) fn metrics(&self) -> &ShardMetrics {
         &self.metrics
+    }
+
+    pub(super) fn tcp(&self) -> &Tcp {
+        &self.tcp
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -154,7 +160,7 @@ impl Connector {
     async fn open(&self) -> Result<Socket, BackendError> {
         let tls = self.tls()?;
         let settings = &self.settings;
-        let socket = Socket::connect(&settings.host, settings.port)
+        let socket = Socket::connect(&settings.host, settings.port, &self.tcp)
             .await
             .map_err(|e| self.unreachable(format!("{}:{}: {e}", settings.host, settings.port)))?;
         let Some(tls) = tls else {

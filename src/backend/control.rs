@@ -169,6 +169,19 @@ fn manager(connector: &Connector) -> Option<Manager> {
             SslMode::Prefer => ClientSslMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
         });
+    let tcp = connector.tcp();
+    if !tcp.keepalives_idle.is_zero() {
+        config.keepalives_idle(tcp.keepalives_idle);
+    }
+    if !tcp.keepalives_interval.is_zero() {
+        config.keepalives_interval(tcp.keepalives_interval);
+    }
+    if tcp.keepalives_count > 0 {
+        config.keepalives_retries(tcp.keepalives_count);
+    }
+    if !tcp.user_timeout.is_zero() {
+        config.tcp_user_timeout(tcp.user_timeout);
+    }
     let tls = MakeRustlsConnect::new((*tls).clone());
     Some(Manager::new(config, tls))
 }

@@ -21,6 +21,7 @@ pub mod scram;
 mod socket;
 pub mod stage_tables;
 mod statements;
+pub mod tcp;
 pub mod tls;
 pub mod user_query;
 

@@ -6,14 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-/// A silent peer is probed after a minute: sooner than the firewalls that forget idle connections.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+use super::tcp;
+use crate::config::Tcp;
 
 /// A connection that was used so short a time ago is taken for open unless the runtime has heard otherwise.
 const FRESH: Duration = Duration::from_millis(100);
@@ -28,18 +27,14 @@ pub(super) enum Socket {
 
 impl Socket {
     /// Connects to a host and port, or to the unix socket in a folder (a host that starts with `/`).
-    pub(super) async fn connect(host: &str, port: u16) -> io::Result<Self> {
+    pub(super) async fn connect(host: &str, port: u16, settings: &Tcp) -> io::Result<Self> {
         if host.starts_with('/') {
             let path = format!("{host}/.s.PGSQL.{port}");
             return Ok(Self::Unix(UnixStream::connect(path).await?));
         }
         // Tries every address the name has, in turn.
         let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_TIME)
-            .with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        tcp::tune(&stream, settings)?;
         Ok(Self::Tcp(stream))
     }
 

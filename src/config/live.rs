@@ -41,6 +41,17 @@ pub fn renewed(current: &Config, mut new: Config) -> (Config, Vec<&'static str>)
     let (server, old) = (&mut new.server, &current.server);
     keep("server.listen", &old.listen, &mut server.listen, &mut kept);
     keep("server.http", &old.http, &mut server.http, &mut kept);
+    keep(
+        "server.unix_socket",
+        &old.unix_socket,
+        &mut server.unix_socket,
+        &mut kept,
+    );
+    let (bits, old_bits) = (
+        &mut server.unix_socket_permissions,
+        &old.unix_socket_permissions,
+    );
+    keep("server.unix_socket_permissions", old_bits, bits, &mut kept);
     let (database, old) = (&mut new.database, &current.database);
     keep("database.name", &old.name, &mut database.name, &mut kept);
     keep(

@@ -48,10 +48,16 @@ pub struct Server {
     pub listen: String,
     /// "127.0.0.1:9632"; empty: off.
     pub http: String,
+    /// The folder of a unix socket for clients (default none).
+    pub unix_socket: Option<PathBuf>,
+    /// Who may connect to it, as chmod has it (default 0777: everybody, as PostgreSQL).
+    pub unix_socket_permissions: u32,
     /// Clients beyond this get 53300 (default 1000).
     pub max_clients: usize,
     /// From accept to ReadyForQuery (default 60 s).
     pub login_timeout: Duration,
+    /// A session that says nothing for so long outside of a transaction ends; zero: none does (default 0).
+    pub client_idle_timeout: Duration,
     /// Largest frontend message after login, bytes (default 256 MiB).
     pub message_bytes_max: usize,
     /// Open transactions may finish for so long after SIGTERM (default 30 s).
@@ -60,6 +66,21 @@ pub struct Server {
     pub shard_silence_timeout: Duration,
     /// Shards that independent SELECTs of one client's pipeline may run on at a time (default 4); 1: one after the other.
     pub pipeline_parallelism: usize,
+    /// Connections of clients.
+    pub tcp: Tcp,
+}
+
+/// How a connection whose other end is gone without a word is found out. Zero is the operating system's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// Silence before the other end is asked whether it is there (default 60 s).
+    pub keepalives_idle: Duration,
+    /// Between two such questions (default 10 s).
+    pub keepalives_interval: Duration,
+    /// Questions without an answer before the connection ends (default 6).
+    pub keepalives_count: u32,
+    /// Longest time that what was sent may stay unacknowledged (default 0).
+    pub user_timeout: Duration,
 }
 
 /// The database that clients see.
@@ -252,6 +273,8 @@ pub struct Pool {
     pub queue_timeout: Duration,
     /// TCP and login to a shard (default 5 s).
     pub connect_timeout: Duration,
+    /// Connections to shards.
+    pub tcp: Tcp,
 }
 
 /// Limits of the steps that hold rows.

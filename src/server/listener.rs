@@ -1,16 +1,16 @@
 //! Accepts clients, takes them through the handshake, and lets them finish at shutdown.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
+use super::local::LocalSocket;
 use super::portals::Portals;
 use super::reload::Reloader;
 use super::role::Role;
@@ -19,6 +19,7 @@ use super::settings::{self, REPORTED};
 use super::stream::{Client, ClientStream};
 use super::transaction::Transaction;
 use crate::backend::connections::Connections;
+use crate::backend::tcp;
 use crate::config::Config;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
@@ -27,8 +28,6 @@ use crate::registry::Registration;
 
 /// A pause after accept has failed (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Idle time after which TCP asks whether a client is still there.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 
 /// Why serving ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +49,8 @@ pub enum ServeError {
 #[must_use]
 pub struct Server {
     shared: Arc<Shared>,
-    listener: TcpListener,
+    tcp: TcpListener,
+    local: Option<LocalSocket>,
     admin: crate::admin::Running,
 }
 
@@ -80,8 +80,22 @@ impl Server {
                 reason: reason.to_string(),
             }
         };
-        let listener = TcpListener::bind(&config.server.listen).await;
-        let listener = listener.map_err(listen(&config.server.listen))?;
+        let tcp = TcpListener::bind(&config.server.listen).await;
+        let tcp = tcp.map_err(listen(&config.server.listen))?;
+        let local = match &config.server.unix_socket {
+            None => None,
+            Some(folder) => {
+                // Its name carries the port, also where the operating system has chosen that.
+                let port = tcp
+                    .local_addr()
+                    .map_err(listen(&config.server.listen))?
+                    .port();
+                let path = LocalSocket::path(folder, port);
+                let address = path.display().to_string();
+                let bound = LocalSocket::bind(path, config.server.unix_socket_permissions);
+                Some(bound.map_err(listen(&address))?)
+            }
+        };
         let shared = Shared::new(config.clone(), tls, shutdown);
         let stop = shared.shutdown.clone();
         let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, stop.clone());
@@ -90,7 +104,8 @@ impl Server {
         tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
         Ok(Self {
             shared,
-            listener,
+            tcp,
+            local,
             admin,
         })
     }
@@ -104,22 +119,25 @@ impl Server {
     pub async fn run(self) {
         let Self {
             shared,
-            listener,
+            tcp,
+            local,
             admin,
         } = self;
         loop {
-            tokio::select! {
+            let accepted = tokio::select! {
                 () = shared.shutdown.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => accept(&shared, socket, peer),
-                    Err(error) => {
-                        tracing::error!(%error, "accept failed");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                accepted = accept_tcp(&shared, &tcp) => accepted,
+                accepted = accept_local(local.as_ref()) => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => accept(&shared, socket, peer),
+                Err(error) => {
+                    tracing::error!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
-        drop(listener);
+        drop((tcp, local));
         drain(&shared).await;
         drop(admin);
     }
@@ -147,13 +165,32 @@ async fn drain(shared: &Shared) {
         .await;
 }
 
-fn accept(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
+/// A client and its address, as the log shows it.
+type Accepted = std::io::Result<(ClientStream, String)>;
+
+async fn accept_tcp(shared: &Shared, listener: &TcpListener) -> Accepted {
+    let (socket, peer) = listener.accept().await?;
+    if let Err(error) = tcp::tune(&socket, &shared.config().server.tcp) {
+        tracing::debug!(%error, "socket options");
+    }
+    Ok((ClientStream::Plain(socket), peer.to_string()))
+}
+
+async fn accept_local(listener: Option<&LocalSocket>) -> Accepted {
+    match listener {
+        // As PostgreSQL calls it.
+        Some(listener) => Ok((
+            ClientStream::Local(listener.accept().await?),
+            "[local]".into(),
+        )),
+        None => std::future::pending().await,
+    }
+}
+
+fn accept(shared: &Arc<Shared>, socket: ClientStream, peer: String) {
     let shared = shared.clone();
     let tracker = shared.tasks.clone();
     tracker.spawn(async move {
-        if let Err(error) = tune(&socket) {
-            tracing::debug!(%error, "socket options");
-        }
         let Some(place) = shared.registry.enter(shared.config().server.max_clients) else {
             shared
                 .metrics
@@ -166,14 +203,8 @@ fn accept(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
     });
 }
 
-fn tune(socket: &TcpStream) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_TIME);
-    socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
-}
-
 /// One client too many: it hears so after its startup packet, as PostgreSQL's clients expect.
-async fn refuse_crowd(shared: &Shared, socket: TcpStream) {
+async fn refuse_crowd(shared: &Shared, socket: ClientStream) {
     let (limit, mode) = (
         shared.config().server.login_timeout,
         shared.config().tls.mode,
@@ -209,7 +240,7 @@ async fn say_goodbye(stream: ClientStream, error: &ServerError) {
     let _ = client.flush().await;
 }
 
-async fn serve_client(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
+async fn serve_client(shared: Arc<Shared>, socket: ClientStream, peer: String) {
     let limit = shared.config().server.login_timeout;
     let session = tokio::time::timeout(limit, log_in(&shared, socket, peer)).await;
     match session {
@@ -227,7 +258,7 @@ async fn serve_client(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) 
 }
 
 /// From the first byte to the session; `None` when there is none, whatever the client was told.
-async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Option<Box<Session>> {
+async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Option<Box<Session>> {
     let tls = shared.tls.load_full();
     let mode = shared.config().tls.mode;
     let startup = match handshake::receive(socket, tls.as_deref(), mode).await {
@@ -279,7 +310,7 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
             return None;
         }
     };
-    let registration = shared.registry.register(user, peer.to_string());
+    let registration = shared.registry.register(user, peer);
     let mut session = Box::new(new_session(shared, client, registration, settings, role));
     match session.greet().await {
         Ok(()) => Some(session),
@@ -372,6 +403,7 @@ fn new_session(
         sink: None,
         skipping: false,
         in_pipeline: false,
+        idle: Default::default(),
         snapshot: false,
         savepoint: false,
         cancels: Vec::new(),

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use super::Shared;
 use super::cursors::{Cursors, Sink};
 use super::encoding::send_error;
+use super::idle::Idle;
 use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
@@ -87,6 +88,8 @@ pub struct Session {
     pub skipping: bool,
     /// Messages of a pipeline have come, and not yet its Sync: the client is in the middle of something.
     pub in_pipeline: bool,
+    /// How long the client has been silent.
+    pub idle: Idle,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
     /// The running statement has a savepoint of our own in the client's transaction.
@@ -124,6 +127,14 @@ impl Session {
                     .await;
                     break;
                 }
+                Err(ReadError::Idle) => {
+                    self.fatal(&ServerError::fatal(
+                        sqlstate::IDLE_SESSION_TIMEOUT,
+                        "terminating connection due to idle-session timeout",
+                    ))
+                    .await;
+                    break;
+                }
                 Err(ReadError::Shard(error)) => {
                     self.fatal(&error).await;
                     break;
@@ -151,6 +162,7 @@ impl Session {
             return Ok(message);
         }
         let idle = self.transaction.block == Block::Idle && !self.in_pipeline;
+        self.idle.begin();
         poll_fn(|cx| {
             // Who is woken by a message has one.
             if let Poll::Ready(message) = self.client.poll_message(cx) {
@@ -175,8 +187,12 @@ impl Session {
                 }
             }
             let ended = self.registration.entry.hears_end(cx);
-            match ended || idle && self.shared.shutdown.is_cancelled() {
-                true => Poll::Ready(Err(ReadError::Shutdown)),
+            if ended || idle && self.shared.shutdown.is_cancelled() {
+                return Poll::Ready(Err(ReadError::Shutdown));
+            }
+            let limit = self.idle_limit();
+            match idle && self.idle.is_over(limit, cx) {
+                true => Poll::Ready(Err(ReadError::Idle)),
                 false => Poll::Pending,
             }
         })

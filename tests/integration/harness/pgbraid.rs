@@ -40,6 +40,16 @@ impl Pgbraid {
         );
         let port = free_port();
         fs::write(&file, config.print(port)).expect("configuration file");
+        Self::spawn(port, file, log)
+    }
+
+    /// Starts another one with the configuration and the port of one that has ended.
+    pub fn again(&self) -> Self {
+        let log = self.log.with_extension("again.log");
+        Self::spawn(self.port, self.file.clone(), log)
+    }
+
+    fn spawn(port: u16, file: PathBuf, log: PathBuf) -> Self {
         let output = File::create(&log).expect("log file");
         let child = Command::new(env!("CARGO_BIN_EXE_pgbraid"))
             .args(["serve", "--config"])

@@ -1,5 +1,6 @@
 //! How a pgbraid lives: it reads its configuration again, it drains and ends, and many clients are with it meanwhile.
 
+mod clients;
 mod drain;
 mod reload;
 
