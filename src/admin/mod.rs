@@ -39,7 +39,7 @@ pub async fn start(
     roles: &Arc<Roles>,
     shutdown: CancellationToken,
 ) -> io::Result<Running> {
-    let readiness = Readiness::over_control(config, catalog.control());
+    let readiness = Readiness::over_control(config, catalog);
     readiness.watch(roles.clone());
     let mut tasks = Vec::new();
     if !config.server.http.is_empty() {

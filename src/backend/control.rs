@@ -52,6 +52,15 @@ impl ControlPlane {
     }
 }
 
+impl ControlPlane {
+    /// Another one, where the configuration or what its files of certificates say is not what this one was made of.
+    pub(super) fn renewed(&self, config: &Config) -> Option<Arc<Self>> {
+        let changed = self.shards.iter().map(|s| s.connector.renew(config));
+        let changed = changed.filter(|changed| *changed).count() > 0;
+        changed.then(|| Self::new(config))
+    }
+}
+
 impl ControlShard {
     pub(super) fn new(connector: Arc<Connector>) -> Self {
         let failures = Failures::new();
@@ -151,7 +160,7 @@ impl Connector {
 /// The settings of a control connection; `None` when the certificates cannot be used.
 fn manager(connector: &Connector) -> Option<Manager> {
     let tls = match connector.tls().ok()? {
-        Some(config) => config.clone(),
+        Some(config) => config,
         None => tls::unused().ok()?,
     };
     let settings = connector.settings();

@@ -23,6 +23,7 @@ pub mod stage_tables;
 mod statements;
 pub mod tcp;
 pub mod tls;
+pub mod upkeep;
 pub mod user_query;
 
 use crate::protocol::error::ServerError;

@@ -60,11 +60,13 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             size: 32,
+            min_size: 0,
             merge_size: 8,
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             queue_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            dns_interval: Duration::from_secs(30),
             tcp: Tcp::default(),
         }
     }

@@ -60,40 +60,14 @@ pub fn renewed(current: &Config, mut new: Config) -> (Config, Vec<&'static str>)
         &mut new.log.json,
         &mut kept,
     );
-    let (pool, old) = (&mut new.pool, &current.pool);
-    keep("pool.size", &old.size, &mut pool.size, &mut kept);
-    keep(
-        "pool.merge_size",
-        &old.merge_size,
-        &mut pool.merge_size,
-        &mut kept,
-    );
-    keep(
-        "pool.idle_timeout",
-        &old.idle_timeout,
-        &mut pool.idle_timeout,
-        &mut kept,
-    );
-    keep(
-        "pool.max_lifetime",
-        &old.max_lifetime,
-        &mut pool.max_lifetime,
-        &mut kept,
-    );
-    keep(
-        "pool.connect_timeout",
-        &old.connect_timeout,
-        &mut pool.connect_timeout,
-        &mut kept,
-    );
     let names =
         |config: &Config| -> Vec<String> { config.shards.iter().map(|s| s.name.clone()).collect() };
     if names(current) != names(&new) {
+        keep("shard", &current.shards, &mut new.shards, &mut kept);
         // Tables name shards by their place in that list, and are as good as it is.
         keep("table", &current.tables, &mut new.tables, &mut kept);
         keep("database", &current.database, &mut new.database, &mut kept);
     }
-    keep("shard", &current.shards, &mut new.shards, &mut kept);
     (new, kept)
 }
 
@@ -149,7 +123,7 @@ mod tests {
         let current = config("127.0.0.1:1", &["s1", "s2"], home);
         let swapped = config("127.0.0.1:1", &["s2", "s1"], home);
         let (renewed, kept) = renewed(&current, swapped);
-        assert_eq!(kept, ["table", "shard"]);
+        assert_eq!(kept, ["shard", "table"]);
         assert_eq!(renewed, current);
     }
 }

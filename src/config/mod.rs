@@ -263,6 +263,8 @@ pub enum TlsMode {
 pub struct Pool {
     /// Most connections to one shard (default 32).
     pub size: usize,
+    /// Connections to each shard that are kept open ahead of need (default 0).
+    pub min_size: usize,
     /// Of merge sessions on each shard (default 8).
     pub merge_size: usize,
     /// Idle connections are closed after this (default 10 min).
@@ -273,6 +275,8 @@ pub struct Pool {
     pub queue_timeout: Duration,
     /// TCP and login to a shard (default 5 s).
     pub connect_timeout: Duration,
+    /// How often shards' names are looked up; zero: for new connections only (default 30 s).
+    pub dns_interval: Duration,
     /// Connections to shards.
     pub tcp: Tcp,
 }

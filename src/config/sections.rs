@@ -149,13 +149,23 @@ pub(super) fn pool(section: &Section<'_, '_>) -> Pool {
     let duration = |key, default| section.positive_duration(key).unwrap_or(default);
     let pool = Pool {
         size: count("size", default.size),
+        min_size: section
+            .number("min_size", 0..10_001)
+            .map_or(default.min_size, |n| n as usize),
         merge_size: count("merge_size", default.merge_size),
         idle_timeout: duration("idle_timeout", default.idle_timeout),
         max_lifetime: duration("max_lifetime", default.max_lifetime),
         queue_timeout: duration("queue_timeout", default.queue_timeout),
         connect_timeout: duration("connect_timeout", default.connect_timeout),
+        dns_interval: section
+            .duration("dns_interval")
+            .unwrap_or(default.dns_interval),
         tcp: tcp(section),
     };
+    if pool.min_size > pool.size {
+        let message = format!("is {}, more than pool.size", pool.min_size);
+        section.mistake("min_size", message, format!("at most {}", pool.size));
+    }
     section.finish();
     pool
 }

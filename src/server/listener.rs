@@ -19,7 +19,7 @@ use super::settings::{self, REPORTED};
 use super::stream::{Client, ClientStream};
 use super::transaction::Transaction;
 use crate::backend::connections::Connections;
-use crate::backend::tcp;
+use crate::backend::{tcp, upkeep};
 use crate::config::Config;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
@@ -100,7 +100,9 @@ impl Server {
         let stop = shared.shutdown.clone();
         let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, stop.clone());
         let admin = admin.await.map_err(listen(&config.server.http))?;
-        shared.catalog.start(stop);
+        shared.catalog.start(stop.clone());
+        let (live, roles) = (shared.live.clone(), shared.roles.clone());
+        upkeep::start(live, roles, shared.catalog.clone(), stop);
         tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
         Ok(Self {
             shared,

@@ -29,15 +29,16 @@ impl Reloader {
         // A verifier takes milliseconds to derive from a password: not on a thread that serves sessions.
         let derived = tokio::task::spawn_blocking(move || {
             let users = users.renewed(&new);
-            (users, new)
+            (users, current, new)
         });
-        let (users, new) = derived.await.map_err(|e| e.to_string())?;
+        let (users, current, new) = derived.await.map_err(|e| e.to_string())?;
         shared.users.store(Arc::new(users));
         shared.tls.store(tls.map(Arc::new));
+        shared.roles.renew(&current, &new);
         shared.live.replace(new);
         // Who waits for a client looks at what may have become shorter.
         shared.registry.sessions().iter().for_each(|s| s.wake());
-        shared.catalog.changed();
+        shared.catalog.renew();
         Ok(kept)
     }
 }

@@ -26,7 +26,7 @@ const LOAD_PAUSE_MIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct CatalogWatch {
     live: Arc<Live>,
-    control: Arc<ControlPlane>,
+    control: ArcSwap<ControlPlane>,
     loaded: ArcSwapOption<Loaded>,
     last_error: ArcSwap<Option<String>>,
     /// Held while a load runs.
@@ -55,7 +55,7 @@ impl CatalogWatch {
     /// Nothing is loaded yet. Must be called inside a runtime.
     pub fn new(live: &Arc<Live>) -> Arc<Self> {
         Arc::new(Self {
-            control: ControlPlane::new(&live.now()),
+            control: ArcSwap::new(ControlPlane::new(&live.now())),
             live: live.clone(),
             loaded: ArcSwapOption::empty(),
             last_error: ArcSwap::default(),
@@ -114,8 +114,22 @@ impl CatalogWatch {
     }
 
     /// The control plane's connections, for others that have to ask the shards something.
-    pub fn control(&self) -> &Arc<ControlPlane> {
-        &self.control
+    pub fn control(&self) -> Arc<ControlPlane> {
+        self.control.load_full()
+    }
+
+    /// Looks again for what the configuration in force says, over other connections where the shards are elsewhere or got into otherwise.
+    pub fn renew(&self) {
+        if let Some(control) = self.control().renewed(&self.live.now()) {
+            self.control.store(control);
+        }
+        self.changed();
+    }
+
+    /// The same over other connections in any case: a shard's name leads elsewhere.
+    pub(in crate::backend) fn reconnect(&self) {
+        self.control.store(ControlPlane::new(&self.live.now()));
+        self.changed();
     }
 
     /// Loads now, or takes part in a load that began after the call. The version grows only when something other than estimates
@@ -148,11 +162,12 @@ impl CatalogWatch {
             .config
             .as_ref()
             .is_some_and(|last| last.tables == config.tables && last.database == config.database);
-        let mut snapshots = read_all(&self.control).await?;
-        orders::prove(&self.control, &mut snapshots, &mut state.orders).await?;
+        let control = self.control();
+        let mut snapshots = read_all(&control).await?;
+        orders::prove(&control, &mut snapshots, &mut state.orders).await?;
         let check = match state.hash_check.take().filter(|_| same_rules) {
             Some(check) => check,
-            None => verify::hash_partitions(&config, &self.control).await?,
+            None => verify::hash_partitions(&config, &control).await?,
         };
         let unchanged = same_rules
             && state.snapshots.len() == snapshots.len()
@@ -172,7 +187,7 @@ impl CatalogWatch {
             (Arc::new(loaded), snapshots, check)
         });
         let (loaded, snapshots, check) = merged.await.map_err(|e| {
-            let catalog_shard = &self.control.shards[0].connector;
+            let catalog_shard = &control.shards[0].connector;
             catalog_shard.protocol(format!("its catalog cannot be put together: {e}"))
         })?;
         state.snapshots = snapshots;

@@ -11,15 +11,16 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::has_no_proxy;
-use crate::harness::{Client, Config, Pgbraid, cluster, eventually};
+use crate::harness::relay::Fault;
+use crate::harness::{Client, Config, Pgbraid, Relay, cluster, eventually};
 
 const DONE: &str = "configuration reloaded";
 const REFUSED: &str = "the configuration stays as it was";
 
 fn with_user(name: &str) -> Config {
-    let mut config = Config::new(cluster()).scram();
-    config.more = format!("[[user]]\nname = \"{name}\"\npassword = \"secret\"\n");
-    config
+    // The shards need not know them.
+    let config = Config::new(cluster()).auth("shard_role = \"service\"");
+    config.scram().user(name, "secret", "")
 }
 
 #[test]
@@ -264,13 +265,16 @@ fn a_reload_under_load_loses_nothing() {
     if has_no_proxy() {
         return;
     }
+    let relay = Relay::start(cluster().shards[1]);
     let pgbraid = Pgbraid::start(Config::new(cluster()));
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         for number in 0..8 {
             let (pgbraid, stop, done) = (&pgbraid, &stop, &done);
             scope.spawn(move || {
-                let mut client = pgbraid.client();
+                // Two roles share the places.
+                let (user, password) = [("app", "app"), ("guarded", "secret")][number % 2];
+                let mut client = Client::connect(pgbraid.port, user, password).expect("login");
                 while !stop.load(Ordering::Relaxed) {
                     work(&mut client, number);
                     done.fetch_add(1, Ordering::Relaxed);
@@ -280,6 +284,10 @@ fn a_reload_under_load_loses_nothing() {
         for round in 0..8 {
             let before = done.load(Ordering::Relaxed);
             let mut config = Config::new(cluster()).pool_size(2 + round);
+            if round % 3 == 1 {
+                // The shard moves.
+                config = config.with_port(1, relay.port);
+            }
             if round % 2 == 0 {
                 config.more = "[[table]]\nname = \"drift\"\nhome = \"s2\"\n".into();
             }
@@ -290,6 +298,41 @@ fn a_reload_under_load_loses_nothing() {
         }
         stop.store(true, Ordering::Relaxed);
     });
+    assert!(relay.opened() > 0, "the shard has not moved");
+}
+
+#[test]
+fn connections_are_kept_open_ahead_of_need() {
+    if has_no_proxy() {
+        return;
+    }
+    let relay = Relay::start(cluster().shards[1]);
+    let config = |count: usize| {
+        let mut config = Config::new(cluster()).with_port(1, relay.port);
+        config.pool = format!("[pool]\nsize = 16\nmin_size = {count}\n");
+        config
+    };
+    // Catalogs and health have two connections of their own.
+    let all_open = |before: usize, count: usize| {
+        eventually("connections ahead of need", || {
+            (relay.opened() >= before + count).then_some(())
+        });
+    };
+    let pgbraid = Pgbraid::start(config(6));
+    all_open(0, 6);
+    let before = relay.opened();
+    pgbraid.reload(&config(12), DONE);
+    all_open(before, 6);
+    // The shard restarts.
+    let before = relay.opened();
+    relay.arm(Fault::Cut { after: 0 });
+    relay.heal();
+    let mut client = pgbraid.client();
+    eventually("an answer", || {
+        let reply = client.query("select count(*) from users");
+        reply.error.is_none().then_some(())
+    });
+    assert!(relay.opened() > before);
 }
 
 /// Every answer is checked; nothing may fail.
