@@ -1,6 +1,7 @@
 //! How a pgbraid lives: it reads its configuration again, it drains and ends, and many clients are with it meanwhile.
 
 mod clients;
+mod crowd;
 mod drain;
 mod reload;
 
