@@ -22,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answer clients until SIGTERM or Ctrl-C; SIGHUP reloads the shards' catalogs
+    /// Answer clients until SIGTERM or Ctrl-C; SIGHUP reloads the configuration and the shards' catalogs
     Serve(ConfigFile),
     /// Check the configuration, reach every shard, compare their schemas; exit status 1 when something must be mended
     Check(ConfigFile),

@@ -39,7 +39,7 @@ pub async fn start(
     roles: &Arc<Roles>,
     shutdown: CancellationToken,
 ) -> io::Result<Running> {
-    let readiness = Readiness::over_control(config, catalog.control());
+    let readiness = Readiness::over_control(config, catalog);
     readiness.watch(roles.clone());
     let mut tasks = Vec::new();
     if !config.server.http.is_empty() {
@@ -57,7 +57,7 @@ pub async fn start(
     Ok(Running(tasks))
 }
 
-/// Tells readiness what becomes of the catalog, and the catalog when an operator wants it read again.
+/// Tells readiness what becomes of the catalog.
 async fn follow(
     readiness: Arc<Readiness>,
     catalog: Arc<CatalogWatch>,
@@ -77,13 +77,13 @@ async fn follow(
         }
         tokio::select! {
             () = shutdown.cancelled() => return readiness.drain(),
-            () = reload().notified() => catalog.changed(),
             changed = changes.changed() => if changed.is_err() { return },
         }
     }
 }
 
-/// Woken when an operator wants the shards' catalogs read again (SIGHUP). A request made while nobody waits is kept.
+/// Woken when an operator wants the configuration and the shards' catalogs read again (SIGHUP). A request made while nobody waits is
+/// kept.
 pub fn reload() -> &'static Notify {
     static RELOAD: Notify = Notify::const_new();
     &RELOAD

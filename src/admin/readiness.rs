@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::backend::control::ControlPlane;
+use crate::backend::catalog::CatalogWatch;
 use crate::backend::health;
 use crate::backend::pool::Usage;
 use crate::backend::roles::Roles;
@@ -77,11 +77,11 @@ pub struct Readiness {
 
 impl Readiness {
     /// Asks the shards over the control plane's connections: a full pool is no reason to call a shard unreachable.
-    pub fn over_control(config: &Config, control: &Arc<ControlPlane>) -> Arc<Self> {
+    pub fn over_control(config: &Config, catalog: &Arc<CatalogWatch>) -> Arc<Self> {
         let names = config.shards.iter().map(|s| s.name.clone()).collect();
-        let control = control.clone();
+        let catalog = catalog.clone();
         let probe = move |shard| -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
-            let control = control.clone();
+            let control = catalog.control();
             Box::pin(async move {
                 // The configuration allows no more shards than fit.
                 let shard = ShardId(shard as u16);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::connector::Origin;
 use crate::plan::ShardId;
 
 /// Lowest bit of the counter; the leases are counted in steps of two.
@@ -32,29 +33,32 @@ impl LeaseNumber {
     }
 }
 
+/// What the server calls a connection (its BackendKeyData), and which server that is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CancelKey {
+    pub process_id: i32,
+    pub secret: Bytes,
+    /// How the connection was opened.
+    pub origin: Option<Arc<Origin>>,
+}
+
 /// What is needed to cancel what a connection does *for its present holder*: once the connection is back in its pool the handle
 /// does nothing, so a late cancel cannot hit the next holder.
 #[derive(Debug, Clone)]
 pub struct CancelHandle {
     /// Where the connection leads.
     pub shard: ShardId,
-    pub(super) process_id: i32,
-    pub(super) secret: Bytes,
+    pub(super) key: CancelKey,
     lease: Arc<AtomicU64>,
     number: u64,
 }
 
 impl CancelHandle {
-    /// For the present lease; the key is the one of the server's BackendKeyData.
-    pub(super) fn new(
-        shard: ShardId,
-        (process_id, secret): (i32, Bytes),
-        lease: &LeaseNumber,
-    ) -> Self {
+    /// For the present lease.
+    pub(super) fn new(shard: ShardId, key: CancelKey, lease: &LeaseNumber) -> Self {
         Self {
             shard,
-            process_id,
-            secret,
+            key,
             number: lease.number(),
             lease: lease.0.clone(),
         }

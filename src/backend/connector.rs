@@ -1,8 +1,10 @@
 //! Everything needed to open a connection to one shard: its address, TLS settings and login, within one deadline.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,9 +16,9 @@ use super::cancel::CancelHandle;
 use super::login;
 use super::raw_conn::RawConn;
 use super::scram::ClientKeys;
-use super::socket::Socket;
+use super::socket::{self, Socket};
 use super::tls;
-use crate::config::{Config, Secret, Shard, SslMode};
+use crate::config::{Config, Secret, Shard, SslMode, Tcp};
 use crate::metrics::{self, ShardMetrics};
 use crate::plan::ShardId;
 
@@ -40,11 +42,47 @@ pub struct Connector {
     pub id: ShardId,
     /// Its name there.
     pub name: Arc<str>,
-    settings: Shard,
+    target: ArcSwap<Target>,
+    metrics: Arc<ShardMetrics>,
+}
+
+/// Where a shard is and how one gets in. It is replaced as a whole: connections that were opened by another one are of the past.
+#[derive(Debug, Clone)]
+struct Target {
+    shard: Arc<Shard>,
     /// `None`: in the clear. `Err`: why the certificates cannot be used; said at the first connection.
     tls: Result<Option<Arc<ClientConfig>>, String>,
+    /// What was in `sslrootcert`.
+    authorities: Option<Vec<u8>>,
     connect_timeout: Duration,
-    metrics: Arc<ShardMetrics>,
+    tcp: Tcp,
+}
+
+/// How a connection was opened, and to which of the addresses that its shard's name may have.
+#[derive(Debug)]
+pub(super) struct Origin {
+    target: Arc<Target>,
+    address: Option<SocketAddr>,
+}
+
+impl Target {
+    fn new(shard: &Shard, config: &Config) -> Self {
+        let authorities = shard.sslrootcert.as_ref();
+        Self {
+            tls: tls::client_config(shard),
+            authorities: authorities.and_then(|path| std::fs::read(path).ok()),
+            shard: Arc::new(shard.clone()),
+            connect_timeout: config.pool.connect_timeout,
+            tcp: config.pool.tcp.clone(),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.shard == other.shard
+            && self.authorities == other.authorities
+            && self.connect_timeout == other.connect_timeout
+            && self.tcp == other.tcp
+    }
 }
 
 impl Connector {
@@ -54,39 +92,83 @@ impl Connector {
             Arc::new(Self {
                 id: ShardId(i as u16),
                 name: shard.name.as_str().into(),
-                tls: tls::client_config(shard),
+                target: ArcSwap::from_pointee(Target::new(shard, config)),
                 metrics: metrics::global().shard(&shard.name),
-                settings: shard.clone(),
-                connect_timeout: config.pool.connect_timeout,
             })
         };
         config.shards.iter().enumerate().map(connector).collect()
     }
 
-    pub(super) fn settings(&self) -> &Shard {
-        &self.settings
+    /// Takes over what another configuration says of the shard, and what its files of certificates say now; true when that is
+    /// something new. Connections opened before are of the past then, see [`Connector::is_current`].
+    pub(super) fn renew(&self, config: &Config) -> bool {
+        let Some(shard) = config.shards.get(usize::from(self.id.0)) else {
+            return false;
+        };
+        let new = Target::new(shard, config);
+        let changed = !new.is_same(&self.target.load());
+        if changed {
+            self.target.store(Arc::new(new));
+        }
+        changed
+    }
+
+    /// Makes all connections opened so far ones of the past: the shard's name leads elsewhere now.
+    pub(super) fn retire(&self) {
+        self.target.rcu(|target| Target::clone(target));
+    }
+
+    /// False for a connection that would be opened otherwise today.
+    pub(super) fn is_current(&self, conn: &RawConn) -> bool {
+        let target = self.target.load();
+        conn.cancel_key
+            .origin
+            .as_ref()
+            .is_none_or(|origin| Arc::ptr_eq(&origin.target, &target))
+    }
+
+    /// The addresses of the shard's name, in an order of their own; `None` where there is no name to be looked up, or where that
+    /// fails just now.
+    pub(super) async fn addresses(&self) -> Option<Vec<SocketAddr>> {
+        let shard = self.settings();
+        if shard.host.starts_with('/') || shard.host.parse::<IpAddr>().is_ok() {
+            return None;
+        }
+        let limit = self.connect_timeout();
+        let found = timeout(limit, socket::look_up(&shard.host, shard.port)).await;
+        let mut addresses = found.ok()?.ok()?;
+        addresses.sort();
+        addresses.dedup();
+        (!addresses.is_empty()).then_some(addresses)
+    }
+
+    pub(super) fn settings(&self) -> Arc<Shard> {
+        self.target.load().shard.clone()
     }
 
     pub(super) fn metrics(&self) -> &ShardMetrics {
         &self.metrics
     }
 
-    pub(super) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+    pub(super) fn tcp(&self) -> Tcp {
+        self.target.load().tcp.clone()
     }
 
-    pub(super) fn tls(&self) -> Result<Option<&Arc<ClientConfig>>, BackendError> {
-        self.tls
-            .as_ref()
-            .map(Option::as_ref)
-            .map_err(|reason| self.unreachable(reason))
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.target.load().connect_timeout
+    }
+
+    pub(super) fn tls(&self) -> Result<Option<Arc<ClientConfig>>, BackendError> {
+        let tls = self.target.load().tls.clone();
+        tls.map_err(|reason| self.unreachable(reason))
     }
 
     /// The role that the configuration names for the shard.
     pub fn own_login(&self) -> Login {
+        let shard = self.settings();
         Login {
-            user: self.settings.user.as_str().into(),
-            password: self.settings.password.clone(),
+            user: shard.user.as_str().into(),
+            password: shard.password.clone(),
             keys: ClientKeys::default(),
             settings: Arc::from([]),
         }
@@ -105,12 +187,17 @@ impl Connector {
     /// # Errors
     /// `Unreachable`, the shard's own refusal as `Server`, `Protocol`; past the connect timeout `Unreachable`.
     pub async fn connect_as(&self, login: &Login) -> Result<RawConn, BackendError> {
-        let connected = timeout(self.connect_timeout, async {
-            let socket = self.open().await?;
-            login::log_in(self, login, socket).await
+        let target = self.target.load_full();
+        let limit = target.connect_timeout;
+        let connected = timeout(limit, async {
+            let socket = self.open(&target, None).await?;
+            let address = socket.address();
+            let mut conn = login::log_in(self, login, socket).await?;
+            conn.cancel_key.origin = Some(Arc::new(Origin { target, address }));
+            Ok(conn)
         });
         let connected = connected.await.unwrap_or_else(|_| {
-            let limit = self.connect_timeout.as_secs_f64();
+            let limit = limit.as_secs_f64();
             Err(self.unreachable(format!("no connection within {limit} s")))
         });
         match &connected {
@@ -130,11 +217,16 @@ impl Connector {
 
     /// Asks the shard to cancel what the backend of `handle` does, and waits until the shard has taken notice.
     pub(super) async fn send_cancel(&self, handle: &CancelHandle) -> Result<(), BackendError> {
-        let cancelled = timeout(self.connect_timeout, async {
-            let mut socket = self.open().await?;
+        // To the very server: neither a name nor a configuration need lead there any more.
+        let (target, address) = match &handle.key.origin {
+            Some(origin) => (origin.target.clone(), origin.address),
+            None => (self.target.load_full(), None),
+        };
+        let cancelled = timeout(target.connect_timeout, async {
+            let mut socket = self.open(&target, address).await?;
             let lost = |e: std::io::Error| self.unreachable(format!("cancel request: {e}"));
             socket
-                .write_all(&cancel_request(handle.process_id, &handle.secret))
+                .write_all(&cancel_request(handle.key.process_id, &handle.key.secret))
                 .await
                 .map_err(lost)?;
             socket.flush().await.map_err(lost)?;
@@ -150,21 +242,28 @@ impl Connector {
         })
     }
 
-    /// Opens the socket, TLS included where the settings say so.
-    async fn open(&self) -> Result<Socket, BackendError> {
-        let tls = self.tls()?;
-        let settings = &self.settings;
-        let socket = Socket::connect(&settings.host, settings.port)
-            .await
-            .map_err(|e| self.unreachable(format!("{}:{}: {e}", settings.host, settings.port)))?;
-        let Some(tls) = tls else {
-            return Ok(socket);
+    /// Opens the socket, TLS included where the settings say so; to `address` where that is known, else to where the name leads now.
+    async fn open(
+        &self,
+        target: &Target,
+        address: Option<SocketAddr>,
+    ) -> Result<Socket, BackendError> {
+        let Shard { host, port, .. } = &*target.shard;
+        let tls = target.tls.as_ref().map_err(|e| self.unreachable(e))?;
+        let socket = match address {
+            Some(address) => Socket::connect_to(address, &target.tcp).await,
+            None => Socket::connect(host, *port, &target.tcp).await,
         };
-        self.start_tls(socket, tls).await
+        let socket = socket.map_err(|e| self.unreachable(format!("{host}:{port}: {e}")))?;
+        match tls {
+            Some(tls) => self.start_tls(&target.shard, socket, tls).await,
+            None => Ok(socket),
+        }
     }
 
     async fn start_tls(
         &self,
+        settings: &Shard,
         socket: Socket,
         tls: &Arc<ClientConfig>,
     ) -> Result<Socket, BackendError> {
@@ -180,14 +279,14 @@ impl Connector {
         // One byte and no more: anything behind the answer would be injected text taken for encrypted (CVE-2021-23222).
         match stream.read_u8().await.map_err(lost)? {
             b'S' => {}
-            b'N' if self.settings.sslmode == SslMode::Prefer => return Ok(Socket::Tcp(stream)),
+            b'N' if settings.sslmode == SslMode::Prefer => return Ok(Socket::Tcp(stream)),
             b'N' => return Err(self.unreachable("the server does not offer TLS")),
             b'E' => return Err(self.unreachable("the server refused the request for TLS")),
             other => {
                 return Err(self.protocol(format!("answer {other:#04x} to the request for TLS")));
             }
         }
-        let name = ServerName::try_from(self.settings.host.clone())
+        let name = ServerName::try_from(settings.host.clone())
             .map_err(|e| self.unreachable(format!("host name: {e}")))?;
         let stream = TlsConnector::from(tls.clone())
             .connect(name, stream)

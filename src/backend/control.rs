@@ -52,6 +52,15 @@ impl ControlPlane {
     }
 }
 
+impl ControlPlane {
+    /// Another one, where the configuration or what its files of certificates say is not what this one was made of.
+    pub(super) fn renewed(&self, config: &Config) -> Option<Arc<Self>> {
+        let changed = self.shards.iter().map(|s| s.connector.renew(config));
+        let changed = changed.filter(|changed| *changed).count() > 0;
+        changed.then(|| Self::new(config))
+    }
+}
+
 impl ControlShard {
     pub(super) fn new(connector: Arc<Connector>) -> Self {
         let failures = Failures::new();
@@ -151,7 +160,7 @@ impl Connector {
 /// The settings of a control connection; `None` when the certificates cannot be used.
 fn manager(connector: &Connector) -> Option<Manager> {
     let tls = match connector.tls().ok()? {
-        Some(config) => config.clone(),
+        Some(config) => config,
         None => tls::unused().ok()?,
     };
     let settings = connector.settings();
@@ -169,6 +178,19 @@ fn manager(connector: &Connector) -> Option<Manager> {
             SslMode::Prefer => ClientSslMode::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
         });
+    let tcp = connector.tcp();
+    if !tcp.keepalives_idle.is_zero() {
+        config.keepalives_idle(tcp.keepalives_idle);
+    }
+    if !tcp.keepalives_interval.is_zero() {
+        config.keepalives_interval(tcp.keepalives_interval);
+    }
+    if tcp.keepalives_count > 0 {
+        config.keepalives_retries(tcp.keepalives_count);
+    }
+    if !tcp.user_timeout.is_zero() {
+        config.tcp_user_timeout(tcp.user_timeout);
+    }
     let tls = MakeRustlsConnect::new((*tls).clone());
     Some(Manager::new(config, tls))
 }

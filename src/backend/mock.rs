@@ -45,7 +45,11 @@ pub(crate) const KEY: [u8; 32] = [7; 32];
 
 impl Mock {
     pub(crate) async fn start() -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    pub(crate) async fn start_at(address: &str) -> Arc<Self> {
+        let listener = TcpListener::bind(address).await.unwrap();
         let mock = Arc::new(Self {
             port: listener.local_addr().unwrap().port(),
             answer: Mutex::new(Answer::Row),

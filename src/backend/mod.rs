@@ -21,7 +21,9 @@ pub mod scram;
 mod socket;
 pub mod stage_tables;
 mod statements;
+pub mod tcp;
 pub mod tls;
+pub mod upkeep;
 pub mod user_query;
 
 use crate::protocol::error::ServerError;

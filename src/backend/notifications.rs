@@ -68,7 +68,7 @@ impl RawConn {
 
     /// The server's own number for this session.
     pub fn process_id(&self) -> i32 {
-        self.cancel_key.0
+        self.cancel_key.process_id
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
@@ -14,6 +15,7 @@ use tokio::time::{timeout, timeout_at};
 use super::BackendError;
 use super::connector::Connector;
 use super::pool::{Retired, ShardPool, Usage};
+use crate::config::Pool as Settings;
 
 /// A connection that is given back while somebody waits for its place may become idle at any time: so often it is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -26,7 +28,10 @@ pub(super) struct Places {
     permits: Arc<Semaphore>,
     /// Held by a connection from before it is opened until it is closed.
     open: Arc<Semaphore>,
-    size: usize,
+    size: AtomicUsize,
+    /// While the places are made fewer: how many there were.
+    most: AtomicUsize,
+    settings: ArcSwap<Settings>,
     waiting: AtomicUsize,
     /// The pools of the roles.
     tenants: Mutex<Vec<Weak<ShardPool>>>,
@@ -37,13 +42,15 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(connector: Arc<Connector>, size: usize) -> Arc<Self> {
+    pub(super) fn new(connector: Arc<Connector>, size: usize, settings: &Settings) -> Arc<Self> {
         let size = size.max(1);
         Arc::new(Self {
             connector,
             permits: Arc::new(Semaphore::new(size)),
             open: Arc::new(Semaphore::new(size)),
-            size,
+            size: size.into(),
+            most: size.into(),
+            settings: ArcSwap::from_pointee(settings.clone()),
             waiting: AtomicUsize::new(0),
             tenants: Mutex::default(),
             last_tenant: AtomicU64::new(0),
@@ -53,7 +60,67 @@ impl Places {
     }
 
     pub(super) fn size(&self) -> usize {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// How many connections there may be at the moment: more than the size for as long as those beyond it are used.
+    pub(super) fn most(&self) -> usize {
+        self.most.load(Ordering::Acquire)
+    }
+
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// True when one more connection can be opened without closing another.
+    pub(super) fn has_room(&self) -> bool {
+        self.open.available_permits() > 0
+    }
+
+    /// Goes on with another number of places and other settings. Permits and places stay what they are, so that whoever waits goes on
+    /// waiting; those that are too many go as they come back.
+    pub(super) fn renew(self: &Arc<Self>, size: usize, settings: &Settings) {
+        let size = size.max(1);
+        let before = self.size.swap(size, Ordering::AcqRel);
+        self.settings.store(Arc::new(settings.clone()));
+        self.most.fetch_max(size, Ordering::AcqRel);
+        if size > before {
+            self.open.add_permits(size - before);
+            self.permits.add_permits(size - before);
+        }
+        self.renew_tenants();
+        let surplus = before.saturating_sub(size);
+        if surplus > 0 {
+            let this = self.clone();
+            tokio::spawn(async move { this.shrink(surplus).await });
+        }
+    }
+
+    /// Takes so many places out of use.
+    async fn shrink(&self, surplus: usize) {
+        for _ in 0..surplus {
+            match self.permits.acquire().await {
+                Ok(permit) => permit.forget(),
+                // The end of all.
+                Err(_) => return,
+            }
+            // No more are in use than there are permits left: an idle one goes.
+            while let Err(_later) = self.place(u64::MAX).await.map(OwnedSemaphorePermit::forget) {}
+        }
+        // Unless another change has come meanwhile.
+        self.most.store(self.size(), Ordering::Release);
+        self.renew_tenants();
+    }
+
+    fn renew_tenants(&self) {
+        // Else a lease of an old pool would keep that, and what comes back to it in its places, for as long as it lasts.
+        self.connector.retire();
+        self.tenants().iter().for_each(|pool| pool.renew());
+    }
+
+    /// Closes idle connections that would be opened otherwise today.
+    pub(super) fn close_retired(&self) {
+        self.tenants().iter().for_each(|pool| pool.close_retired());
     }
 
     pub(super) fn next_tenant(&self) -> u64 {
@@ -145,9 +212,10 @@ impl Places {
 
     pub(super) fn usage(&self) -> Usage {
         let idle = self.tenants().iter().map(|pool| pool.idle()).sum();
+        let size = self.size();
         Usage {
-            size: self.size,
-            in_use: self.size - self.permits.available_permits().min(self.size),
+            size,
+            in_use: size - self.permits.available_permits().min(size),
             idle,
             waiting: self.waiting.load(Ordering::Relaxed),
         }
@@ -176,7 +244,7 @@ impl Places {
 
     /// Turns those who wait away, gives connections on loan until `deadline` to come back, and closes the idle ones.
     pub(super) async fn close(&self, deadline: Instant) {
-        let all = u32::try_from(self.size).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.size()).unwrap_or(u32::MAX);
         // All permits are back when all leases are. Closing the semaphore turns those who still wait away.
         let _ = timeout_at(deadline.into(), self.permits.acquire_many(all)).await;
         self.permits.close();

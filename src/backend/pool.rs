@@ -1,9 +1,10 @@
 //! The pools of one role: a bb8 pool a shard, and one for its merge sessions. Permits are always taken in ascending shard order.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwapOption, Guard};
 use bb8::{ManageConnection, PooledConnection, QueueStrategy};
 use futures_util::future::{FutureExt, try_join_all};
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,7 +15,6 @@ use super::connector::Login;
 use super::failures::Failures;
 use super::places::Places;
 use super::raw_conn::RawConn;
-use crate::config::Pool as Settings;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
 
@@ -40,7 +40,7 @@ pub struct Usage {
 }
 
 /// Connections of a shard that its pools have closed since the start, though nothing was wrong with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retired {
     /// Unused for `pool.idle_timeout`, or closed for a role that needed the place.
     pub idle: u64,
@@ -75,15 +75,15 @@ impl std::fmt::Debug for Lease {
 }
 
 impl Pools {
-    /// Makes the pools of whoever logs in as `login` says at each shard; connections are opened when they are first needed.
+    /// Makes the pools of whoever logs in as `login` says at each shard, or of the role that the configuration names; connections are
+    /// opened when they are first needed.
     pub(super) fn new(
         data: &[Arc<Places>],
         merge: &[Arc<Places>],
-        settings: &Settings,
-        login: impl Fn(&Places) -> Login,
+        login: impl Fn(&Places) -> Option<Login>,
     ) -> Arc<Self> {
         let pools = |places: &[Arc<Places>]| {
-            let pool = |p: &Arc<Places>| ShardPool::new(p.clone(), login(p), settings);
+            let pool = |p: &Arc<Places>| ShardPool::new(p.clone(), login(p));
             places.iter().map(pool).collect()
         };
         Arc::new(Self {
@@ -184,6 +184,11 @@ impl Pools {
         &self.shards[shard.0 as usize].places.connector.name
     }
 
+    /// The pools that statements run on, in the shards' order.
+    pub(super) fn data(&self) -> &[Arc<ShardPool>] {
+        &self.shards
+    }
+
     /// True while any connection of the role is open.
     pub(super) fn has_connections(&self) -> bool {
         let all = self.shards.iter().chain(&self.merge);
@@ -212,49 +217,94 @@ pub(super) struct ShardPool {
     /// Its number among the pools of these places.
     pub(super) number: u64,
     places: Arc<Places>,
-    /// Made at the first use: most roles never need a merge session on every shard.
-    pool: OnceLock<bb8::Pool<Manager>>,
-    login: Login,
-    settings: Settings,
+    /// Made at the first use: most roles never need a merge session on every shard. Another one under other settings: bb8's cannot be
+    /// changed.
+    pool: ArcSwapOption<bb8::Pool<Manager>>,
+    /// `None`: the configuration's, as it is when a connection is opened.
+    login: Option<Login>,
     failures: Failures,
 }
 
 impl ShardPool {
-    fn new(places: Arc<Places>, login: Login, settings: &Settings) -> Arc<Self> {
+    fn new(places: Arc<Places>, login: Option<Login>) -> Arc<Self> {
         let this = Arc::new(Self {
             number: places.next_tenant(),
             places,
-            pool: OnceLock::new(),
+            pool: ArcSwapOption::empty(),
             login,
-            settings: settings.clone(),
             failures: Failures::new(),
         });
         this.places.add_tenant(&this);
         this
     }
 
-    fn pool(&self) -> &bb8::Pool<Manager> {
-        self.pool.get_or_init(|| {
-            let settings = &self.settings;
-            let some = |d: Duration| (!d.is_zero()).then_some(d);
-            bb8::Pool::builder()
-                .max_size(u32::try_from(self.places.size()).unwrap_or(u32::MAX))
-                // The default takes the longest unused, whose server process has gone cold: +8 µs a transaction.
-                .queue_strategy(QueueStrategy::Lifo)
-                // A round trip each; `Lease`s are checked without one.
-                .test_on_check_out(false)
-                .retry_connection(false)
-                .idle_timeout(some(settings.idle_timeout))
-                .max_lifetime(some(settings.max_lifetime))
-                // Never reached: the connector keeps the deadline and says why.
-                .connection_timeout(settings.connect_timeout * 2 + Duration::from_secs(1))
-                .error_sink(Box::new(self.failures.clone()))
-                .build_unchecked(Manager {
-                    number: self.number,
-                    places: self.places.clone(),
-                    login: self.login.clone(),
-                })
-        })
+    fn pool(&self) -> Arc<bb8::Pool<Manager>> {
+        if let Some(pool) = self.pool.load_full() {
+            return pool;
+        }
+        let new = Some(Arc::new(self.build()));
+        // Somebody else may have made it at the same time.
+        let first = Guard::into_inner(self.pool.compare_and_swap(&None::<Arc<_>>, new.clone()));
+        first.or(new).expect("one of the two")
+    }
+
+    fn build(&self) -> bb8::Pool<Manager> {
+        let settings = self.places.settings();
+        let some = |d: Duration| (!d.is_zero()).then_some(d);
+        bb8::Pool::builder()
+            .max_size(u32::try_from(self.places.most()).unwrap_or(u32::MAX))
+            // The default takes the longest unused, whose server process has gone cold: +8 µs a transaction.
+            .queue_strategy(QueueStrategy::Lifo)
+            // A round trip each; `Lease`s are checked without one.
+            .test_on_check_out(false)
+            .retry_connection(false)
+            .idle_timeout(some(settings.idle_timeout))
+            .max_lifetime(some(settings.max_lifetime))
+            // Never reached: the connector keeps the deadline and says why.
+            .connection_timeout(settings.connect_timeout * 2 + Duration::from_secs(1))
+            .error_sink(Box::new(self.failures.clone()))
+            .build_unchecked(self.manager())
+    }
+
+    fn manager(&self) -> Manager {
+        Manager {
+            number: self.number,
+            places: self.places.clone(),
+            login: self.login.clone(),
+        }
+    }
+
+    /// Goes on with another pool, made of the settings of now. Connections on loan have been retired by the connector: they are closed
+    /// with their lease.
+    pub(super) fn renew(&self) {
+        if let Some(old) = self.pool.swap(None) {
+            self.places.inherit(statistics(&old));
+            idle_connections(&old).for_each(|mut connection| connection.retired = true);
+        }
+    }
+
+    /// Opens connections until there are `count`; they wait in the pool for whoever needs one. No other role's go for them.
+    ///
+    /// # Errors
+    /// What connecting met with.
+    pub(super) async fn fill(&self, count: usize) -> Result<(), BackendError> {
+        let pool = self.pool();
+        while (pool.state().connections as usize) < count && self.places.has_room() {
+            if pool.add(self.manager().connect().await?).is_err() {
+                // Others have opened as many meanwhile.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes idle connections that would be opened otherwise today.
+    pub(super) fn close_retired(&self) {
+        if let Some(pool) = self.pool.load_full() {
+            let mut taken: Vec<_> = idle_connections(&pool).collect();
+            // What is current goes back, last the one that was used last: it is taken first.
+            while taken.pop().is_some() {}
+        }
     }
 
     /// A connection that is open as far as can be told without asking the shard.
@@ -265,8 +315,12 @@ impl ShardPool {
     ) -> Result<Lease, BackendError> {
         let name = &self.places.connector.name;
         // After a restart of the shard every idle connection is dead; the one behind them is new.
-        for _ in 0..=self.places.size() {
-            let mut connection = self.failures.connection(self.pool(), name, |e| e).await?;
+        for _ in 0..=self.places.most() {
+            let pool = self.pool();
+            let mut connection = self.failures.connection(&pool, name, |e| e).await?;
+            if !self.places.connector.is_current(&connection.conn) {
+                continue;
+            }
             if connection.conn.is_quiet(now) {
                 return Ok(Lease {
                     connection,
@@ -281,18 +335,23 @@ impl ShardPool {
 
     /// Connections that are open and lent to nobody.
     pub(super) fn idle(&self) -> usize {
-        let state = self.pool.get().map(bb8::Pool::state);
+        let pool = self.pool.load();
+        let state = pool.as_ref().map(|p| p.state());
         state.map_or(0, |s| s.idle_connections as usize)
     }
 
     fn connections(&self) -> usize {
-        let state = self.pool.get().map(bb8::Pool::state);
+        let pool = self.pool.load();
+        let state = pool.as_ref().map(|p| p.state());
         state.map_or(0, |s| s.connections as usize)
     }
 
     /// Closes one of the idle connections; false where there was none after all.
     pub(super) fn close_idle(&self) -> bool {
-        let taken = self.pool.get().and_then(|p| p.get_owned().now_or_never());
+        let taken = self
+            .pool
+            .load_full()
+            .and_then(|p| p.get_owned().now_or_never());
         let Some(Ok(mut connection)) = taken else {
             return false;
         };
@@ -301,11 +360,8 @@ impl ShardPool {
     }
 
     pub(super) fn retired(&self) -> Retired {
-        let statistics = self.pool.get().map(|p| p.state().statistics);
-        statistics.map_or(Retired { idle: 0, age: 0 }, |s| Retired {
-            idle: s.connections_closed_idle_timeout,
-            age: s.connections_closed_max_lifetime,
-        })
+        let pool = self.pool.load();
+        pool.as_ref().map(|p| statistics(p)).unwrap_or_default()
     }
 }
 
@@ -315,12 +371,31 @@ impl Drop for ShardPool {
     }
 }
 
+/// Takes the idle connections of a pool, one after the other, as long as there are some.
+fn idle_connections(
+    pool: &bb8::Pool<Manager>,
+) -> impl Iterator<Item = PooledConnection<'static, Manager>> {
+    std::iter::from_fn(|| {
+        // Else bb8 would begin to open one.
+        (pool.state().idle_connections > 0).then_some(())?;
+        pool.get_owned().now_or_never()?.ok()
+    })
+}
+
+fn statistics(pool: &bb8::Pool<Manager>) -> Retired {
+    let statistics = pool.state().statistics;
+    Retired {
+        idle: statistics.connections_closed_idle_timeout,
+        age: statistics.connections_closed_max_lifetime,
+    }
+}
+
 /// bb8's view of our connections.
 #[derive(Debug)]
 struct Manager {
     number: u64,
     places: Arc<Places>,
-    login: Login,
+    login: Option<Login>,
 }
 
 /// A connection and the place it takes.
@@ -338,7 +413,11 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Box<Opened>, BackendError> {
         let place = self.places.place(self.number).await?;
-        let conn = self.places.connector.connect_as(&self.login).await?;
+        let connector = &self.places.connector;
+        let conn = match &self.login {
+            Some(login) => connector.connect_as(login).await?,
+            None => connector.connect().await?,
+        };
         Ok(Box::new(Opened {
             conn,
             retired: false,
@@ -353,6 +432,9 @@ impl ManageConnection for Manager {
 
     /// Called when a lease ends.
     fn has_broken(&self, opened: &mut Box<Opened>) -> bool {
+        if !self.places.connector.is_current(&opened.conn) {
+            return true;
+        }
         let clean = opened.conn.end_lease();
         if !clean {
             let kind = match opened.conn.is_lost() {
@@ -458,6 +540,111 @@ mod tests {
             assert!(Instant::now() < deadline, "it never happened");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// The configuration of one shard at this port of another address, and pools of this size.
+    fn moved(host: &str, port: u16, size: usize) -> crate::config::Config {
+        let mut config = (*mock::config(&[port], size)).clone();
+        config.shards[0].host = host.to_owned();
+        config
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_moves_is_followed_and_who_has_a_connection_keeps_it() {
+        let (mocks, pools) = shards(2, 4).await;
+        let mut kept = one(&pools).await;
+        drop(one(&pools).await);
+        let current = mock::config(&[mocks[0].port, mocks[1].port], 4);
+        let mut new = (*current).clone();
+        new.shards[0].port = mocks[1].port;
+        pools.0.renew(&current, &new);
+        // The idle one ends at once.
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 1).await;
+        assert_eq!(ask(&mut one(&pools).await).await.unwrap(), 1);
+        assert_eq!(mocks[1].logins.load(Ordering::SeqCst), 1);
+        assert_eq!(ask(&mut kept).await.unwrap(), 1);
+        // A cancel goes where the connection goes.
+        pools.cancel(&kept.cancel_handle()).await.unwrap();
+        assert_eq!(mocks[0].cancels.lock().len(), 1);
+        drop(kept);
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_pool_grows_for_those_who_wait() {
+        let (mocks, pools) = shards(1, 1).await;
+        let current = mock::config(&[mocks[0].port], 1);
+        let held = one(&pools).await;
+        let (waiting, ()) = tokio::join!(one(&pools), async {
+            until(|| pools.usage()[0].waiting == 1).await;
+            pools.0.renew(&current, &mock::config(&[mocks[0].port], 2));
+        });
+        assert_eq!(pools.usage()[0].in_use, 2);
+        drop((held, waiting));
+        assert_eq!(pools.usage()[0].in_use, 0);
+    }
+
+    #[tokio::test]
+    async fn a_pool_shrinks_as_connections_come_back() {
+        let (mocks, pools) = shards(1, 3).await;
+        let current = mock::config(&[mocks[0].port], 3);
+        let mut held = vec![one(&pools).await, one(&pools).await, one(&pools).await];
+        pools.0.renew(&current, &mock::config(&[mocks[0].port], 1));
+        // Who takes the two that are owed stands in the queue.
+        tokio::task::yield_now().await;
+        held.pop();
+        let none = pools.acquire(FIRST, Instant::now() + Duration::from_millis(20));
+        assert!(matches!(
+            none.await,
+            Err(BackendError::PoolExhausted { .. })
+        ));
+        held.clear();
+        let _only = one(&pools).await;
+        let none = pools.acquire(FIRST, Instant::now() + Duration::from_millis(20));
+        assert!(matches!(
+            none.await,
+            Err(BackendError::PoolExhausted { .. })
+        ));
+        until(|| mocks[0].sessions.load(Ordering::SeqCst) == 1).await;
+    }
+
+    #[tokio::test]
+    async fn connections_are_opened_ahead_of_need() {
+        let (mocks, pools) = shards(1, 3).await;
+        pools.data()[0].fill(2).await.unwrap();
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 2);
+        let held = [one(&pools).await, one(&pools).await, one(&pools).await];
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 3);
+        drop(held);
+        pools.data()[0].fill(3).await.unwrap();
+        assert_eq!(mocks[0].logins.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_for_every_connection() {
+        use super::super::socket::hosts;
+        // One port, two addresses: as a server and the one that takes over from it.
+        let first = Mock::start_at("127.0.0.2:0").await;
+        let second = Mock::start_at(&format!("127.0.0.3:{}", first.port)).await;
+        hosts::lead("moves.test", "127.0.0.2".parse().unwrap());
+        let pools = Tested(Roles::new(&moved("moves.test", first.port, 2)));
+        assert_eq!(ask(&mut one(&pools).await).await.unwrap(), 1);
+        hosts::lead("moves.test", "127.0.0.3".parse().unwrap());
+        // The old server goes, and its connections with it.
+        *first.answer.lock() = Answer::RowThenClose;
+        ask(&mut one(&pools).await).await.unwrap();
+        until(|| first.sessions.load(Ordering::SeqCst) == 0).await;
+        assert_eq!(ask(&mut one(&pools).await).await.unwrap(), 1);
+        assert_eq!(second.logins.load(Ordering::SeqCst), 1);
+        // Or it stays, and its name leads elsewhere.
+        hosts::lead("moves.test", "127.0.0.2".parse().unwrap());
+        assert_eq!(ask(&mut one(&pools).await).await.unwrap(), 1);
+        assert_eq!(first.logins.load(Ordering::SeqCst), 1);
+        pools.0.retire(0);
+        until(|| second.sessions.load(Ordering::SeqCst) == 0).await;
+        drop(one(&pools).await);
+        assert_eq!(first.logins.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
@@ -764,7 +951,7 @@ mod tests {
             settings: Arc::from([]),
         };
         let old = pools.role("used");
-        let login = |_, _: &ClientKeys| pools.0.configured().shards[0].login.clone();
+        let login = |_, _: &ClientKeys| pools.0.configured().shards[0].places.connector.own_login();
         let seen = (Instant::now(), 1);
         let new = pools
             .0

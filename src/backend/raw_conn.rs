@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::BackendError;
-use super::cancel::{CancelHandle, LeaseNumber};
+use super::cancel::{CancelHandle, CancelKey, LeaseNumber};
 use super::frame_reader::{FrameReader, Scanned};
 use super::notifications::Notifications;
 use super::parameters::Parameters;
@@ -80,7 +80,7 @@ pub struct RawConn {
     /// The shard waits for COPY data.
     copy_in: bool,
     poisoned: bool,
-    pub(super) cancel_key: (i32, Bytes),
+    pub(super) cancel_key: CancelKey,
     lease: LeaseNumber,
     metrics: Arc<ShardMetrics>,
     /// When the first byte went out of what the shard has not answered in full.
@@ -115,7 +115,7 @@ impl RawConn {
             settings_mark: 0,
             copy_in: false,
             poisoned: false,
-            cancel_key: (0, Bytes::new()),
+            cancel_key: CancelKey::default(),
             lease: LeaseNumber::default(),
             asked: None,
             rests_since: Instant::now(),
@@ -464,7 +464,7 @@ impl RawConn {
     }
 
     pub(super) fn set_cancel_key(&mut self, process_id: i32, secret: Bytes) {
-        self.cancel_key = (process_id, secret);
+        (self.cancel_key.process_id, self.cancel_key.secret) = (process_id, secret);
     }
 
     /// The next frame during login, when nothing is outstanding and no row can come.

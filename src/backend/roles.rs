@@ -14,7 +14,7 @@ use super::places::Places;
 use super::pool::{Pools, Retired, Usage};
 use super::raw_conn::RawConn;
 use super::scram::ClientKeys;
-use crate::config::{Config, Pool as Settings};
+use crate::config::{Config, Shard, User};
 use crate::plan::ShardId;
 
 /// All roles.
@@ -23,7 +23,6 @@ pub struct Roles {
     /// Limits that hold for all roles together.
     data: Vec<Arc<Places>>,
     merge: Vec<Arc<Places>>,
-    settings: Settings,
     /// The roles that the configuration names for the shards.
     configured: Arc<Pools>,
     others: Mutex<HashMap<Arc<str>, Known>>,
@@ -57,18 +56,53 @@ impl Roles {
         let connectors = Connector::all(config);
         let places = |size: usize| -> Vec<Arc<Places>> {
             let connectors = connectors.iter();
-            connectors.map(|c| Places::new(c.clone(), size)).collect()
+            let places = |c: &Arc<Connector>| Places::new(c.clone(), size, &config.pool);
+            connectors.map(places).collect()
         };
         let (data, merge) = (places(config.pool.size), places(config.pool.merge_size));
-        let settings = config.pool.clone();
-        let configured = Pools::new(&data, &merge, &settings, |p| p.connector.own_login());
+        let configured = Pools::new(&data, &merge, |_| None);
         Arc::new(Self {
             data,
             merge,
-            settings,
             configured,
             others: Mutex::default(),
         })
+    }
+
+    /// Takes over what another configuration says of the shards and the pools. Connections opened otherwise than today end as soon as
+    /// nobody has them; who waits goes on waiting. A role that would log in otherwise does so from its next session.
+    pub fn renew(&self, current: &Config, new: &Config) {
+        for (data, merge) in self.data.iter().zip(&self.merge) {
+            // Both have the same.
+            let moved = data.connector.renew(new);
+            if moved || current.pool != new.pool {
+                data.renew(new.pool.size, &new.pool);
+                merge.renew(new.pool.merge_size, &new.pool);
+            }
+        }
+        let logins = |config: &Config| -> Vec<_> {
+            let login = |s: &Shard| (s.user.clone(), s.password.clone());
+            config.shards.iter().map(login).collect()
+        };
+        let same_logins = logins(current) == logins(new);
+        self.others.lock().retain(|role, _| {
+            let user = |config: &Config| -> Option<User> {
+                config.users.iter().find(|u| *u.name == **role).cloned()
+            };
+            same_logins && user(current) == user(new)
+        });
+    }
+
+    /// Ends the connections to a shard that are open now, each as soon as nobody has it.
+    pub(super) fn retire(&self, shard: usize) {
+        self.data[shard].connector.retire();
+        self.data[shard].close_retired();
+        self.merge[shard].close_retired();
+    }
+
+    /// The connector of each shard.
+    pub(super) fn connectors(&self) -> impl Iterator<Item = &Arc<Connector>> {
+        self.data.iter().map(|places| &places.connector)
     }
 
     /// Connections as the roles that `[[shard]]` names.
@@ -102,9 +136,11 @@ impl Roles {
         others.retain(|_, known| {
             Arc::strong_count(&known.pools) > 1 || known.pools.has_connections()
         });
-        let pools = Pools::new(&self.data, &self.merge, &self.settings, |places| Login {
-            settings: defaults.settings.clone(),
-            ..login(places.connector.id, &keys)
+        let pools = Pools::new(&self.data, &self.merge, |places| {
+            Some(Login {
+                settings: defaults.settings.clone(),
+                ..login(places.connector.id, &keys)
+            })
         });
         let known = Known {
             pools,

@@ -2,18 +2,18 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-/// A silent peer is probed after a minute: sooner than the firewalls that forget idle connections.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+use super::tcp;
+use crate::config::Tcp;
 
 /// A connection that was used so short a time ago is taken for open unless the runtime has heard otherwise.
 const FRESH: Duration = Duration::from_millis(100);
@@ -26,21 +26,47 @@ pub(super) enum Socket {
     Memory(tokio::io::DuplexStream),
 }
 
+/// Where a name leads now; asked of the operating system each time.
+pub(super) async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    #[cfg(test)]
+    if let Some(address) = hosts::address(host) {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
 impl Socket {
     /// Connects to a host and port, or to the unix socket in a folder (a host that starts with `/`).
-    pub(super) async fn connect(host: &str, port: u16) -> io::Result<Self> {
+    pub(super) async fn connect(host: &str, port: u16, settings: &Tcp) -> io::Result<Self> {
         if host.starts_with('/') {
             let path = format!("{host}/.s.PGSQL.{port}");
             return Ok(Self::Unix(UnixStream::connect(path).await?));
         }
-        // Tries every address the name has, in turn.
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_TIME)
-            .with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        // Nothing remembers where a name has led. Every address it has now is tried, in turn.
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in look_up(host, port).await? {
+            match Self::connect_to(address, settings).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects to one address.
+    pub(super) async fn connect_to(address: SocketAddr, settings: &Tcp) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        tcp::tune(&stream, settings)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// The other end of a TCP connection.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+            _ => None,
+        }
     }
 
     /// Nobody else can read along: TLS, or a socket inside this machine.
@@ -149,5 +175,27 @@ impl AsyncWrite for Socket {
             #[cfg(test)]
             Self::Memory(s) => Pin::new(s).poll_shutdown(cx),
         }
+    }
+}
+
+/// Names of tests: where they lead can change.
+#[cfg(test)]
+pub(super) mod hosts {
+    use std::collections::HashMap;
+    use std::net::IpAddr;
+
+    use parking_lot::Mutex;
+
+    static HOSTS: Mutex<Option<HashMap<String, IpAddr>>> = Mutex::new(None);
+
+    pub(crate) fn lead(name: &str, address: IpAddr) {
+        let mut hosts = HOSTS.lock();
+        hosts
+            .get_or_insert_default()
+            .insert(name.to_owned(), address);
+    }
+
+    pub(super) fn address(name: &str) -> Option<IpAddr> {
+        HOSTS.lock().as_ref()?.get(name).copied()
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pgbraid::config::{self, Config};
+use pgbraid::config::{self, Config, ConfigErrors};
 
 /// The exit status of a comparison that could not be made.
 const COULD_NOT_LOOK: u8 = 2;
@@ -26,14 +26,16 @@ pub fn fail(message: &str) -> ExitCode {
 
 /// Loads the configuration; its mistakes have been printed when it comes to nothing.
 pub fn configuration(path: &Path) -> Result<Arc<Config>, ExitCode> {
+    load(path).map(Arc::new).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::FAILURE
+    })
+}
+
+fn load(path: &Path) -> Result<Config, ConfigErrors> {
     // Variables whose names or values are no UTF-8 can be none of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     config::load(path, &environment)
-        .map(Arc::new)
-        .map_err(|errors| {
-            eprintln!("{errors}");
-            ExitCode::FAILURE
-        })
 }

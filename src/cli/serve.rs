@@ -1,17 +1,20 @@
 //! `pgbraid serve`: tracing on, signals wired, then the server until it is told to stop.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pgbraid::admin;
 use pgbraid::config::{AuthMethod, Config, Log};
-use pgbraid::server;
+use pgbraid::server::{Reloader, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::{configuration, fail};
+use super::{configuration, fail, load};
+
+/// Puts another `log.level` in force; `Err` says why it cannot be.
+type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send>;
 
 /// Serves until a signal or an error ends it.
 pub async fn run(path: &Path) -> ExitCode {
@@ -19,16 +22,22 @@ pub async fn run(path: &Path) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    if let Err(error) = start_tracing(&config.log) {
-        return fail(&format!("log.level: {error}"));
-    }
+    let set_level = match start_tracing(&config.log) {
+        Ok(set_level) => set_level,
+        Err(error) => return fail(&format!("log.level: {error}")),
+    };
     let shutdown = CancellationToken::new();
     if let Err(error) = stop_on_signals(shutdown.clone()).and_then(|()| reload_on_hangup()) {
         return fail(&format!("cannot listen for signals: {error}"));
     }
     warn_of_open_doors(&config);
-    match server::serve(config, shutdown).await {
-        Ok(()) => ExitCode::SUCCESS,
+    match Server::start(config, shutdown).await {
+        Ok(server) => {
+            let reloads = tokio::spawn(reload(path.to_owned(), server.reloader(), set_level));
+            server.run().await;
+            reloads.abort();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             tracing::error!(%error, "pgbraid ends");
             fail(&error.to_string())
@@ -37,19 +46,28 @@ pub async fn run(path: &Path) -> ExitCode {
 }
 
 /// Logs go to standard error: one line an event for people, or one JSON object.
-fn start_tracing(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
+fn start_tracing(log: &Log) -> Result<SetLevel, tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(&log.level)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
+    let parse = |level: &str| EnvFilter::try_new(level).map_err(|e| e.to_string());
     if log.json {
-        lines.json().init();
-    } else {
-        lines
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .init();
+        let lines = lines.json().with_filter_reloading();
+        let handle = lines.reload_handle();
+        lines.init();
+        return Ok(Box::new(move |level| {
+            handle.reload(parse(level)?).map_err(|e| e.to_string())
+        }));
     }
-    Ok(())
+    let lines = lines
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_filter_reloading();
+    let handle = lines.reload_handle();
+    lines.init();
+    Ok(Box::new(move |level| {
+        handle.reload(parse(level)?).map_err(|e| e.to_string())
+    }))
 }
 
 /// The first SIGTERM or SIGINT lets transactions finish; a second one does not wait.
@@ -74,16 +92,50 @@ fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGHUP: the shards' catalogs are read again at once, without waiting for the next look.
+/// SIGHUP asks for what [`reload`] does.
 fn reload_on_hangup() -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            tracing::info!(signal = "SIGHUP", "reloading the shards' catalogs");
+            tracing::info!(signal = "SIGHUP", "reloading");
             admin::reload().notify_one();
         }
     });
     Ok(())
+}
+
+/// Reads the configuration again whenever somebody asks for it, and the shards' catalogs with it. A file with mistakes changes nothing.
+async fn reload(path: PathBuf, server: Reloader, set_level: SetLevel) {
+    loop {
+        admin::reload().notified().await;
+        let new = match load(&path) {
+            Ok(new) => new,
+            Err(errors) => {
+                for mistake in &errors.0 {
+                    tracing::error!(
+                        file = %mistake.file.display(), line = mistake.line, key = mistake.key,
+                        found = mistake.message, expected = mistake.expected, "mistake in the configuration"
+                    );
+                }
+                tracing::error!("the configuration stays as it was");
+                continue;
+            }
+        };
+        let level = new.log.level.clone();
+        warn_of_open_doors(&new);
+        match server.reload(new).await {
+            Ok(kept) => {
+                for key in kept {
+                    tracing::warn!(key, "changes at the next start only");
+                }
+                if let Err(error) = set_level(&level) {
+                    tracing::error!(error, "log.level stays as it was");
+                }
+                tracing::info!("configuration reloaded");
+            }
+            Err(error) => tracing::error!(error, "the configuration stays as it was"),
+        }
+    }
 }
 
 /// A configuration may say so, but nobody should be surprised by it.

@@ -2,19 +2,34 @@
 
 use std::time::Duration;
 
-use super::{Database, FunctionName, Log, Merge, Pool, Server, Tls, TlsMode, Undeclared};
+use super::{Database, FunctionName, Log, Merge, Pool, Server, Tcp, Tls, TlsMode, Undeclared};
 
 impl Default for Server {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:6432".into(),
             http: "127.0.0.1:9632".into(),
+            unix_socket: None,
+            unix_socket_permissions: 0o777,
             max_clients: 1000,
             login_timeout: Duration::from_secs(60),
+            client_idle_timeout: Duration::ZERO,
             message_bytes_max: 256 << 20,
             shutdown_grace: Duration::from_secs(30),
             shard_silence_timeout: Duration::ZERO,
             pipeline_parallelism: 4,
+            tcp: Tcp::default(),
+        }
+    }
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            keepalives_idle: Duration::from_secs(60),
+            keepalives_interval: Duration::from_secs(10),
+            keepalives_count: 6,
+            user_timeout: Duration::ZERO,
         }
     }
 }
@@ -45,11 +60,14 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             size: 32,
+            min_size: 0,
             merge_size: 8,
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
             queue_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
+            dns_interval: Duration::from_secs(30),
+            tcp: Tcp::default(),
         }
     }
 }

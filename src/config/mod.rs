@@ -2,6 +2,7 @@
 
 mod check;
 mod defaults;
+mod live;
 mod mistake;
 mod reader;
 mod sections;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use live::{Live, renewed};
 pub use mistake::{ConfigErrors, Mistake};
 
 /// A checked configuration. Secrets are resolved (`env:`, `file:`).
@@ -46,10 +48,16 @@ pub struct Server {
     pub listen: String,
     /// "127.0.0.1:9632"; empty: off.
     pub http: String,
+    /// The folder of a unix socket for clients (default none).
+    pub unix_socket: Option<PathBuf>,
+    /// Who may connect to it, as chmod has it (default 0777: everybody, as PostgreSQL).
+    pub unix_socket_permissions: u32,
     /// Clients beyond this get 53300 (default 1000).
     pub max_clients: usize,
     /// From accept to ReadyForQuery (default 60 s).
     pub login_timeout: Duration,
+    /// A session that says nothing for so long outside of a transaction ends; zero: none does (default 0).
+    pub client_idle_timeout: Duration,
     /// Largest frontend message after login, bytes (default 256 MiB).
     pub message_bytes_max: usize,
     /// Open transactions may finish for so long after SIGTERM (default 30 s).
@@ -58,6 +66,21 @@ pub struct Server {
     pub shard_silence_timeout: Duration,
     /// Shards that independent SELECTs of one client's pipeline may run on at a time (default 4); 1: one after the other.
     pub pipeline_parallelism: usize,
+    /// Connections of clients.
+    pub tcp: Tcp,
+}
+
+/// How a connection whose other end is gone without a word is found out. Zero is the operating system's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// Silence before the other end is asked whether it is there (default 60 s).
+    pub keepalives_idle: Duration,
+    /// Between two such questions (default 10 s).
+    pub keepalives_interval: Duration,
+    /// Questions without an answer before the connection ends (default 6).
+    pub keepalives_count: u32,
+    /// Longest time that what was sent may stay unacknowledged (default 0).
+    pub user_timeout: Duration,
 }
 
 /// The database that clients see.
@@ -240,6 +263,8 @@ pub enum TlsMode {
 pub struct Pool {
     /// Most connections to one shard (default 32).
     pub size: usize,
+    /// Connections to each shard that are kept open ahead of need (default 0).
+    pub min_size: usize,
     /// Of merge sessions on each shard (default 8).
     pub merge_size: usize,
     /// Idle connections are closed after this (default 10 min).
@@ -250,6 +275,10 @@ pub struct Pool {
     pub queue_timeout: Duration,
     /// TCP and login to a shard (default 5 s).
     pub connect_timeout: Duration,
+    /// How often shards' names are looked up; zero: for new connections only (default 30 s).
+    pub dns_interval: Duration,
+    /// Connections to shards.
+    pub tcp: Tcp,
 }
 
 /// Limits of the steps that hold rows.

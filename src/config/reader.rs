@@ -390,6 +390,12 @@ impl<'r, 'a> Section<'r, 'a> {
         Some(path)
     }
 
+    /// A path that need not lead anywhere; empty is none.
+    pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {
+        let text = self.read(key, "a path", |s| s.text().map(str::to_string))?;
+        (!text.is_empty()).then(|| self.resolve(&text))
+    }
+
     fn resolve(&self, path: &str) -> PathBuf {
         self.reader
             .file

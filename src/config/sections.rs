@@ -1,8 +1,10 @@
 //! The single sections that stand for themselves: server, auth, tls, pool, merge, log.
 
+use std::time::Duration;
+
 use super::reader::Section;
 use super::value::{self, address};
-use super::{Auth, AuthMethod, Log, Merge, Pool, Server, ShardRole, Tls, TlsMode};
+use super::{Auth, AuthMethod, Log, Merge, Pool, Server, ShardRole, Tcp, Tls, TlsMode};
 
 pub(super) fn server(section: &Section<'_, '_>) -> Server {
     let default = Server::default();
@@ -17,12 +19,21 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
     let server = Server {
         listen: text("listen").map_or(default.listen, |t| listen("listen", t)),
         http: text("http").map_or(default.http, |t| listen("http", t)),
+        unix_socket: section.path("unix_socket"),
+        unix_socket_permissions: section
+            .read("unix_socket_permissions", value::PERMISSIONS, |s| {
+                value::permissions(s.text()?)
+            })
+            .unwrap_or(default.unix_socket_permissions),
         max_clients: section
             .number("max_clients", 1..1_000_001)
             .map_or(default.max_clients, |n| n as usize),
         login_timeout: section
             .positive_duration("login_timeout")
             .unwrap_or(default.login_timeout),
+        client_idle_timeout: section
+            .duration("client_idle_timeout")
+            .unwrap_or(default.client_idle_timeout),
         // Below 64 KiB ordinary statements would not fit; PostgreSQL itself takes messages up to 1 GiB.
         message_bytes_max: section
             .size("message_bytes_max", 64 << 10..(1 << 30) + 1)
@@ -36,6 +47,7 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
         pipeline_parallelism: section
             .number("pipeline_parallelism", 1..1025)
             .map_or(default.pipeline_parallelism, |n| n as usize),
+        tcp: tcp(section),
     };
     // Port 0 is "any free port", so two of them do not clash.
     if server.listen == server.http && !server.listen.ends_with(":0") {
@@ -47,6 +59,33 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
     }
     section.finish();
     server
+}
+
+/// The same keys towards clients and towards shards.
+fn tcp(section: &Section<'_, '_>) -> Tcp {
+    let default = Tcp::default();
+    // What Linux takes. It counts whole seconds.
+    let seconds = |key, default: Duration| {
+        let Some(found) = section.duration(key) else {
+            return default;
+        };
+        let whole = found.subsec_nanos() == 0 && found <= Duration::from_secs(32_767);
+        if !whole {
+            let expected = "whole seconds up to 32767s, or \"0\" for the operating system's";
+            section.mistake(key, format!("is {found:?}"), expected);
+        }
+        found
+    };
+    Tcp {
+        keepalives_idle: seconds("tcp_keepalives_idle", default.keepalives_idle),
+        keepalives_interval: seconds("tcp_keepalives_interval", default.keepalives_interval),
+        keepalives_count: section
+            .number("tcp_keepalives_count", 0..128)
+            .map_or(default.keepalives_count, |n| n as u32),
+        user_timeout: section
+            .duration("tcp_user_timeout")
+            .unwrap_or(default.user_timeout),
+    }
 }
 
 pub(super) fn auth(section: &Section<'_, '_>) -> Auth {
@@ -110,12 +149,23 @@ pub(super) fn pool(section: &Section<'_, '_>) -> Pool {
     let duration = |key, default| section.positive_duration(key).unwrap_or(default);
     let pool = Pool {
         size: count("size", default.size),
+        min_size: section
+            .number("min_size", 0..10_001)
+            .map_or(default.min_size, |n| n as usize),
         merge_size: count("merge_size", default.merge_size),
         idle_timeout: duration("idle_timeout", default.idle_timeout),
         max_lifetime: duration("max_lifetime", default.max_lifetime),
         queue_timeout: duration("queue_timeout", default.queue_timeout),
         connect_timeout: duration("connect_timeout", default.connect_timeout),
+        dns_interval: section
+            .duration("dns_interval")
+            .unwrap_or(default.dns_interval),
+        tcp: tcp(section),
     };
+    if pool.min_size > pool.size {
+        let message = format!("is {}, more than pool.size", pool.min_size);
+        section.mistake("min_size", message, format!("at most {}", pool.size));
+    }
     section.finish();
     pool
 }

@@ -10,6 +10,16 @@ pub(super) const SIZE: &str = "a size such as \"64KiB\", \"256MiB\" or \"1GiB\""
 /// What [`address`] takes, for messages.
 pub(super) const ADDRESS: &str = "host:port, such as \"127.0.0.1:6432\" or \"[::1]:6432\"";
 
+/// What [`permissions`] takes, for messages.
+pub(super) const PERMISSIONS: &str = "permissions as chmod has them, such as \"0777\" or \"0770\"";
+
+/// Reads permissions of a file: three octal digits, with a zero before them or not.
+pub(super) fn permissions(text: &str) -> Option<u32> {
+    let octal = text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let bits = u32::from_str_radix(text, 8).ok()?;
+    (octal && matches!(text.len(), 3 | 4) && bits <= 0o777).then_some(bits)
+}
+
 /// Reads a whole number with PostgreSQL's units of time; 0 needs none.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
@@ -172,6 +182,15 @@ mod tests {
         assert_eq!(size("512"), Some(512));
         for bad in ["MiB", "1mib", "-1", "1.5GiB", "99999999999TiB"] {
             assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn permissions_are_octal() {
+        assert_eq!(permissions("0770"), Some(0o770));
+        assert_eq!(permissions("700"), Some(0o700));
+        for bad in ["", "77", "0888", "1777", "+770", "0o770", "rwx"] {
+            assert_eq!(permissions(bad), None, "{bad}");
         }
     }
 

@@ -54,6 +54,8 @@ pub const STATEMENT_TOO_COMPLEX: &str = "54001";
 pub const QUERY_CANCELED: &str = "57014";
 /// pgbraid or a shard is shutting down.
 pub const ADMIN_SHUTDOWN: &str = "57P01";
+/// A client has said nothing for too long.
+pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
 /// pgbraid is not ready yet.
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
 /// What cannot be: a defect of pgbraid, or rows that do not fit their description.

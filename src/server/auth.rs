@@ -56,7 +56,16 @@ pub struct Users {
 impl Users {
     /// Derives a verifier for every plain password once; logins then cost the same for all.
     pub fn new(config: &Config) -> Self {
-        let salts = Salts::new(config);
+        Self::with(config, Salts::new(config))
+    }
+
+    /// The users of another configuration. Salts stay, of users who are there and of those who are not: a stranger who asks before and
+    /// after a reload learns nothing of who is known.
+    pub fn renewed(&self, config: &Config) -> Self {
+        Self::with(config, self.salts.clone())
+    }
+
+    fn with(config: &Config, salts: Salts) -> Self {
         let verifiers = config.users.iter().map(|user| {
             let password = user.password.reveal();
             let derived = || Verifier::derive(password, salts.of(&user.name));

@@ -126,7 +126,7 @@ impl Session {
 
     /// Where a table's rows are.
     fn shards_of(&mut self, selected: &Prepared, sync: bool) -> Result<Vec<ShardId>, ServerError> {
-        let count = self.shared.config.shards.len();
+        let count = self.shared.shard_names.len();
         let bound = self.bound(Arc::default(), Arc::from([]), 0, sync)?;
         let planned = selected.planned.as_ref();
         let one = planned.and_then(|p| Execution::single_shard(&p.route, &bound, count));
@@ -244,7 +244,7 @@ impl Session {
 
     /// The one shard that has all rows of a query and may read the clock for itself.
     fn one_shard(&mut self, planned: &Planned, sync: bool) -> Result<Option<ShardId>, ServerError> {
-        let count = self.shared.config.shards.len();
+        let count = self.shared.shard_names.len();
         let bound = self.bound(Arc::default(), Arc::from([]), 0, sync)?;
         let reads_clock = planned.uses_now && (planned.frozen || !self.is_alone());
         let one = Execution::single_shard(&planned.route, &bound, count);

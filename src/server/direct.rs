@@ -145,7 +145,7 @@ impl Session {
         confirms: bool,
         describes: bool,
     ) -> Result<bool, Ended> {
-        let (now, patience) = (Instant::now(), self.shared.config.pool.queue_timeout);
+        let (now, patience) = (Instant::now(), self.shared.config().pool.queue_timeout);
         let pools = &self.role.pools;
         let acquired = pools.acquire_one(call.shard, now, patience);
         let mut lease = unless_cancelled(&self.registration.entry, acquired).await?;
@@ -185,7 +185,7 @@ impl Session {
             return None;
         }
         let choice = Choice {
-            shards: self.shared.config.shards.len(),
+            shards: self.shared.shard_names.len(),
             catalog_shard: CATALOG_SHARD,
             preferred: None,
         };
@@ -229,7 +229,7 @@ impl Session {
 
     async fn stream_directly(&mut self, reply: &mut Reply) -> Result<(), Ended> {
         let entry = self.registration.entry.clone();
-        let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
+        let mut silence = Silence::new(self.shared.config().server.shard_silence_timeout);
         poll_fn(|cx| {
             if entry.hears_cancel(cx) {
                 self.cancel_shards();

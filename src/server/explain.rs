@@ -60,7 +60,7 @@ impl Session {
         }
         let columns = inner.columns.clone().unwrap_or_else(|| Arc::from([]));
         let bound = self.bound(Arc::new(Parameters::default()), columns, 0, true)?;
-        let count = self.shared.config.shards.len();
+        let count = self.shared.shard_names.len();
         let Some(planned) = &inner.planned else {
             return Err(unsupported(
                 "this statement cannot be explained",
@@ -110,7 +110,7 @@ impl Session {
         options: &ExplainOptions,
         bound: &Bound,
     ) -> Result<Option<ShardId>, ServerError> {
-        let count = self.shared.config.shards.len();
+        let count = self.shared.shard_names.len();
         match &planned.write {
             None => Ok(Execution::single_shard(&planned.route, bound, count)),
             Some(_) if options.analyze => Err(unsupported(

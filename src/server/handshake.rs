@@ -64,44 +64,47 @@ impl From<std::io::Error> for Rejected {
 /// # Errors
 /// Garbage, a second SSLRequest, bytes sent behind a request for encryption, an unknown protocol version, no TLS where it is required.
 pub async fn receive(
-    socket: TcpStream,
+    socket: ClientStream,
     tls: Option<&ServerTls>,
     mode: TlsMode,
 ) -> Result<Arrival, Rejected> {
+    // As PostgreSQL: what does not leave the machine is not encrypted.
+    let (tls, mode) = match socket {
+        ClientStream::Local(_) => (None, TlsMode::Disable),
+        _ => (tls, mode),
+    };
     let mut asked_ssl = false;
     let mut asked_gss = false;
-    let mut first = [0u8; 1];
-    let direct = tls.is_some() && socket.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE;
-    let mut stream = match (direct, tls) {
-        (true, Some(tls)) => {
+    let mut stream = match (socket, tls) {
+        (ClientStream::Plain(socket), Some(tls)) if begins_with_tls(&socket).await? => {
             asked_ssl = true;
             accept_direct(socket, tls).await?
         }
-        _ => ClientStream::Plain(socket),
+        (socket, _) => socket,
     };
     loop {
         let packet = read_packet(&mut stream).await?;
         let mut reader = Reader(&packet);
         let code = reader.u32().ok_or(Rejected(None))?;
         match (code, stream) {
-            (SSL_REQUEST, ClientStream::Plain(mut socket)) if !asked_ssl => {
+            (SSL_REQUEST, socket) if !asked_ssl && !socket.is_encrypted() => {
                 asked_ssl = true;
-                stream = match tls {
-                    Some(tls) => {
+                stream = match (socket, tls) {
+                    (ClientStream::Plain(mut socket), Some(tls)) => {
                         refuse_early_bytes(&socket)?;
                         socket.write_all(b"S").await?;
                         ClientStream::Tls(Box::new(tls.acceptor.accept(socket).await?))
                     }
-                    None => {
+                    (mut socket, _) => {
                         socket.write_all(b"N").await?;
-                        ClientStream::Plain(socket)
+                        socket
                     }
                 };
             }
-            (GSSENC_REQUEST, ClientStream::Plain(mut socket)) if !asked_gss => {
+            (GSSENC_REQUEST, mut socket) if !asked_gss && !socket.is_encrypted() => {
                 asked_gss = true;
                 socket.write_all(b"N").await?;
-                stream = ClientStream::Plain(socket);
+                stream = socket;
             }
             (SSL_REQUEST | GSSENC_REQUEST, stream) => {
                 let error = ServerError::fatal(
@@ -131,6 +134,11 @@ pub async fn receive(
             }
         }
     }
+}
+
+async fn begins_with_tls(socket: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0u8; 1];
+    Ok(socket.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
 }
 
 async fn accept_direct(socket: TcpStream, tls: &ServerTls) -> Result<ClientStream, Rejected> {
@@ -184,7 +192,7 @@ fn startup(
         );
         return Err(Rejected(Some((stream, error))));
     };
-    let encrypted = matches!(stream, ClientStream::Tls(_));
+    let encrypted = stream.is_encrypted();
     if mode == TlsMode::Require && !encrypted {
         let error = ServerError::fatal(
             sqlstate::INVALID_AUTHORIZATION,

@@ -1,23 +1,25 @@
 //! Accepts clients, takes them through the handshake, and lets them finish at shutdown.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
+use super::local::LocalSocket;
 use super::portals::Portals;
+use super::reload::Reloader;
 use super::role::Role;
 use super::session::Session;
 use super::settings::{self, REPORTED};
 use super::stream::{Client, ClientStream};
 use super::transaction::Transaction;
 use crate::backend::connections::Connections;
+use crate::backend::{tcp, upkeep};
 use crate::config::Config;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
@@ -26,8 +28,6 @@ use crate::registry::Registration;
 
 /// A pause after accept has failed (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Idle time after which TCP asks whether a client is still there.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 
 /// Why serving ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -45,48 +45,109 @@ pub enum ServeError {
     Tls(String),
 }
 
+/// A server that listens.
+#[must_use]
+pub struct Server {
+    shared: Arc<Shared>,
+    tcp: TcpListener,
+    local: Option<LocalSocket>,
+    admin: crate::admin::Running,
+}
+
 /// Serves until `shutdown` is cancelled and the open transactions have had their grace.
 ///
 /// # Errors
 /// What keeps it from starting.
 pub async fn serve(config: Arc<Config>, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let tls = super::tls::load(&config.tls).map_err(ServeError::Tls)?;
-    let listen = |reason: std::io::Error| ServeError::Listen {
-        address: config.server.listen.clone(),
-        reason: reason.to_string(),
-    };
-    let listener = TcpListener::bind(&config.server.listen)
-        .await
-        .map_err(listen)?;
-    let shared = Shared::new(config.clone(), tls, shutdown.clone());
-    let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, shutdown.clone());
-    let admin = admin.await.map_err(|reason| ServeError::Listen {
-        address: config.server.http.clone(),
-        reason: reason.to_string(),
-    })?;
-    shared.catalog.start(shutdown.clone());
-    tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => match accepted {
+    Server::start(config, shutdown).await?.run().await;
+    Ok(())
+}
+
+impl Server {
+    /// Listens; clients are answered by [`Server::run`].
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub async fn start(
+        config: Arc<Config>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServeError> {
+        let tls = super::tls::load(&config.tls).map_err(ServeError::Tls)?;
+        let listen = |address: &String| {
+            let address = address.clone();
+            |reason: std::io::Error| ServeError::Listen {
+                address,
+                reason: reason.to_string(),
+            }
+        };
+        let tcp = TcpListener::bind(&config.server.listen).await;
+        let tcp = tcp.map_err(listen(&config.server.listen))?;
+        let local = match &config.server.unix_socket {
+            None => None,
+            Some(folder) => {
+                // Its name carries the port, also where the operating system has chosen that.
+                let port = tcp
+                    .local_addr()
+                    .map_err(listen(&config.server.listen))?
+                    .port();
+                let path = LocalSocket::path(folder, port);
+                let address = path.display().to_string();
+                let bound = LocalSocket::bind(path, config.server.unix_socket_permissions);
+                Some(bound.map_err(listen(&address))?)
+            }
+        };
+        let shared = Shared::new(config.clone(), tls, shutdown);
+        let stop = shared.shutdown.clone();
+        let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, stop.clone());
+        let admin = admin.await.map_err(listen(&config.server.http))?;
+        shared.catalog.start(stop.clone());
+        let (live, roles) = (shared.live.clone(), shared.roles.clone());
+        upkeep::start(live, roles, shared.catalog.clone(), stop);
+        tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
+        Ok(Self {
+            shared,
+            tcp,
+            local,
+            admin,
+        })
+    }
+
+    /// What gives it another configuration while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(self.shared.clone())
+    }
+
+    /// Serves until the shutdown that it was started with, and lets the open transactions have their grace.
+    pub async fn run(self) {
+        let Self {
+            shared,
+            tcp,
+            local,
+            admin,
+        } = self;
+        loop {
+            let accepted = tokio::select! {
+                () = shared.shutdown.cancelled() => break,
+                accepted = accept_tcp(&shared, &tcp) => accepted,
+                accepted = accept_local(local.as_ref()) => accepted,
+            };
+            match accepted {
                 Ok((socket, peer)) => accept(&shared, socket, peer),
                 Err(error) => {
                     tracing::error!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-            },
+            }
         }
+        drop((tcp, local));
+        drain(&shared).await;
+        drop(admin);
     }
-    drop(listener);
-    drain(&shared).await;
-    drop(admin);
-    Ok(())
 }
 
 /// Waits for sessions in a transaction; those that are left after the grace are ended.
 async fn drain(shared: &Shared) {
-    let grace = shared.config.server.shutdown_grace;
+    let grace = shared.config().server.shutdown_grace;
     tracing::info!(clients = shared.registry.clients(), "shutting down");
     shared.tasks.close();
     shared.registry.sessions().iter().for_each(|s| s.wake());
@@ -106,14 +167,33 @@ async fn drain(shared: &Shared) {
         .await;
 }
 
-fn accept(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
+/// A client and its address, as the log shows it.
+type Accepted = std::io::Result<(ClientStream, String)>;
+
+async fn accept_tcp(shared: &Shared, listener: &TcpListener) -> Accepted {
+    let (socket, peer) = listener.accept().await?;
+    if let Err(error) = tcp::tune(&socket, &shared.config().server.tcp) {
+        tracing::debug!(%error, "socket options");
+    }
+    Ok((ClientStream::Plain(socket), peer.to_string()))
+}
+
+async fn accept_local(listener: Option<&LocalSocket>) -> Accepted {
+    match listener {
+        // As PostgreSQL calls it.
+        Some(listener) => Ok((
+            ClientStream::Local(listener.accept().await?),
+            "[local]".into(),
+        )),
+        None => std::future::pending().await,
+    }
+}
+
+fn accept(shared: &Arc<Shared>, socket: ClientStream, peer: String) {
     let shared = shared.clone();
     let tracker = shared.tasks.clone();
     tracker.spawn(async move {
-        if let Err(error) = tune(&socket) {
-            tracing::debug!(%error, "socket options");
-        }
-        let Some(place) = shared.registry.enter(shared.config.server.max_clients) else {
+        let Some(place) = shared.registry.enter(shared.config().server.max_clients) else {
             shared
                 .metrics
                 .client_refused(crate::metrics::ClientRefused::TooMany);
@@ -125,20 +205,15 @@ fn accept(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
     });
 }
 
-fn tune(socket: &TcpStream) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_TIME);
-    socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
-}
-
 /// One client too many: it hears so after its startup packet, as PostgreSQL's clients expect.
-async fn refuse_crowd(shared: &Shared, socket: TcpStream) {
-    let limit = shared.config.server.login_timeout;
-    let arrival = tokio::time::timeout(
-        limit,
-        handshake::receive(socket, shared.tls.as_ref(), shared.config.tls.mode),
-    )
-    .await;
+async fn refuse_crowd(shared: &Shared, socket: ClientStream) {
+    let (limit, mode) = (
+        shared.config().server.login_timeout,
+        shared.config().tls.mode,
+    );
+    let tls = shared.tls.load_full();
+    let arrival = handshake::receive(socket, tls.as_deref(), mode);
+    let arrival = tokio::time::timeout(limit, arrival).await;
     match arrival {
         Ok(Ok(Arrival::Startup(startup))) => {
             let error = ServerError::fatal(
@@ -167,8 +242,8 @@ async fn say_goodbye(stream: ClientStream, error: &ServerError) {
     let _ = client.flush().await;
 }
 
-async fn serve_client(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) {
-    let limit = shared.config.server.login_timeout;
+async fn serve_client(shared: Arc<Shared>, socket: ClientStream, peer: String) {
+    let limit = shared.config().server.login_timeout;
     let session = tokio::time::timeout(limit, log_in(&shared, socket, peer)).await;
     match session {
         Ok(Some(session)) => {
@@ -185,37 +260,37 @@ async fn serve_client(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) 
 }
 
 /// From the first byte to the session; `None` when there is none, whatever the client was told.
-async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Option<Box<Session>> {
-    let startup =
-        match handshake::receive(socket, shared.tls.as_ref(), shared.config.tls.mode).await {
-            Ok(Arrival::Startup(startup)) => startup,
-            Ok(Arrival::Cancel(request)) => {
-                cancel(shared, request);
-                return None;
+async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Option<Box<Session>> {
+    let tls = shared.tls.load_full();
+    let mode = shared.config().tls.mode;
+    let startup = match handshake::receive(socket, tls.as_deref(), mode).await {
+        Ok(Arrival::Startup(startup)) => startup,
+        Ok(Arrival::Cancel(request)) => {
+            cancel(shared, request);
+            return None;
+        }
+        Err(Rejected(told)) => {
+            shared
+                .metrics
+                .client_refused(crate::metrics::ClientRefused::Protocol);
+            if let Some((stream, error)) = told {
+                say_goodbye(stream, &error).await;
             }
-            Err(Rejected(told)) => {
-                shared
-                    .metrics
-                    .client_refused(crate::metrics::ClientRefused::Protocol);
-                if let Some((stream, error)) = told {
-                    say_goodbye(stream, &error).await;
-                }
-                return None;
-            }
-        };
+            return None;
+        }
+    };
     let Startup {
         stream,
         encrypted,
         parameters,
         negotiate,
     } = *startup;
-    let mut client = Client::new(stream, shared.config.server.message_bytes_max);
+    let mut client = Client::new(stream, shared.config().server.message_bytes_max);
     if let Some(negotiate) = negotiate {
         client.out().put_slice(&negotiate);
     }
     let user = parameters.get("user").cloned().unwrap_or_default();
-    let pem = shared
-        .tls
+    let pem = tls
         .as_ref()
         .filter(|_| encrypted)
         .map(|t| t.certificate_pem.clone());
@@ -237,7 +312,7 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
             return None;
         }
     };
-    let registration = shared.registry.register(user, peer.to_string());
+    let registration = shared.registry.register(user, peer);
     let mut settings = settings;
     role.add_defaults(shared, &mut settings);
     let mut session = Box::new(new_session(shared, client, registration, settings, role));
@@ -260,6 +335,7 @@ async fn prove(
     let user = parameters.get("user").map_or("", String::as_str);
     let keys = shared
         .users
+        .load_full()
         .authenticate(client, user, certificate_pem)
         .await?;
     check_database(shared, parameters)?;
@@ -283,7 +359,7 @@ fn check_database(
         .get("database")
         .or_else(|| parameters.get("user"));
     match database {
-        Some(name) if *name == shared.config.database.name => Ok(()),
+        Some(name) if *name == shared.config().database.name => Ok(()),
         other => {
             let message = format!(
                 "database \"{}\" does not exist",
@@ -320,7 +396,7 @@ fn new_session(
         company: Default::default(),
         has_run: false,
         leaves_unseen: false,
-        connections: Connections::new(shared.config.shards.len()),
+        connections: Connections::new(shared.shard_names.len()),
         role,
         found_path: None,
         pinned: false,
@@ -330,6 +406,8 @@ fn new_session(
         cursors: Default::default(),
         sink: None,
         skipping: false,
+        in_pipeline: false,
+        idle: Default::default(),
         snapshot: false,
         savepoint: false,
         cancels: Vec::new(),

@@ -18,7 +18,9 @@ mod guards;
 mod handshake;
 mod held;
 mod home;
+mod idle;
 mod listener;
+mod local;
 mod lock;
 mod notifications;
 mod pins;
@@ -27,6 +29,7 @@ mod portals;
 mod prepare;
 mod prepared;
 pub mod probe;
+mod reload;
 mod rerun;
 mod role;
 mod run;
@@ -51,6 +54,7 @@ mod writes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio_util::sync::CancellationToken;
@@ -58,14 +62,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::backend::catalog::CatalogWatch;
 use crate::backend::roles::Roles;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::metrics::Metrics;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::registry::Registry;
 use prepared::{CacheKey, Prepared};
 
-pub use listener::{ServeError, serve};
+pub use listener::{ServeError, Server, serve};
+pub use reload::Reloader;
 pub use wording::refuse as refusal_of_kind;
 
 /// Bytes of plans kept for reuse, all sessions together.
@@ -75,8 +80,7 @@ const PLAN_CACHE_ENTRIES: usize = 10_000;
 
 /// What all sessions share.
 pub(crate) struct Shared {
-    /// As read at the start.
-    pub config: Arc<Config>,
+    live: Arc<Live>,
     /// Connections to the shards, by role.
     pub roles: Arc<Roles>,
     /// Tables and types, as of the last load.
@@ -90,9 +94,9 @@ pub(crate) struct Shared {
     /// Hashes of shapes (see [`crate::sql::shape`]) met before; false: of no use.
     pub shapes: Cache<u64, bool>,
     /// Who may log in.
-    pub users: auth::Users,
+    pub users: ArcSwap<auth::Users>,
     /// For clients; `None` when disabled.
-    pub tls: Option<tls::ServerTls>,
+    pub tls: ArcSwapOption<tls::ServerTls>,
     /// By `ShardId`, for errors and logs.
     pub shard_names: Arc<[Arc<str>]>,
     /// Short work that outlives a statement: cancel requests.
@@ -109,31 +113,37 @@ impl Shared {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let roles = Roles::new(&config);
+        let live = Live::new(config.clone());
         Arc::new(Self {
             shard_names: config
                 .shards
                 .iter()
                 .map(|s| Arc::from(s.name.as_str()))
                 .collect(),
-            catalog: CatalogWatch::new(&config),
+            catalog: CatalogWatch::new(&live),
             registry: Arc::default(),
             metrics: crate::metrics::global(),
             plans: Cache::with_weighter(PLAN_CACHE_ENTRIES, PLAN_CACHE_BYTES, ByBytes),
             shapes: Cache::new(PLAN_CACHE_ENTRIES),
-            users: auth::Users::new(&config),
+            users: ArcSwap::from_pointee(auth::Users::new(&config)),
             tasks: TaskTracker::new(),
             next_merge: AtomicU16::new(0),
             roles,
-            tls,
+            tls: ArcSwapOption::new(tls.map(Arc::new)),
             shutdown,
-            config,
+            live,
         })
+    }
+
+    /// The settings in force: looked at anew each time, because they may be replaced.
+    pub fn config(&self) -> Guard<Arc<Config>> {
+        self.live.now()
     }
 
     /// Merge sessions take turns over the shards.
     pub fn next_merge_shard(&self) -> ShardId {
         let n = self.next_merge.fetch_add(1, Ordering::Relaxed);
-        ShardId(n % self.config.shards.len() as u16)
+        ShardId(n % self.shard_names.len() as u16)
     }
 
     /// An error that says the catalog is out of date has it loaded again.

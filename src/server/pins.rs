@@ -76,7 +76,7 @@ impl Session {
                 hint,
             ));
         }
-        let count = self.shared.config.shards.len() as u16;
+        let count = self.shared.shard_names.len() as u16;
         let all: Vec<ShardId> = (0..count).map(ShardId).collect();
         self.join_and_wait(&all).await?;
         let done = self.broadcast(sql).await;

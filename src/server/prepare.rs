@@ -329,7 +329,7 @@ impl Session {
         };
         self.tie(prepared);
         self.claim_home(prepared)?;
-        let shards = self.shared.config.shards.len();
+        let shards = self.shared.shard_names.len();
         self.refuse_encoding_functions(&prepared.sql)?;
         if shards > 1
             && prepared
@@ -403,8 +403,8 @@ impl Session {
                 && (sync || !self.shared.is_one_shard())
                 && !self.portals.iter().any(Portal::is_suspended),
             shard_names: self.shared.shard_names.clone(),
-            memory_max: self.shared.config.merge.memory_max,
-            max_staged_bytes: self.shared.config.merge.max_staged_bytes,
+            memory_max: self.shared.config().merge.memory_max,
+            max_staged_bytes: self.shared.config().merge.max_staged_bytes,
             catalog: Some(loaded.catalog.clone()),
             shows_objects: true,
             preferred,
@@ -486,7 +486,7 @@ impl Shared {
     }
 
     pub fn is_one_shard(&self) -> bool {
-        self.config.shards.len() == 1
+        self.shard_names.len() == 1
     }
 }
 

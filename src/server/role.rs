@@ -58,9 +58,10 @@ impl Shared {
     /// # Errors
     /// FATAL: a shard that does not let the role in, or gives it settings under which answers could not be exact.
     pub async fn role(&self, user: &str, keys: Option<Keys>) -> Result<Role, ServerError> {
-        let shards = &self.config.shards;
+        let config = self.live.snapshot();
+        let shards = &config.shards;
         let is_configured = shards.iter().all(|s| s.user == user);
-        if is_configured || self.config.auth.shard_role == ShardRole::Service {
+        if is_configured || config.auth.shard_role == ShardRole::Service {
             return Ok(Role {
                 name: shards[0].user.as_str().into(),
                 pools: self.roles.configured().clone(),
@@ -90,13 +91,13 @@ impl Shared {
         keys: ClientKeys,
     ) -> Result<Known, ServerError> {
         let version = self.catalog_version();
-        let patience = self.config.database.catalog_refresh;
+        let patience = self.config().database.catalog_refresh;
         let fresh = |known: &Known| known.seen.0.elapsed() < patience && known.seen.1 == version;
         if let Some(known) = known.as_ref().filter(|k| fresh(k)) {
             return Ok(known.clone());
         }
         let login = self.login(user, CATALOG_SHARD, &keys);
-        let deadline = Instant::now() + self.config.pool.queue_timeout;
+        let deadline = Instant::now() + self.config().pool.queue_timeout;
         let read = self
             .roles
             .connect(CATALOG_SHARD, &login, deadline, defaults);
@@ -116,8 +117,9 @@ impl Shared {
 
     /// What the role logs in with at a shard: what the configuration has for it there, its own password, or what its client has shown.
     fn login(&self, user: &str, shard: ShardId, keys: &ClientKeys) -> Login {
-        let place = &self.config.shards[usize::from(shard.0)];
-        let configured = self.config.users.iter().find(|u| u.name == user);
+        let config = self.config();
+        let place = &config.shards[usize::from(shard.0)];
+        let configured = config.users.iter().find(|u| u.name == user);
         let password = match configured {
             _ if place.user == user && !place.password.is_empty() => place.password.clone(),
             Some(user) if !user.shard_password.is_empty() => user.shard_password.clone(),

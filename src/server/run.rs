@@ -161,7 +161,7 @@ impl Session {
     /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
     /// sessions from waiting for each other, and gives up soon.
     fn patience(&mut self, missing: &[ShardId]) -> Duration {
-        let timeout = self.shared.config.pool.queue_timeout;
+        let timeout = self.shared.config().pool.queue_timeout;
         let highest = self.connections.iter_mut().map(|(shard, _)| shard).max();
         match highest > missing.first().copied() {
             true => timeout.min(OUT_OF_ORDER_WAIT),
@@ -199,7 +199,7 @@ impl Session {
     /// A merge session in this session's settings; outside of its transaction. It is the execution's own and goes back when
     /// that ends.
     async fn join_merge(&mut self) -> Result<(), ServerError> {
-        let deadline = Instant::now() + self.shared.config.pool.queue_timeout;
+        let deadline = Instant::now() + self.shared.config().pool.queue_timeout;
         // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
         self.connections.take_merge();
         let shard = self.shared.next_merge_shard();
@@ -305,7 +305,7 @@ impl Session {
         execution.set_row_budget(budget);
         let entry = self.registration.entry.clone();
         let mut rows = 0;
-        let mut silence = Silence::new(self.shared.config.server.shard_silence_timeout);
+        let mut silence = Silence::new(self.shared.config().server.shard_silence_timeout);
         let result = poll_fn(|cx| {
             if entry.hears_cancel(cx) {
                 execution.cancel();

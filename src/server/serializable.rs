@@ -94,7 +94,7 @@ impl Session {
             }
             self.leave_early().await?;
         }
-        let count = self.shared.config.shards.len();
+        let count = self.shared.shard_names.len();
         let all: Vec<ShardId> = (0..count).map(|i| ShardId(i as u16)).collect();
         let (shards, texts) = match in_block {
             true => (&all[..], self.transaction.join()),

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use super::Shared;
 use super::cursors::{Cursors, Sink};
 use super::encoding::send_error;
+use super::idle::Idle;
 use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
@@ -85,6 +86,10 @@ pub struct Session {
     pub sink: Option<Sink>,
     /// An extended-protocol message failed: everything up to Sync is ignored.
     pub skipping: bool,
+    /// Messages of a pipeline have come, and not yet its Sync: the client is in the middle of something.
+    pub in_pipeline: bool,
+    /// How long the client has been silent.
+    pub idle: Idle,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
     /// The running statement has a savepoint of our own in the client's transaction.
@@ -122,6 +127,14 @@ impl Session {
                     .await;
                     break;
                 }
+                Err(ReadError::Idle) => {
+                    self.fatal(&ServerError::fatal(
+                        sqlstate::IDLE_SESSION_TIMEOUT,
+                        "terminating connection due to idle-session timeout",
+                    ))
+                    .await;
+                    break;
+                }
                 Err(ReadError::Shard(error)) => {
                     self.fatal(&error).await;
                     break;
@@ -148,7 +161,8 @@ impl Session {
         if let Some(message) = self.client.buffered()? {
             return Ok(message);
         }
-        let idle = self.transaction.block == Block::Idle;
+        let idle = self.transaction.block == Block::Idle && !self.in_pipeline;
+        self.idle.begin();
         poll_fn(|cx| {
             // Who is woken by a message has one.
             if let Poll::Ready(message) = self.client.poll_message(cx) {
@@ -173,8 +187,12 @@ impl Session {
                 }
             }
             let ended = self.registration.entry.hears_end(cx);
-            match ended || idle && self.shared.shutdown.is_cancelled() {
-                true => Poll::Ready(Err(ReadError::Shutdown)),
+            if ended || idle && self.shared.shutdown.is_cancelled() {
+                return Poll::Ready(Err(ReadError::Shutdown));
+            }
+            let limit = self.idle_limit();
+            match idle && self.idle.is_over(limit, cx) {
+                true => Poll::Ready(Err(ReadError::Idle)),
                 false => Poll::Pending,
             }
         })
@@ -191,6 +209,8 @@ impl Session {
             self.note_time();
         }
         let tag = message.tag;
+        // Until ReadyForQuery says otherwise.
+        self.in_pipeline |= matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C');
         let message = match self.decoded(message) {
             Ok(message) => message,
             Err(error) => {
@@ -327,6 +347,7 @@ impl Session {
 
     /// What has come up, and ReadyForQuery.
     pub fn send_ready(&mut self) {
+        self.in_pipeline = false;
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());
     }

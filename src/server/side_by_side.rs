@@ -94,7 +94,7 @@ impl Session {
     /// Sends the unit that `message` begins, where there is more behind it and its shard is free; else nothing has happened.
     pub(super) fn begin_side_by_side(&mut self, message: &Message) -> Option<Run> {
         let is_free = self.has_sent_ahead(message)
-            && self.shared.config.server.pipeline_parallelism > 1
+            && self.shared.config().server.pipeline_parallelism > 1
             && !self.skipping
             && self.takes_short_way();
         if !is_free {
@@ -110,7 +110,7 @@ impl Session {
             closed: false,
             held_bytes: 0,
             heard: 0,
-            silence: Silence::new(self.shared.config.server.shard_silence_timeout),
+            silence: Silence::new(self.shared.config().server.shard_silence_timeout),
             answered: false,
         };
         if self.send_next(&mut run) {
@@ -258,9 +258,9 @@ impl Session {
             let unsent = self.connections.get(shard)?.unsent_bytes();
             return (!is_full && unsent < UNSENT_BYTES_MAX).then_some(index);
         }
-        if run.lanes.len() >= self.shared.config.server.pipeline_parallelism {
+        if run.lanes.len() >= self.shared.config().server.pipeline_parallelism {
             self.give_back_idle(run);
-            if run.lanes.len() >= self.shared.config.server.pipeline_parallelism {
+            if run.lanes.len() >= self.shared.config().server.pipeline_parallelism {
                 return None;
             }
         }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::metrics;
@@ -34,7 +34,15 @@ const SLICES_MAX: usize = 16;
 /// A client connection, encrypted or not.
 pub enum ClientStream {
     Plain(TcpStream),
+    /// A unix socket: never encrypted, and never leaves this machine.
+    Local(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ClientStream {
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -45,6 +53,7 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Local(s) => Pin::new(s).poll_read(cx, buf),
             Self::Tls(s) => Pin::new(s).poll_read(cx, buf),
         }
     }
@@ -58,6 +67,7 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_write(cx, buf),
+            Self::Local(s) => Pin::new(s).poll_write(cx, buf),
             Self::Tls(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
@@ -69,6 +79,7 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::Local(s) => Pin::new(s).poll_write_vectored(cx, slices),
             Self::Tls(s) => Pin::new(s).poll_write_vectored(cx, slices),
         }
     }
@@ -76,6 +87,7 @@ impl AsyncWrite for ClientStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_flush(cx),
+            Self::Local(s) => Pin::new(s).poll_flush(cx),
             Self::Tls(s) => Pin::new(s).poll_flush(cx),
         }
     }
@@ -83,6 +95,7 @@ impl AsyncWrite for ClientStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Local(s) => Pin::new(s).poll_shutdown(cx),
             Self::Tls(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
@@ -116,6 +129,8 @@ pub enum ReadError {
     Closed,
     #[error("pgbraid is shutting down")]
     Shutdown,
+    #[error("the client has said nothing for too long")]
+    Idle,
     #[error("a shard has ended the session: {0}")]
     Shard(crate::protocol::error::ServerError),
     #[error(transparent)]

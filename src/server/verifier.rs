@@ -86,6 +86,7 @@ impl Verifier {
 
 /// Salts for the users whose salt is not stored anywhere: the same ones from one start to the next, and from one pgbraid to another
 /// with the same configuration, as a stored one is. Nobody foresees them who does not know its secrets.
+#[derive(Clone)]
 pub struct Salts(hmac::Key);
 
 impl Salts {

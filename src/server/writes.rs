@@ -83,7 +83,7 @@ impl Session {
         if write.inserts {
             placed(write, &bound.parameters).map_err(Some)?;
         }
-        let shards = self.shared.config.shards.len();
+        let shards = self.shared.shard_names.len();
         match Execution::shards_of(&planned.route, bound, shards)[..] {
             [shard] => Ok(shard),
             [] if write.inserts => Err(Some(unsupported(

@@ -13,6 +13,7 @@ mod fuzz;
 mod harness;
 mod kept;
 mod leaving;
+mod lifecycle;
 mod logins;
 mod pipelines;
 mod random;

@@ -14,7 +14,7 @@ use super::verify::{self, HashCheck};
 use super::{Loaded, merge, read_all};
 use crate::backend::BackendError;
 use crate::backend::control::ControlPlane;
-use crate::config::Config;
+use crate::config::{Config, Live};
 
 /// Between two loads when a shard was not there.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +25,8 @@ const LOAD_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// The catalog in force.
 #[derive(Debug)]
 pub struct CatalogWatch {
-    config: Arc<Config>,
-    control: Arc<ControlPlane>,
+    live: Arc<Live>,
+    control: ArcSwap<ControlPlane>,
     loaded: ArcSwapOption<Loaded>,
     last_error: ArcSwap<Option<String>>,
     /// Held while a load runs.
@@ -39,6 +39,8 @@ pub struct CatalogWatch {
 struct State {
     version: u64,
     snapshots: Vec<Snapshot>,
+    /// What the last load took for what tables are.
+    config: Option<Arc<Config>>,
     hash_check: Option<HashCheck>,
     /// Locales compared so far.
     orders: Agreed,
@@ -51,10 +53,10 @@ struct State {
 
 impl CatalogWatch {
     /// Nothing is loaded yet. Must be called inside a runtime.
-    pub fn new(config: &Arc<Config>) -> Arc<Self> {
+    pub fn new(live: &Arc<Live>) -> Arc<Self> {
         Arc::new(Self {
-            control: ControlPlane::new(config),
-            config: config.clone(),
+            control: ArcSwap::new(ControlPlane::new(&live.now())),
+            live: live.clone(),
             loaded: ArcSwapOption::empty(),
             last_error: ArcSwap::default(),
             state: Mutex::default(),
@@ -82,7 +84,7 @@ impl CatalogWatch {
             tokio::time::sleep((duration * LOAD_SHARE).max(LOAD_PAUSE_MIN)).await;
             let interval = match self.last_error() {
                 Some(_) => RETRY_INTERVAL,
-                None => self.config.database.catalog_refresh,
+                None => self.live.now().database.catalog_refresh,
             };
             tokio::select! {
                 () = self.wanted.notified() => {}
@@ -112,8 +114,22 @@ impl CatalogWatch {
     }
 
     /// The control plane's connections, for others that have to ask the shards something.
-    pub fn control(&self) -> &Arc<ControlPlane> {
-        &self.control
+    pub fn control(&self) -> Arc<ControlPlane> {
+        self.control.load_full()
+    }
+
+    /// Looks again for what the configuration in force says, over other connections where the shards are elsewhere or got into otherwise.
+    pub fn renew(&self) {
+        if let Some(control) = self.control().renewed(&self.live.now()) {
+            self.control.store(control);
+        }
+        self.changed();
+    }
+
+    /// The same over other connections in any case: a shard's name leads elsewhere.
+    pub(in crate::backend) fn reconnect(&self) {
+        self.control.store(ControlPlane::new(&self.live.now()));
+        self.changed();
     }
 
     /// Loads now, or takes part in a load that began after the call. The version grows only when something other than estimates
@@ -141,13 +157,20 @@ impl CatalogWatch {
     }
 
     async fn load(&self, state: &mut State) -> Result<Arc<Loaded>, BackendError> {
-        let mut snapshots = read_all(&self.control).await?;
-        orders::prove(&self.control, &mut snapshots, &mut state.orders).await?;
-        let check = match state.hash_check.take() {
+        let config = self.live.snapshot();
+        let same_rules = state
+            .config
+            .as_ref()
+            .is_some_and(|last| last.tables == config.tables && last.database == config.database);
+        let control = self.control();
+        let mut snapshots = read_all(&control).await?;
+        orders::prove(&control, &mut snapshots, &mut state.orders).await?;
+        let check = match state.hash_check.take().filter(|_| same_rules) {
             Some(check) => check,
-            None => verify::hash_partitions(&self.config, &self.control).await?,
+            None => verify::hash_partitions(&config, &control).await?,
         };
-        let unchanged = state.snapshots.len() == snapshots.len()
+        let unchanged = same_rules
+            && state.snapshots.len() == snapshots.len()
             && state
                 .snapshots
                 .iter()
@@ -156,14 +179,15 @@ impl CatalogWatch {
         if !unchanged {
             state.version += 1;
         }
-        let (config, version) = (self.config.clone(), state.version);
+        let version = state.version;
+        state.config = Some(config.clone());
         // Large catalogs take a while to put together: not on a thread that serves sessions.
         let merged = tokio::task::spawn_blocking(move || {
             let loaded = merge::merge(&config, &snapshots, &check, version);
             (Arc::new(loaded), snapshots, check)
         });
         let (loaded, snapshots, check) = merged.await.map_err(|e| {
-            let catalog_shard = &self.control.shards[0].connector;
+            let catalog_shard = &control.shards[0].connector;
             catalog_shard.protocol(format!("its catalog cannot be put together: {e}"))
         })?;
         state.snapshots = snapshots;

@@ -350,7 +350,7 @@ impl Session {
         } else {
             wanted.min(BATCH_ROWS_MAX) as u32
         });
-        let limit = self.shared.config.merge.memory_max;
+        let limit = self.shared.config().merge.memory_max;
         self.sink = Some(Sink {
             output: std::mem::replace(output, Output::Nothing),
             kept: std::mem::take(&mut cursor.rows),

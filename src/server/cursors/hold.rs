@@ -94,7 +94,7 @@ impl Session {
         resumes: bool,
     ) -> Result<Outcome, Ended> {
         let others = cursor.binary_rows.as_ref().map_or(0, Kept::bytes) + self.cursors.bytes();
-        let limit = self.shared.config.merge.memory_max;
+        let limit = self.shared.config().merge.memory_max;
         self.sink = Some(Sink {
             output: Output::Nothing,
             kept: std::mem::take(&mut cursor.rows),

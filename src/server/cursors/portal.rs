@@ -81,7 +81,7 @@ impl Session {
             output: std::mem::replace(output, Output::Nothing),
             kept: Kept::default(),
             keeping: Keeping::Nothing,
-            bytes_max: self.shared.config.merge.memory_max,
+            bytes_max: self.shared.config().merge.memory_max,
             rows: 0,
         });
         let outcome = self.stream(execution, max_rows).await;

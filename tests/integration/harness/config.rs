@@ -44,6 +44,7 @@ const REFERENCE: [&str; 6] = [
 ];
 
 /// What may differ between the pgbraids that tests start.
+#[derive(Clone)]
 pub struct Config {
     shards: Vec<u16>,
     pub method: &'static str,

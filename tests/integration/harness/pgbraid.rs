@@ -2,17 +2,18 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::client::Client;
 use super::cluster::free_port;
-use super::{Config, cluster, eventually, run};
+use super::{Config, cluster, eventually, run, watchdog};
 
 /// A running pgbraid; dropping kills it, and so does the watchdog when the test process is gone.
 pub struct Pgbraid {
     pub port: u16,
     child: Child,
+    file: PathBuf,
     log: PathBuf,
 }
 
@@ -39,6 +40,16 @@ impl Pgbraid {
         );
         let port = free_port();
         fs::write(&file, config.print(port)).expect("configuration file");
+        Self::spawn(port, file, log)
+    }
+
+    /// Starts another one with the configuration and the port of one that has ended.
+    pub fn again(&self) -> Self {
+        let log = self.log.with_extension("again.log");
+        Self::spawn(self.port, self.file.clone(), log)
+    }
+
+    fn spawn(port: u16, file: PathBuf, log: PathBuf) -> Self {
         let output = File::create(&log).expect("log file");
         let child = Command::new(env!("CARGO_BIN_EXE_pgbraid"))
             .args(["serve", "--config"])
@@ -52,7 +63,36 @@ impl Pgbraid {
             .spawn()
             .expect("the built pgbraid");
         run().tie.adopt(child.id());
-        Self { port, child, log }
+        Self {
+            port,
+            child,
+            file,
+            log,
+        }
+    }
+
+    /// Gives it another configuration, and waits until it has done with that: `said` is what the log then says.
+    pub fn reload(&self, config: &Config, said: &str) {
+        self.reload_text(&config.print(self.port), said);
+    }
+
+    /// The same with any text for a file.
+    pub fn reload_text(&self, text: &str, said: &str) {
+        let before = self.log().matches(said).count();
+        fs::write(&self.file, text).expect("configuration file");
+        self.signal("HUP");
+        eventually(said, || {
+            (self.log().matches(said).count() > before).then_some(())
+        });
+    }
+
+    pub fn signal(&self, name: &str) {
+        watchdog::signal(self.child.id(), name);
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        eventually("pgbraid ends", || self.child.try_wait().expect("wait"))
     }
 
     pub fn client(&self) -> Client {

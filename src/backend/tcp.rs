@@ -1,0 +1,64 @@
+//! What the kernel is told of a TCP connection, to a client or to a shard.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+use crate::config::Tcp;
+
+/// Small messages go out at once, and an end that is gone is found out as the configuration wants.
+///
+/// # Errors
+/// The operating system's; what it had taken up to then holds.
+pub fn tune(stream: &TcpStream, settings: &Tcp) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let some = |d: Duration| (!d.is_zero()).then_some(d);
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(time) = some(settings.keepalives_idle) {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = some(settings.keepalives_interval) {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if settings.keepalives_count > 0 {
+        keepalive = keepalive.with_retries(settings.keepalives_count);
+    }
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    match some(settings.user_timeout) {
+        Some(timeout) => socket.set_tcp_user_timeout(Some(timeout)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_has_what_was_configured() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let stream = stream.await.unwrap();
+        let mut settings = Tcp {
+            keepalives_idle: Duration::from_secs(7),
+            keepalives_interval: Duration::from_secs(3),
+            keepalives_count: 4,
+            user_timeout: Duration::from_millis(1500),
+        };
+        tune(&stream, &settings).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 7);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 3);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
+        let timeout = socket.tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(Duration::from_millis(1500)));
+        // Zero leaves the system's own.
+        settings.keepalives_count = 0;
+        tune(&stream, &settings).unwrap();
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
+    }
+}
