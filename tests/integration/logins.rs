@@ -318,3 +318,52 @@ fn certificates_stand_for_their_names() {
     });
     assert!(told(&refused.expect_err("no certificate")).starts_with("28000"));
 }
+
+#[test]
+fn check_tries_the_users_at_the_shards() {
+    if target_is_postgres() {
+        return;
+    }
+    let check = |config: &Config, name: &str| {
+        let file = cluster()
+            .folder
+            .join(format!("check-{name}-{}.toml", std::process::id()));
+        std::fs::write(&file, config.print(1)).expect("a file");
+        let done = Command::new(env!("CARGO_BIN_EXE_pgbraid"))
+            .args(["check", "--config"])
+            .arg(&file)
+            .env_remove("PGBRAID_TEST_TARGET")
+            .env_remove("PGBRAID_TEST_CASE")
+            .output()
+            .expect("the built pgbraid");
+        (
+            String::from_utf8_lossy(&done.stdout).into_owned(),
+            done.status.success(),
+        )
+    };
+    let config = || {
+        Config::new(cluster()).user("erin", "erin", "").user(
+        "carol",
+        "SCRAM-SHA-256$4096:c2FsdCBvZiBjYXJvbCAxNg==$hfU1Fb0tLVGAwLk3M+9SvaRxHDDALpzuKXLwgCSkF0U=:f3r42IMKqqK91C7exeG25Zhsh+N58tjkD/xkkBrLXWo=",
+        "",
+    )
+    };
+    let (printed, _) = check(&config(), "good");
+    for line in [
+        "user           erin  logs in at 3 shards",
+        "user           carol  by its client's own login",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
+    let (printed, good) = check(&config().user("dora", "wrong", ""), "wrong");
+    assert!(
+        printed.contains("user           dora  FAILED:"),
+        "{printed}"
+    );
+    assert!(!good);
+    let service = config()
+        .user("dora", "wrong", "")
+        .auth("shard_role = \"service\"");
+    let (printed, _) = check(&service, "service");
+    assert!(!printed.contains("FAILED"), "{printed}");
+}
