@@ -115,6 +115,8 @@ pub struct Metrics {
     registry: Registry,
     /// Clients that have logged in and not left.
     pub clients_active: IntGauge,
+    /// Roles other than the shards' own that have pools.
+    pub role_pools: IntGauge,
     /// Clients logged in since the start.
     pub clients_accepted: IntCounter,
     clients_refused: [IntCounter; ClientRefused::ALL.len()],
@@ -245,6 +247,10 @@ impl Metrics {
         make.start_time();
         Self {
             clients_active: make.gauge("pgbraid_clients_active", "Clients logged in"),
+            role_pools: make.gauge(
+                "pgbraid_role_pools",
+                "Roles with connections to the shards of their own",
+            ),
             clients_accepted: make.counter(
                 "pgbraid_clients_accepted_total",
                 "Clients that have logged in",

@@ -120,6 +120,8 @@ impl Readiness {
         let Some(pools) = self.pools.get() else {
             return;
         };
+        let roles = pools.count() as i64;
+        crate::metrics::global().role_pools.set(roles);
         // A shard serves both its data connections and its merge sessions.
         let usage = pools.usage().into_iter().zip(pools.merge_usage());
         let usage = usage.zip(pools.retired());

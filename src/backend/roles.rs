@@ -14,7 +14,7 @@ use super::places::Places;
 use super::pool::{Pools, Retired, Usage};
 use super::raw_conn::RawConn;
 use super::scram::ClientKeys;
-use crate::config::{Config, Shard, User};
+use crate::config::{Config, Secret, Shard, User};
 use crate::plan::ShardId;
 
 /// All roles.
@@ -202,5 +202,23 @@ impl Roles {
         for places in self.data.iter().chain(&self.merge) {
             places.close(deadline).await;
         }
+    }
+}
+
+/// What a role logs in with at a shard: what the configuration has for it there, its own password, or what its client has shown.
+pub fn login(config: &Config, role: &str, shard: ShardId, keys: &ClientKeys) -> Login {
+    let place = &config.shards[usize::from(shard.0)];
+    let configured = config.users.iter().find(|u| u.name == role);
+    let password = match configured {
+        _ if place.user == role && !place.password.is_empty() => place.password.clone(),
+        Some(user) if !user.shard_password.is_empty() => user.shard_password.clone(),
+        Some(user) if !user.has_verifier() => user.password.clone(),
+        _ => Secret::new(""),
+    };
+    Login {
+        user: role.into(),
+        password,
+        keys: keys.clone(),
+        settings: Arc::from([]),
     }
 }

@@ -237,6 +237,28 @@ mod tests {
     }
 
     #[test]
+    fn the_login_is_bound_to_the_session_of_tls() {
+        use x509_certificate::{EcdsaCurve, KeyAlgorithm, X509CertificateBuilder};
+        let curve = KeyAlgorithm::Ecdsa(EcdsaCurve::Secp256r1);
+        let made = X509CertificateBuilder::default().create_with_random_keypair(curve);
+        let certificate = made.unwrap().0;
+        let hash = crate::backend::tls::end_point(certificate.constructed_data()).unwrap();
+        let mut server = ScramServerAuth::new();
+        let pem = certificate.encode_pem();
+        server.configure_certificate(pem.as_bytes()).unwrap();
+        for (data, accepted) in [(&hash[..], true), (&[0; 32][..], false)] {
+            let mut exchange = Exchange::new(Arc::new(shown()), "p=tls-server-end-point,,", data);
+            let secret = secret(verifier("pencil", SALT));
+            let (challenge, state) = server
+                .on_client_first_message_with_secret(exchange.message(), secret)
+                .unwrap();
+            exchange.update(challenge.as_bytes()).unwrap();
+            let proof = state.on_client_final_message(exchange.message());
+            assert_eq!(proof.is_ok(), accepted);
+        }
+    }
+
+    #[test]
     fn a_server_must_prove_itself() {
         let mut exchange = Exchange::new(Arc::new(shown()), "n,,", b"");
         let nonce = exchange.nonce.clone();

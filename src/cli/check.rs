@@ -8,8 +8,10 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use pgbraid::backend::catalog::{self, Difference, Loaded};
 use pgbraid::backend::connector::Connector;
+use pgbraid::backend::roles;
+use pgbraid::backend::scram::ClientKeys;
 use pgbraid::catalog::{Catalog, Distribution};
-use pgbraid::config::{Config, Placement, TableRule};
+use pgbraid::config::{Config, Placement, ShardRole, TableRule};
 
 use super::{configuration, fail};
 
@@ -31,6 +33,10 @@ pub async fn run(path: &Path) -> ExitCode {
             "{} of {shards} shards cannot be used",
             shards - reached
         ));
+    }
+    let refused = try_roles(&config).await;
+    if refused > 0 {
+        return fail(&format!("{refused} users could not work at the shards"));
     }
     let loaded = match catalog::load(&config, 1).await {
         Ok(loaded) => loaded,
@@ -69,6 +75,40 @@ async fn reach_all(config: &Arc<Config>) -> usize {
         println!("shard          {}  {line}", shard.name);
     }
     answers.iter().filter(|(reached, _)| *reached).count()
+}
+
+/// Logs in to every shard as each user whose password is known and whose own role its statements run as; returns how many of them are
+/// not let in everywhere.
+async fn try_roles(config: &Arc<Config>) -> usize {
+    if config.auth.shard_role == ShardRole::Service {
+        return 0;
+    }
+    let connectors = Connector::all(config);
+    let mut refused = 0;
+    for user in &config.users {
+        let keys = ClientKeys::default();
+        let attempts = connectors.iter().map(async |connector| {
+            let login = roles::login(config, &user.name, connector.id, &keys);
+            // What a client alone can show cannot be tried.
+            if login.password.is_empty() && user.has_verifier() {
+                return None;
+            }
+            Some(connector.connect_as(&login).await.map(drop))
+        });
+        let tried = join_all(attempts).await;
+        let failures: Vec<String> = tried
+            .iter()
+            .flatten()
+            .filter_map(|attempt| attempt.as_ref().err().map(ToString::to_string))
+            .collect();
+        match (failures.first(), tried.iter().flatten().count()) {
+            (Some(failure), _) => println!("user           {}  FAILED: {failure}", user.name),
+            (None, 0) => println!("user           {}  by its client's own login", user.name),
+            (None, count) => println!("user           {}  logs in at {count} shards", user.name),
+        }
+        refused += usize::from(!failures.is_empty());
+    }
+    refused
 }
 
 fn print_tables(config: &Config, catalog: &Catalog) {

@@ -146,10 +146,12 @@ fn warn_of_open_doors(config: &Config) {
         .rsplit_once(':')
         .map_or("", |(host, _)| host);
     let loopback = matches!(host, "localhost" | "[::1]") || host.starts_with("127.");
-    if config.auth.method == AuthMethod::Trust && !loopback {
+    let trusts = |method: Option<AuthMethod>| method == Some(AuthMethod::Trust);
+    let trusted = trusts(Some(config.auth.method)) || config.users.iter().any(|u| trusts(u.method));
+    if trusted && !loopback {
         tracing::warn!(
             listen = %config.server.listen,
-            "auth.method is \"trust\": whoever reaches this address is let in without a password"
+            "method is \"trust\": whoever reaches this address is let in without a password"
         );
     }
 }

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistake::did_you_mean;
 use super::reader::{Place, Reader, Section, section_prefix};
-use super::sections::{auth, log, merge, pool, server, tls};
+use super::sections::{METHODS, auth, log, merge, pool, server, tls};
 use super::tables::table_rule;
 use super::value::{self, variable_part};
 use super::*;
@@ -60,12 +60,13 @@ pub(super) fn config(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Conf
         reader.mistake(&Place::Absent, "shard", message, "at least one [[shard]]");
     }
     let auth = auth(&section("auth"));
+    let tls = tls(&section("tls"));
     let config = Config {
         server: server(&section("server")),
         tables: tables(&elements(reader, document, "table"), &database, &names),
-        users: users(reader, &elements(reader, document, "user"), &auth),
+        users: users(reader, &elements(reader, document, "user"), &auth, &tls),
         auth,
-        tls: tls(&section("tls")),
+        tls,
         pool: pool(&section("pool")),
         merge: merge(&section("merge")),
         log: log(&section("log")),
@@ -295,7 +296,12 @@ fn tables(
     rules
 }
 
-fn users(reader: &Reader<'_>, sections: &[(String, Section<'_, '_>)], auth: &Auth) -> Vec<User> {
+fn users(
+    reader: &Reader<'_>,
+    sections: &[(String, Section<'_, '_>)],
+    auth: &Auth,
+    tls: &Tls,
+) -> Vec<User> {
     let mut names = HashMap::new();
     let scram = auth.method == AuthMethod::Scram;
     if sections.is_empty() && scram && auth.query.is_none() && !reader.broken {
@@ -307,8 +313,12 @@ fn users(reader: &Reader<'_>, sections: &[(String, Section<'_, '_>)], auth: &Aut
             "at least one [[user]], or auth.query, or auth.method = \"trust\"",
         );
     }
+    let mut cert = auth.method == AuthMethod::Cert;
     let user = |(name, section): &(String, Section<'_, '_>)| {
         unique(&mut names, name, section, "user");
+        let method = section.choice("method", &METHODS);
+        let scram = method.unwrap_or(auth.method) == AuthMethod::Scram;
+        cert |= method == Some(AuthMethod::Cert);
         let password = section.secret("password");
         let expected = "a password or a SCRAM-SHA-256 verifier (auth.method is \"scram\")";
         match &password {
@@ -325,14 +335,23 @@ fn users(reader: &Reader<'_>, sections: &[(String, Section<'_, '_>)], auth: &Aut
             _ => {}
         }
         let shard_password = section.secret("shard_password");
+        let certificate = section.text("certificate", "the common name (CN) of a certificate");
         section.finish();
         User {
             name: name.clone(),
             password: password.unwrap_or_else(|| Secret::new("")),
             shard_password: shard_password.unwrap_or_else(|| Secret::new("")),
+            method,
+            certificate,
         }
     };
-    sections.iter().map(user).collect()
+    let users = sections.iter().map(user).collect();
+    if cert && tls.client_ca.is_none() && !reader.broken {
+        let message = "is missing: clients are to show certificates";
+        let expected = "the PEM file of the authorities that sign them (and a tls.mode)";
+        reader.mistake(&Place::Absent, "tls.client_ca", message, expected);
+    }
+    users
 }
 
 /// The form of a verifier as PostgreSQL stores it (manual, chapter "pg_authid").

@@ -52,6 +52,7 @@ impl Default for Tls {
             mode: TlsMode::Disable,
             cert: None,
             key: None,
+            client_ca: None,
         }
     }
 }

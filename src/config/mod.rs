@@ -194,11 +194,26 @@ pub struct User {
     pub name: String,
     /// Plain, or `SCRAM-SHA-256$…`.
     pub password: Secret,
+    /// How this one proves who it is; `None`: as `[auth]` says.
+    pub method: Option<AuthMethod>,
+    /// The common name of its certificates; `None`: its own.
+    pub certificate: Option<String>,
     /// What the role logs in with at the shards; empty: its own password or what its client proves to know.
     pub shard_password: Secret,
 }
 
 impl User {
+    /// One with a password that works at the shards, too.
+    pub fn new(name: impl Into<String>, password: Secret) -> Self {
+        Self {
+            name: name.into(),
+            password,
+            method: None,
+            certificate: None,
+            shard_password: Secret::new(""),
+        }
+    }
+
     /// True when pgbraid does not know the password itself.
     pub fn has_verifier(&self) -> bool {
         self.password.reveal().starts_with("SCRAM-SHA-256$")
@@ -232,6 +247,8 @@ pub enum AuthMethod {
     /// SCRAM-SHA-256.
     #[default]
     Scram,
+    /// A certificate of `tls.client_ca`.
+    Cert,
     /// They need not; for loopback and tests.
     Trust,
 }
@@ -245,6 +262,8 @@ pub struct Tls {
     pub cert: Option<PathBuf>,
     /// PEM file of the private key; there unless the mode is disable.
     pub key: Option<PathBuf>,
+    /// PEM file of the authorities whose certificates clients may show.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Whether clients may or must encrypt.

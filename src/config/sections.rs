@@ -88,14 +88,20 @@ fn tcp(section: &Section<'_, '_>) -> Tcp {
     }
 }
 
+/// How clients prove who they are.
+pub(super) const METHODS: [(&str, AuthMethod); 3] = [
+    ("scram", AuthMethod::Scram),
+    ("cert", AuthMethod::Cert),
+    ("trust", AuthMethod::Trust),
+];
+
 pub(super) fn auth(section: &Section<'_, '_>) -> Auth {
-    let methods = [("scram", AuthMethod::Scram), ("trust", AuthMethod::Trust)];
     let roles = [
         ("client", ShardRole::Client),
         ("service", ShardRole::Service),
     ];
     let auth = Auth {
-        method: section.choice("method", &methods).unwrap_or_default(),
+        method: section.choice("method", &METHODS).unwrap_or_default(),
         shard_role: section.choice("shard_role", &roles).unwrap_or_default(),
         query: section.text("query", "a SELECT of name, password and valid until"),
     };
@@ -104,8 +110,8 @@ pub(super) fn auth(section: &Section<'_, '_>) -> Auth {
         if !query.contains("$1") {
             section.mistake("query", "does not ask for $1", expected);
         }
-        if auth.method == AuthMethod::Trust {
-            let message = "is never asked under auth.method = \"trust\"";
+        if auth.method != AuthMethod::Scram {
+            let message = "is only asked where passwords are";
             section.mistake("query", message, "auth.method = \"scram\"");
         }
     }
@@ -126,7 +132,12 @@ pub(super) fn tls(section: &Section<'_, '_>) -> Tls {
         mode,
         cert: section.file("cert"),
         key: section.file("key"),
+        client_ca: section.file("client_ca"),
     };
+    if tls.client_ca.is_some() && mode == TlsMode::Disable {
+        let message = "has no effect while tls.mode is \"disable\"";
+        section.mistake("client_ca", message, "tls.mode = \"require\" or \"prefer\"");
+    }
     for (key, what) in [("cert", "certificate chain"), ("key", "private key")] {
         if mode != TlsMode::Disable && !section.has(key) {
             section.missing(

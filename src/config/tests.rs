@@ -434,3 +434,33 @@ fn the_configurations_shown_elsewhere_load() {
         }
     }
 }
+
+#[test]
+fn certificates_need_their_authority() {
+    let missing = "0:0 tls.client_ca: is missing: clients are to show certificates";
+    for text in [
+        "[auth]\nmethod = \"cert\"\n",
+        "[[user]]\nname = \"b\"\nmethod = \"cert\"\n",
+    ] {
+        assert_eq!(mistakes(&core_and(text), &[]), [missing]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.crt");
+    std::fs::write(&file, "").unwrap();
+    let text = format!("[tls]\nclient_ca = \"{}\"\n", file.display());
+    let found = mistakes(&core_and(&text), &[]);
+    assert!(found[0].contains("has no effect"), "{found:?}");
+}
+
+#[test]
+fn a_query_for_users_is_for_passwords() {
+    let auth = |lines: &str| core_and(&format!("[auth]\n{lines}\n"));
+    let query = "query = \"select usename, passwd from pg_shadow where usename = $1\"";
+    assert!(good(&auth(query)).auth.query.is_some());
+    for lines in [
+        format!("{query}\nmethod = \"trust\""),
+        "query = \"select usename, passwd from pg_shadow\"".to_owned(),
+    ] {
+        assert_eq!(mistakes(&auth(&lines), &[]).len(), 1, "{lines}");
+    }
+}

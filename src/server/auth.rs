@@ -1,4 +1,4 @@
-//! Who may log in: SCRAM-SHA-256 on pgwire's state machine, or trust.
+//! Who may log in: SCRAM-SHA-256 on pgwire's state machine, certificates, or trust.
 //!
 //! An unknown user is taken through the same exchange as a wrong password, against a verifier that nothing matches.
 
@@ -13,7 +13,7 @@ use super::stream::Client;
 use super::verifier::{Salts, Verifier};
 use crate::backend::scram::Keys;
 use crate::backend::user_query::{Stored, UserQuery};
-use crate::config::{AuthMethod, Config, ShardRole};
+use crate::config::{AuthMethod, Config, ShardRole, User};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::Reader;
 use crate::protocol::sqlstate;
@@ -43,9 +43,22 @@ impl Trusted {
     }
 }
 
+/// What a client's connection says of it.
+#[derive(Clone, Copy)]
+pub struct Proof<'a> {
+    /// Our own certificate on an encrypted connection, for channel binding.
+    pub channel_pem: Option<&'a [u8]>,
+    /// The name in the certificate that the client has shown.
+    pub certificate_name: Option<&'a str>,
+}
+
 /// The users of the configuration, ready to check proofs.
 pub struct Users {
     method: AuthMethod,
+    /// Of users that prove it in another way.
+    methods: HashMap<String, AuthMethod>,
+    /// Names that certificates have for users; the others have their own.
+    certificates: HashMap<String, String>,
     verifiers: HashMap<String, Verifier>,
     /// For those that are not among them.
     query: Option<UserQuery>,
@@ -66,6 +79,12 @@ impl Users {
     }
 
     fn with(config: &Config, salts: Salts) -> Self {
+        fn of_users<T>(config: &Config, of: impl Fn(&User) -> Option<T>) -> HashMap<String, T> {
+            let users = config.users.iter();
+            users
+                .filter_map(|u| Some((u.name.clone(), of(u)?)))
+                .collect()
+        }
         let verifiers = config.users.iter().map(|user| {
             let password = user.password.reveal();
             let derived = || Verifier::derive(password, salts.of(&user.name));
@@ -74,6 +93,8 @@ impl Users {
         });
         Self {
             method: config.auth.method,
+            methods: of_users(config, |u| u.method),
+            certificates: of_users(config, |u| u.certificate.clone()),
             verifiers: verifiers.collect(),
             query: UserQuery::new(config),
             trusted: Trusted::new(config),
@@ -89,15 +110,19 @@ impl Users {
         &self,
         client: &mut Client,
         user: &str,
-        certificate_pem: Option<&[u8]>,
+        proof: Proof<'_>,
     ) -> Result<Option<Keys>, ServerError> {
-        let keys = match self.method {
+        let refuse = |message| Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
+        let keys = match self.methods.get(user).unwrap_or(&self.method) {
             AuthMethod::Trust if self.trusted.allows(user) => None,
-            AuthMethod::Trust => {
-                let message = format!("role \"{user}\" does not exist");
-                return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
+            AuthMethod::Trust => return refuse(format!("role \"{user}\" does not exist")),
+            AuthMethod::Cert if self.is_certified(user, proof.certificate_name) => None,
+            AuthMethod::Cert => {
+                return refuse(format!(
+                    "certificate authentication failed for user \"{user}\""
+                ));
             }
-            AuthMethod::Scram => self.scram(client, user, certificate_pem).await?,
+            AuthMethod::Scram => self.scram(client, user, proof.channel_pem).await?,
         };
         send(client, &Authentication::Ok)?;
         Ok(keys)
@@ -147,6 +172,13 @@ impl Users {
                 format!("password authentication failed for user \"{user}\""),
             )),
         }
+    }
+
+    /// True when the certificate is the user's: its common name is the user's, or the one that the configuration has for it.
+    fn is_certified(&self, user: &str, shown: Option<&str>) -> bool {
+        let wanted = self.certificates.get(user).map_or(user, String::as_str);
+        let is_user = self.verifiers.is_empty() || self.verifiers.contains_key(user);
+        is_user && shown == Some(wanted)
     }
 
     /// What is stored of the user's password; `None` where nothing is that could be used.

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::auth::Proof;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
 use super::local::LocalSocket;
 use super::portals::Portals;
@@ -285,6 +286,7 @@ async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Opt
         parameters,
         negotiate,
     } = *startup;
+    let certificate_name = super::tls::common_name(&stream);
     let mut client = Client::new(stream, shared.config().server.message_bytes_max);
     if let Some(negotiate) = negotiate {
         client.out().put_slice(&negotiate);
@@ -294,9 +296,12 @@ async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Opt
         .as_ref()
         .filter(|_| encrypted)
         .map(|t| t.certificate_pem.clone());
-    let pem = pem.as_deref();
+    let proof = Proof {
+        channel_pem: pem.as_deref(),
+        certificate_name: certificate_name.as_deref(),
+    };
     let checked = match check_names(&parameters) {
-        Ok(settings) => prove(shared, &mut client, &parameters, pem)
+        Ok(settings) => prove(shared, &mut client, &parameters, proof)
             .await
             .map(|role| (settings, role)),
         Err(error) => Err(error),
@@ -330,13 +335,13 @@ async fn prove(
     shared: &Shared,
     client: &mut Client,
     parameters: &BTreeMap<String, String>,
-    certificate_pem: Option<&[u8]>,
+    proof: Proof<'_>,
 ) -> Result<Role, ServerError> {
     let user = parameters.get("user").map_or("", String::as_str);
     let keys = shared
         .users
         .load_full()
-        .authenticate(client, user, certificate_pem)
+        .authenticate(client, user, proof)
         .await?;
     check_database(shared, parameters)?;
     shared.role(user, keys).await.map_err(as_fatal)

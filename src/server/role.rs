@@ -7,19 +7,18 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use super::Shared;
 use super::control;
 use super::prepare::CATALOG_SHARD;
 use super::session::Session;
-use super::{Shared, settings};
+use super::settings;
 use crate::backend::BackendError;
-use crate::backend::connector::Login;
 use crate::backend::pool::Pools;
 use crate::backend::raw_conn::RawConn;
-use crate::backend::roles::{Defaults, Known};
+use crate::backend::roles::{self, Defaults, Known};
 use crate::backend::scram::{ClientKeys, Keys};
-use crate::config::{Secret, ShardRole};
+use crate::config::ShardRole;
 use crate::executor::backend_error;
-use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
@@ -27,7 +26,8 @@ use crate::protocol::sqlstate;
 const SETTINGS: &str = "SELECT n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[\
     'search_path', 'role', 'row_security', 'TimeZone', 'timezone_abbreviations', 'DateStyle', 'IntervalStyle', 'bytea_output', \
     'extra_float_digits', 'xmlbinary', 'xmloption', 'array_nulls', 'transform_null_equals', 'standard_conforming_strings', \
-    'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config', 'default_transaction_isolation']) n";
+    'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config', 'default_transaction_isolation', \
+    'default_transaction_read_only']) n";
 /// Of a level that pgbraid itself keeps, or has to know of, sessions know as if they had set it.
 const ISOLATION: &str = "default_transaction_isolation";
 /// Schemas in which the session's unqualified names are looked for: those that there are and that its role may use.
@@ -96,7 +96,7 @@ impl Shared {
         if let Some(known) = known.as_ref().filter(|k| fresh(k)) {
             return Ok(known.clone());
         }
-        let login = self.login(user, CATALOG_SHARD, &keys);
+        let login = roles::login(&self.config(), user, CATALOG_SHARD, &keys);
         let deadline = Instant::now() + self.config().pool.queue_timeout;
         let read = self
             .roles
@@ -111,27 +111,8 @@ impl Shared {
             settings::check(name, value)?;
         }
         let seen = (Instant::now(), version);
-        let logins = |shard, keys: &ClientKeys| self.login(user, shard, keys);
+        let logins = |shard, keys: &ClientKeys| roles::login(&self.config(), user, shard, keys);
         Ok(self.roles.enter(user, defaults, seen, keys, logins))
-    }
-
-    /// What the role logs in with at a shard: what the configuration has for it there, its own password, or what its client has shown.
-    fn login(&self, user: &str, shard: ShardId, keys: &ClientKeys) -> Login {
-        let config = self.config();
-        let place = &config.shards[usize::from(shard.0)];
-        let configured = config.users.iter().find(|u| u.name == user);
-        let password = match configured {
-            _ if place.user == user && !place.password.is_empty() => place.password.clone(),
-            Some(user) if !user.shard_password.is_empty() => user.shard_password.clone(),
-            Some(user) if !user.has_verifier() => user.password.clone(),
-            _ => Secret::new(""),
-        };
-        Login {
-            user: user.into(),
-            password,
-            keys: keys.clone(),
-            settings: Arc::from([]),
-        }
     }
 }
 

@@ -111,8 +111,8 @@ impl Settings {
 
     /// As `replay`, for a connection of which nobody knows what was done on it: the role is the one that logged in again.
     pub fn take_over(&self) -> String {
-        // No RESET ALL does this; it resets the role, too.
-        format!("RESET SESSION AUTHORIZATION; {}", self.replay())
+        // No RESET ALL does this. The first one leaves no role set, the second one sets that which the login role has by default.
+        format!("RESET SESSION AUTHORIZATION; RESET ROLE; {}", self.replay())
     }
 
     /// The statements that bring any connection to these settings: everything else goes back to its default first.

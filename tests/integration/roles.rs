@@ -12,6 +12,8 @@ fn with_users(config: Config) -> Config {
         .user("alice", "alice", "")
         .user("bob", "bob", "")
         .user("dora", "dora", "")
+        .user("erin", "erin", "")
+        .user("jane", "", "method = \"trust\"")
 }
 
 fn start(config: Config) -> Pgbraid {
@@ -198,6 +200,50 @@ fn the_shards_role_serves_others_only_where_that_is_asked_for() {
     let trusting = Pgbraid::start(config);
     let refused = Client::connect(trusting.port, "alice", "").map(drop);
     assert!(refused.expect_err("not configured").starts_with("28000"));
+}
+
+#[test]
+fn defaults_of_a_role_hold_on_every_shard() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = start(Config::new(cluster()).pool_size(1));
+    let mut erin = login(pgbraid.port, "erin");
+    for sql in [
+        "show transaction_isolation",
+        "begin",
+        "show transaction_isolation",
+        "commit",
+    ] {
+        let reply = erin.query(sql);
+        assert!(
+            !sql.starts_with("show") || reply.value() == "serializable",
+            "{sql}"
+        );
+    }
+    erin.query("set default_transaction_isolation to 'read committed'");
+    assert_eq!(
+        erin.query("show transaction_isolation").value(),
+        "read committed"
+    );
+    erin.query("reset default_transaction_isolation");
+    assert_eq!(
+        erin.query("show transaction_isolation").value(),
+        "serializable"
+    );
+    let mut jane = login(pgbraid.port, "jane");
+    for after in [
+        "the start",
+        "an error on a shard",
+        "another session's error",
+    ] {
+        on_all_shards(&mut jane, "staff jane", after);
+        let fails = "select 1 / (id - id) from notes";
+        assert_eq!(jane.query(fails).sqlstate().as_deref(), Some("22012"));
+        login(pgbraid.port, "jane").query(fails);
+    }
+    jane.query("set role none");
+    assert_eq!(jane.query("select count(*) from notes").value(), "80");
 }
 
 /// What a client may try to become another role, or to leave its own behind. In a block and without one.

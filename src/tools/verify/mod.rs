@@ -199,11 +199,7 @@ async fn start(
             shutdown_grace: Duration::from_secs(1),
             ..config.server.clone()
         },
-        users: vec![User {
-            name: USER.to_owned(),
-            password: password.clone(),
-            shard_password: Secret::new(""),
-        }],
+        users: vec![User::new(USER, password.clone())],
         // At the shards it works as their own user, whose privileges it needs for nothing but reading.
         auth: Auth {
             method: AuthMethod::Scram,
