@@ -14,13 +14,13 @@ use super::{configuration, fail};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
     /// The statement; parameters ($1 …) may stay open
-    #[arg(required_unless_present = "file")]
+    #[arg(required_unless_present = "files")]
     sql: Option<String>,
-    /// A file of statements instead: SQL, or an export of pg_stat_statements as CSV (psql --csv) or JSON
-    #[arg(long, value_name = "FILE", conflicts_with = "sql")]
-    file: Option<PathBuf>,
+    /// A file of statements instead: SQL, or an export of pg_stat_statements as CSV (psql --csv) or JSON; may be given several times
+    #[arg(long = "file", value_name = "FILE", conflicts_with = "sql")]
+    files: Vec<PathBuf>,
     /// With --file: print one JSON list, plans included
-    #[arg(long, requires = "file")]
+    #[arg(long, requires = "files")]
     json: bool,
 }
 
@@ -30,9 +30,9 @@ pub async fn run(path: &Path, arguments: Arguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    match (arguments.file, arguments.sql) {
-        (Some(file), _) => all(&config, &file, arguments.json).await,
-        (None, text) => one(&config, &text.unwrap_or_default()).await,
+    match arguments.sql {
+        Some(text) => one(&config, &text).await,
+        None => all(&config, &arguments.files, arguments.json).await,
     }
 }
 
@@ -63,9 +63,9 @@ async fn one(config: &Arc<Config>, text: &str) -> ExitCode {
     }
 }
 
-/// A file is looked at as it is: what is refused in it is an answer, too.
-async fn all(config: &Arc<Config>, file: &Path, json: bool) -> ExitCode {
-    let given = match plans::read_file(file) {
+/// Files are looked at as they are: what is refused in them is an answer, too.
+async fn all(config: &Arc<Config>, files: &[PathBuf], json: bool) -> ExitCode {
+    let given = match plans::read_files(files) {
         Ok(given) => given,
         Err(why) => return fail(&why),
     };

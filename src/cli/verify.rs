@@ -18,9 +18,10 @@ pub struct Arguments {
     /// A pgbraid that runs, named in the same way (default: one is started for this, on loopback)
     #[arg(long, value_name = "URL")]
     via: Option<String>,
-    /// A file of statements: SQL, or an export of pg_stat_statements (default: statements are made from the tables)
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// A file of statements: SQL, or an export of pg_stat_statements; may be given several times (default: statements are made from the
+    /// tables)
+    #[arg(long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// How many statements are made from the tables
     #[arg(long, default_value_t = 200)]
     sample: usize,
@@ -37,13 +38,13 @@ pub async fn run(path: &Path, arguments: Arguments) -> ExitCode {
     let Ok(config) = configuration(path) else {
         return COULD_NOT_LOOK.into();
     };
-    let statements = match &arguments.file {
-        None => Vec::new(),
-        Some(file) => match plans::read_file(file) {
-            Ok(given) => given.into_iter().map(|g| g.text).collect(),
-            Err(why) => return could_not(&why),
-        },
+    let statements: Vec<String> = match plans::read_files(&arguments.files) {
+        Ok(given) => given.into_iter().map(|g| g.text).collect(),
+        Err(why) => return could_not(&why),
     };
+    if statements.is_empty() && !arguments.files.is_empty() {
+        return could_not("there is no statement in the files");
+    }
     let options = Options {
         reference: arguments.reference,
         via: arguments.via,

@@ -83,10 +83,10 @@ async fn schemas(shards: &Shards, report: &mut Report) -> Result<Vec<Vec<RowTabl
         "comparing schemas",
         (inventory::STEPS + 1) * shards.len() as u64,
     );
-    // Roles that statements run as.
+    // Roles that statements run as. Where each shard has its own `user`, the others need not know it.
     let is_used = |role: &str| {
-        let own = config.shards.iter().any(|s| s.user == role);
-        own || config.users.iter().any(|u| u.name == role)
+        let everywhere = config.shards.iter().all(|s| s.user == role);
+        everywhere || config.users.iter().any(|u| u.name == role)
     };
     let settings = shards
         .each(Settings::Own, async |_, t: &Transaction<'_>| {

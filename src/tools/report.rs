@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// Longest definition quoted in a message, in characters.
 const QUOTED_MAX: usize = 60;
+/// Longest statement in a table, in characters.
+const STATEMENT_MAX: usize = 100;
 
 /// One thing that is not on a shard as it is on the others, or should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -146,8 +148,19 @@ impl Report {
 
 /// A definition short enough for a line.
 pub fn quoted(text: &str) -> String {
+    shortened(text, QUOTED_MAX)
+}
+
+/// A statement short enough for a line, without the comments in front of it.
+pub fn statement_line(text: &str) -> String {
+    let lines = text.lines();
+    let own = lines.skip_while(|l| l.trim().is_empty() || l.trim_start().starts_with("--"));
+    shortened(&own.collect::<Vec<_>>().join(" "), STATEMENT_MAX)
+}
+
+fn shortened(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(QUOTED_MAX) {
+    match line.char_indices().nth(characters) {
         Some((end, _)) => format!("{} …", &line[..end]),
         None => line,
     }
@@ -174,6 +187,7 @@ mod tests {
 
     #[test]
     fn long_definitions_are_cut_between_characters() {
+        assert_eq!(statement_line("-- why\n\nselect 1,\n  2"), "select 1, 2");
         assert_eq!(quoted("a\n  b"), "a b");
         assert_eq!(
             quoted(&"ä".repeat(70)),

@@ -10,8 +10,9 @@ use crate::backend::BackendError;
 use crate::backend::control::{ControlPlane, ControlShard};
 use crate::config::Config;
 
-/// Beyond the time the server itself gives a statement, before it counts as silent.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A piece of work is this many statements at most. Each has its time limit on the server; the limit of all of them is there for servers
+/// that say nothing any more.
+const STATEMENTS_MAX: u32 = 20;
 
 /// What prints the same on every server, whatever the defaults of its roles and databases. A locked table must not stop the tool.
 const FIXED: &str = "
@@ -72,7 +73,7 @@ impl Shards {
     /// The same on one shard.
     ///
     /// # Errors
-    /// What the shard says; `TimedOut` where it says nothing for longer than a statement may take.
+    /// What the shard says; `TimedOut` where it says nothing for longer than its statements may take.
     pub async fn on<T>(
         &self,
         shard: usize,
@@ -81,7 +82,7 @@ impl Shards {
     ) -> Result<T, BackendError> {
         let control = &self.control.shards[shard];
         let done = tokio::time::timeout(
-            self.limit + SILENCE,
+            self.limit * STATEMENTS_MAX,
             self.within(control, shard, settings, work),
         );
         done.await.unwrap_or_else(|_| {

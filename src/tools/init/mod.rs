@@ -159,7 +159,14 @@ async fn look(
             "has not the same columns everywhere: see pgbraid doctor".to_owned(),
         ));
     }
-    let found = keys::look(shards, &tables, extent).await?;
+    let found = match keys::look(shards, &tables, extent).await {
+        Ok(found) => found,
+        // Row security, or a time limit: the other tables can be looked at.
+        Err(error @ BackendError::Server { .. }) => {
+            return Ok(open(format!("cannot be read: {error}")));
+        }
+        Err(error) => return Err(error),
+    };
     let mut proved = found.proved.into_iter();
     if let Some(key) = proved.next() {
         return Ok(Finding::Sharded {

@@ -187,8 +187,9 @@ FROM written w"
 pub(super) const INDEXES: &str = concat!(
     "
 WITH indexes AS (
-    SELECT n.nspname, c.relname AS name, t.relname, v.nspname AS table_schema, i.indisvalid,
-        pg_get_indexdef(i.indexrelid) AS statement
+    SELECT n.nspname, c.relname AS name, t.relname, v.nspname AS table_schema, i.indisvalid, c.relkind,
+        -- ONLY would leave an index without those of the partitions, and invalid.
+        regexp_replace(pg_get_indexdef(i.indexrelid), CASE c.relkind WHEN 'I' THEN ' ON ONLY ' ELSE '^$' END, ' ON ') AS statement
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace v ON v.oid = t.relnamespace
     WHERE t.relkind IN ('r', 'p', 'm') AND NOT c.relispartition
@@ -203,7 +204,8 @@ SELECT 'index', concat('index ', nspname, '.', name), table_schema::text, relnam
 FROM indexes
 UNION ALL
 SELECT 'index state', concat('state of index ', nspname, '.', name), table_schema, relname, concat('index ', nspname, '.', name),
-    CASE WHEN indisvalid THEN 'valid' ELSE 'invalid' END, '', '{}', ARRAY[format('REINDEX INDEX %I.%I', nspname, name)], '{}'
+    CASE WHEN indisvalid THEN 'valid' ELSE 'invalid' END, '', '{}', CASE relkind WHEN 'I' THEN ARRAY[format('DROP INDEX %I.%I', nspname, name), statement]
+    ELSE ARRAY[format('REINDEX INDEX %I.%I', nspname, name)] END, '{}'
 FROM indexes"
 );
 

@@ -20,12 +20,11 @@ use crate::server::{control, probe, refusal_of_kind};
 use crate::sql::ast::node::Node;
 use crate::sql::{self, CopySource, Kind};
 
-pub use source::{Given, read, read_file};
+use super::report::statement_line;
+pub use source::{Given, read, read_files};
 
 /// A planner that keeps asking has a fault; a real statement is answered in two or three rounds.
 const PROBE_ROUNDS_MAX: usize = 32;
-/// Longest statement in the table, in characters.
-const STATEMENT_SHOWN: usize = 80;
 
 /// How a statement runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -380,7 +379,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
             let (calls, total) = (number(outcome.calls), number(outcome.total_ms));
             let _ = write!(out, "{calls:>10} {total:>12} ");
         }
-        let _ = writeln!(out, "{}", one_line(&outcome.statement));
+        let _ = writeln!(out, "{}", statement_line(&outcome.statement));
         let says = matches!(outcome.way, Way::Refused | Way::Failed);
         if says {
             let _ = writeln!(
@@ -408,14 +407,6 @@ pub fn table(outcomes: &[Outcome]) -> String {
         }
     }
     out
-}
-
-fn one_line(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(STATEMENT_SHOWN) {
-        Some((end, _)) => format!("{} …", &line[..end]),
-        None => line,
-    }
 }
 
 #[cfg(test)]

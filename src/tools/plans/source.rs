@@ -1,6 +1,6 @@
 //! Files of statements: SQL, or what pg_stat_statements holds as CSV (`psql --csv -c "SELECT * FROM pg_stat_statements"`) or as JSON.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -20,13 +20,27 @@ pub struct Given {
 /// Columns that hold the time in all: since PostgreSQL 13, and before.
 const TOTAL: [&str; 2] = ["total_exec_time", "total_time"];
 
-/// The statements of a file on disk, as [`read`].
+/// The statements of files on disk, as [`read`].
 ///
 /// # Errors
-/// Why it cannot be read.
-pub fn read_file(path: &Path) -> Result<Vec<Given>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    read(&text).map_err(|why| format!("{}: {why}", path.display()))
+/// Why one cannot be read.
+pub fn read_files(paths: &[PathBuf]) -> Result<Vec<Given>, String> {
+    let mut all = Vec::new();
+    for path in paths {
+        let named = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|e| named(&e))?;
+        all.extend(read(&text).map_err(|why| named(&why))?);
+    }
+    slowest_first(&mut all);
+    Ok(all)
+}
+
+fn slowest_first(all: &mut [Given]) {
+    all.sort_by(|a, b| {
+        b.total_ms
+            .partial_cmp(&a.total_ms)
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
 }
 
 /// The statements of a file, those that took longest first where that is known.
@@ -40,11 +54,7 @@ pub fn read(text: &str) -> Result<Vec<Given>, String> {
         _ if is_csv(trimmed) => csv(trimmed)?,
         _ => statements(trimmed),
     };
-    all.sort_by(|a, b| {
-        b.total_ms
-            .partial_cmp(&a.total_ms)
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
+    slowest_first(&mut all);
     Ok(all)
 }
 

@@ -90,7 +90,8 @@ fn type_name(of: &Type) -> String {
     }
 }
 
-/// The last digits of a float depend on the order in which a sum was made, on one server too.
+/// The last digits of a float depend on the order in which a sum was made, on one server too, and so does which of the equal values 0
+/// and -0 stands for a group.
 fn neutral(value: &str, type_oid: Option<u32>) -> String {
     let digits = match type_oid {
         Some(oid::FLOAT8) => 12,
@@ -98,6 +99,8 @@ fn neutral(value: &str, type_oid: Option<u32>) -> String {
         _ => return value.to_owned(),
     };
     match value.parse::<f64>() {
+        // Negative zero as well.
+        Ok(0.0) => "0".to_owned(),
         Ok(number) if number.is_finite() => format!("{number:.digits$e}"),
         _ => value.to_owned(),
     }
@@ -112,6 +115,7 @@ mod tests {
         let neutral = |v: &str| neutral(v, Some(oid::FLOAT8));
         assert_eq!(neutral("0.30000000000000004"), neutral("0.3"));
         assert_ne!(neutral("0.3000001"), neutral("0.3"));
+        assert_eq!(neutral("-0"), neutral("0"));
         assert_eq!(neutral("NaN"), "NaN");
         assert_eq!(
             super::neutral("0.30000000000000004", Some(1700)),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::report::statement_line;
 use super::server_url;
 use crate::backend::BackendError;
 use crate::backend::catalog;
@@ -336,11 +337,8 @@ pub fn text(outcomes: &[Outcome]) -> String {
         };
         counts[n] += 1;
         if n > 0 {
-            let statement = outcome.statement.split_whitespace().collect::<Vec<_>>();
-            out.push_str(&format!(
-                "{word:<10} {}\n           {why}\n",
-                statement.join(" ")
-            ));
+            let statement = statement_line(&outcome.statement);
+            out.push_str(&format!("{word:<10} {statement}\n           {why}\n"));
         }
     }
     let [same, different, refused, skipped] = counts;
