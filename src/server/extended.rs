@@ -319,7 +319,7 @@ impl Session {
         name: &str,
         prepared: Arc<Prepared>,
     ) -> Result<Arc<Prepared>, ServerError> {
-        if matches!(prepared.kind, Kind::Fetch { .. }) && !self.shared.is_one_shard() {
+        if matches!(prepared.kind, Kind::Fetch { .. }) && self.has_cursor(&prepared.kind) {
             return Ok(self.fetch_described(prepared));
         }
         self.follow_temporary().await?;

@@ -131,10 +131,14 @@ impl Session {
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
         }
-        let by_session =
-            matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. }) && !one_shard;
+        let by_session = match prepared.kind {
+            Kind::Fetch { .. } => self.has_cursor(&prepared.kind),
+            Kind::Execute { .. } => !one_shard,
+            _ => false,
+        };
         let made_of_rows = (one_shard || prepared.changes_temporary) && sql::reads_rows(statement);
-        if by_session || !(runs_on_shards(&prepared.kind) || made_of_rows) {
+        let described = made_of_rows || one_shard && takes_parameters(&prepared.kind);
+        if by_session || !(runs_on_shards(&prepared.kind) || described) {
             prepared.planned = match prepared.at_home {
                 true => Some(on_catalog_shard()),
                 false => one_shard.then(pass_through),
@@ -432,6 +436,11 @@ fn runs_on_shards(kind: &Kind) -> bool {
             | K::Fetch { .. }
             | K::Execute { .. }
     )
+}
+
+/// Further kinds that parameters may stand in, or that return rows: one shard knows of which types.
+fn takes_parameters(kind: &Kind) -> bool {
+    matches!(kind, Kind::DeclareCursor { .. } | Kind::Other)
 }
 
 /// One shard holds everything: any statement goes there as it is.

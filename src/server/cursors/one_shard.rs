@@ -8,8 +8,21 @@ use super::super::prepare::CATALOG_SHARD;
 use super::super::session::Session;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
+use crate::sql::Kind;
 
 impl Session {
+    /// True where a statement about cursors is carried out by the session: with one shard, those about portals that its own client has
+    /// bound, of which the shard has either none of that name or one that is read ahead.
+    pub fn has_cursor(&self, kind: &Kind) -> bool {
+        match kind {
+            _ if !self.shared.is_one_shard() => true,
+            Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) } => {
+                !name.is_empty() && self.portals.get(name).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// The columns of a portal that this session knows nothing of.
     ///
     /// # Errors
