@@ -218,7 +218,7 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
         .as_ref()
         .filter(|_| encrypted)
         .map(|t| t.certificate_pem.clone());
-    let checked = match check_names(&parameters) {
+    let checked = match check_names(&parameters, shared.is_one_shard()) {
         Ok(settings) => shared
             .users
             .authenticate(&mut client, &user, pem.as_deref())
@@ -253,12 +253,13 @@ async fn log_in(shared: &Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Op
 
 fn check_names(
     parameters: &std::collections::BTreeMap<String, String>,
+    one_shard: bool,
 ) -> Result<settings::Settings, ServerError> {
     if parameters.get("user").is_none_or(String::is_empty) {
         let message = "no PostgreSQL user name specified in startup packet";
         return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
     }
-    settings::from_startup(parameters).map_err(as_fatal)
+    settings::from_startup(parameters, one_shard).map_err(as_fatal)
 }
 
 /// Told only to clients that have proved who they are.
@@ -304,6 +305,7 @@ fn new_session(
         before_pipeline: None,
         message_time: 0,
         company: Default::default(),
+        changes_schema: false,
         has_run: false,
         connections: Connections::new(shared.config.shards.len()),
         pinned: false,

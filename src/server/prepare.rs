@@ -48,9 +48,9 @@ impl Session {
         if let Some(prepared) = self.cached(&key) {
             return Ok(prepared);
         }
-        let mut statements = match sql::parse(&key.sql) {
+        let mut statements = match sql::parse_with(&key.sql, self.strings()) {
             Ok(statements) => statements,
-            Err(error) => return Err(self.syntax_error(&key.sql, types, &error).await),
+            Err(error) => return self.unparsed(&key, &error).await,
         };
         if statements.len() > 1 {
             let message = "cannot insert multiple commands into a prepared statement";
@@ -64,7 +64,10 @@ impl Session {
 
     /// Settings that a plan or a statement's meaning may depend on, as a number.
     pub fn planning_context(&self) -> u64 {
-        self.settings.planning_mark() ^ self.transaction.local_mark() ^ self.pins.tables.mark()
+        self.settings.planning_mark()
+            ^ self.transaction.local_mark()
+            ^ self.pins.tables.mark()
+            ^ self.shared.schema_mark()
     }
 
     fn bare(&self, key: &CacheKey, kind: Kind) -> Prepared {
@@ -86,33 +89,44 @@ impl Session {
             at_home: false,
             changes_home: false,
             changes_temporary: false,
+            changes_schema: false,
             is_plain: false,
             catalog_version: key.catalog_version,
             context: key.context,
         }
     }
 
+    /// What our parser does not take. With one shard, what that takes goes there: it may be another version.
+    ///
+    /// # Errors
     /// PostgreSQL's own words for a syntax error, with its position; ours where it finds nothing wrong.
-    pub async fn syntax_error(
+    pub async fn unparsed(
         &mut self,
-        sql: &str,
-        types: &[u32],
+        key: &CacheKey,
         error: &sql::ParseError,
-    ) -> ServerError {
+    ) -> Result<Arc<Prepared>, ServerError> {
         let ours = ServerError::new(error.sqlstate, error.message.clone());
         let ours = match error.position {
             Some(position) => ours.with_position(position),
             None => ours,
         };
-        if error.sqlstate != sqlstate::SYNTAX_ERROR
+        let one_shard = self.shared.is_one_shard();
+        if error.sqlstate != sqlstate::SYNTAX_ERROR && !one_shard
             || self.transaction.block == super::transaction::Block::Failed
         {
-            return ours;
+            return Err(ours);
         }
-        match self.describe_on_catalog_shard(sql, types).await {
-            Err(theirs) => theirs,
-            Ok(_) => ours,
+        let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
+        if !one_shard {
+            return Err(ours);
         }
+        Ok(Arc::new(Prepared {
+            parameter_types: described.parameter_types.into(),
+            columns: described.columns.map(Arc::from),
+            planned: Some(pass_through()),
+            changes_schema: true,
+            ..self.bare(key, Kind::Other)
+        }))
     }
 
     /// Describes and plans one parsed statement.
@@ -128,6 +142,7 @@ impl Session {
             _ => Vec::new(),
         };
         let one_shard = self.shared.is_one_shard();
+        prepared.changes_schema = one_shard && sql::changes_schema(statement);
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
         }

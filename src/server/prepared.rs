@@ -41,6 +41,8 @@ pub struct Prepared {
     pub changes_home: bool,
     /// It makes, changes or drops temporary tables.
     pub changes_temporary: bool,
+    /// With one shard: it may change what other statements mean.
+    pub changes_schema: bool,
     /// A SELECT of ordinary values without any effect: where one shard answers it, nothing is to be looked at but its rows.
     pub is_plain: bool,
     pub catalog_version: u64,

@@ -13,6 +13,7 @@ mod fuzz;
 mod harness;
 mod kept;
 mod leaving;
+mod one_shard;
 mod pipelines;
 mod random;
 mod reruns;

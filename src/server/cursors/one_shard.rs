@@ -8,7 +8,7 @@ use super::super::prepare::CATALOG_SHARD;
 use super::super::session::Session;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
-use crate::sql::Kind;
+use crate::sql::{Kind, Strings};
 
 impl Session {
     /// True where a statement about cursors is carried out by the session: with one shard, those about portals that its own client has
@@ -20,6 +20,14 @@ impl Session {
                 !name.is_empty() && self.portals.get(name).is_some()
             }
             _ => false,
+        }
+    }
+
+    /// How ordinary string literals are read: over several shards only one way is allowed.
+    pub fn strings(&self) -> Strings {
+        match self.reported.get("standard_conforming_strings") {
+            Some(value) if value == "off" && self.shared.is_one_shard() => Strings::Escaped,
+            _ => Strings::Standard,
         }
     }
 
