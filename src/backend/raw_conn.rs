@@ -410,7 +410,8 @@ impl RawConn {
         self.lost = true;
     }
 
-    pub(super) fn is_lost(&self) -> bool {
+    /// True when the shard has ended it.
+    pub fn is_lost(&self) -> bool {
         self.lost
     }
 

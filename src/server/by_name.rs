@@ -135,7 +135,7 @@ impl Session {
             .iter()
             .filter(|s| s.name.eq_ignore_ascii_case("client_encoding"));
         for set in encodings {
-            settings::check(&set.name, "")?;
+            settings::check(&set.name, "", false)?;
         }
         if sets.iter().any(|set| set.is_local) && !self.is_alone() {
             self.open_implicit();

@@ -10,7 +10,7 @@ use super::prepared::Prepared;
 use super::session::{Ended, Session};
 use crate::executor::Parameters;
 use crate::protocol::error::ServerError;
-use crate::sql::{self, Literal, Shape};
+use crate::sql::{self, Literal, Shape, Strings};
 use crate::types::oid;
 
 /// Longer texts are not looked at for their shape.
@@ -26,7 +26,7 @@ impl Session {
         if !self.takes_short_way() {
             return Ok(false);
         }
-        let Some(shape) = shape_of(bare) else {
+        let Some(shape) = self.shape_of(bare) else {
             return Ok(false);
         };
         let Some(prepared) = self.prepared_shape(&shape.text).await else {
@@ -36,6 +36,12 @@ impl Session {
             Some(call) => self.run_directly(call, false, false).await,
             None => Ok(false),
         }
+    }
+
+    /// The shape of a text that is looked at for one.
+    pub(super) fn shape_of(&self, bare: &str) -> Option<Shape> {
+        let looks = bare.len() <= SHAPE_BYTES_MAX && self.strings() == Strings::Standard;
+        looks.then(|| sql::shape(bare))?
     }
 
     pub(super) fn call_of_shape<'a>(
@@ -71,11 +77,6 @@ impl Session {
         }
         None
     }
-}
-
-/// The shape of a text that is looked at for one.
-pub(super) fn shape_of(bare: &str) -> Option<Shape> {
-    (bare.len() <= SHAPE_BYTES_MAX).then(|| sql::shape(bare))?
 }
 
 /// True for what is no fault of the statement: a lost connection, a full pool, a server that is stopped.

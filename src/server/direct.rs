@@ -104,7 +104,7 @@ impl Session {
             }
             Err(Ended::Statement(error)) => {
                 self.client.take_execution(describes);
-                self.fail(&error);
+                self.failed(&error).await?;
             }
             Err(Ended::Session) => return Err(Ended::Session),
         }
@@ -350,8 +350,7 @@ impl Session {
                 .iter()
                 .any(|c| c.type_oid >= oid::FIRST_NORMAL_OBJECT)
             {
-                let message = "cached plan must not change result type";
-                return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+                return Err(super::schema::cached_plan());
             }
             let foreign = columns.into_iter().map(|column| ColumnDescription {
                 table_oid: 0,

@@ -319,7 +319,7 @@ impl Session {
         name: &str,
         prepared: Arc<Prepared>,
     ) -> Result<Arc<Prepared>, ServerError> {
-        if matches!(prepared.kind, Kind::Fetch { .. }) && !self.shared.is_one_shard() {
+        if matches!(prepared.kind, Kind::Fetch { .. }) && self.has_cursor(&prepared.kind) {
             return Ok(self.fetch_described(prepared));
         }
         self.follow_temporary().await?;
@@ -340,10 +340,7 @@ impl Session {
         if prepared.columns.is_some()
             && !same_columns(prepared.columns.as_deref(), again.columns.as_deref())
         {
-            return Err(unsupported(
-                "cached plan must not change result type",
-                "Prepare the statement again.",
-            ));
+            return Err(super::schema::cached_plan());
         }
         let again = match prepared.clock_words {
             // Its constants were read when it was first prepared.

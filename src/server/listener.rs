@@ -300,7 +300,7 @@ async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Opt
         channel_pem: pem.as_deref(),
         certificate_name: certificate_name.as_deref(),
     };
-    let checked = match check_names(&parameters) {
+    let checked = match check_names(&parameters, shared.is_one_shard()) {
         Ok(settings) => prove(shared, &mut client, &parameters, proof)
             .await
             .map(|role| (settings, role)),
@@ -347,12 +347,15 @@ async fn prove(
     shared.role(user, keys).await.map_err(as_fatal)
 }
 
-fn check_names(parameters: &BTreeMap<String, String>) -> Result<settings::Settings, ServerError> {
+fn check_names(
+    parameters: &BTreeMap<String, String>,
+    one_shard: bool,
+) -> Result<settings::Settings, ServerError> {
     if parameters.get("user").is_none_or(String::is_empty) {
         let message = "no PostgreSQL user name specified in startup packet";
         return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
     }
-    settings::from_startup(parameters).map_err(as_fatal)
+    settings::from_startup(parameters, one_shard).map_err(as_fatal)
 }
 
 /// Told only to clients that have proved who they are.
@@ -399,6 +402,7 @@ fn new_session(
         before_pipeline: None,
         message_time: 0,
         company: Default::default(),
+        changes_schema: false,
         has_run: false,
         leaves_unseen: false,
         connections: Connections::new(shared.shard_names.len()),

@@ -23,6 +23,7 @@ mod listener;
 mod local;
 mod lock;
 mod notifications;
+mod open;
 mod pins;
 mod plan_cache;
 mod portals;
@@ -33,6 +34,7 @@ mod reload;
 mod rerun;
 mod role;
 mod run;
+mod schema;
 mod serializable;
 mod session;
 mod set;
@@ -52,7 +54,7 @@ mod wording;
 mod writes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use quick_cache::Weighter;
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     pub metrics: &'static Metrics,
     /// Statements planned before.
     pub plans: Cache<CacheKey, Arc<Prepared>, ByBytes>,
+    /// How often the only shard's schema may have changed, see [`schema`].
+    schema_changes: AtomicU64,
     /// Hashes of shapes (see [`crate::sql::shape`]) met before; false: of no use.
     pub shapes: Cache<u64, bool>,
     /// Who may log in.
@@ -124,6 +128,7 @@ impl Shared {
             registry: Arc::default(),
             metrics: crate::metrics::global(),
             plans: Cache::with_weighter(PLAN_CACHE_ENTRIES, PLAN_CACHE_BYTES, ByBytes),
+            schema_changes: AtomicU64::new(0),
             shapes: Cache::new(PLAN_CACHE_ENTRIES),
             users: ArcSwap::from_pointee(auth::Users::new(&config)),
             tasks: TaskTracker::new(),
@@ -150,10 +155,11 @@ impl Shared {
     pub fn note_error(&self, error: &ServerError) {
         // Undefined table, column, function; a plan that no longer fits its tables.
         if matches!(error.sqlstate().as_str(), "42P01" | "42703" | "42883")
-            || error.message() == "cached plan must not change result type"
+            || schema::is_cached_plan(error)
         {
             self.catalog.changed();
         }
+        self.doubt_schema(error);
     }
 }
 

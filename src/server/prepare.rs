@@ -4,22 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::guards::{
-    has_clock_words, is_plain, leaves_unseen, oid_column, refuse_clock_parameters,
-    refuse_cursor_names, refuse_session_functions, refuse_settings_of_steps, takes_lock,
+    has_clock_words, is_plain, leaves_unseen, oid_column, refuse_cursor_names,
+    refuse_session_functions, takes_lock,
 };
-use super::portals::Portal;
 use super::prepared::{CacheKey, Prepared};
 use super::run::unsupported;
 use super::session::Session;
 use super::{Shared, control};
 use crate::backend::catalog::Loaded;
 use crate::catalog::Catalog;
-use crate::executor::{Bound, Execution, Parameters, backend_error};
-use crate::metrics::QueryKind;
-use crate::plan::{Plan, Planned, Refusal, ShardId, Targets};
+use crate::executor::backend_error;
+use crate::plan::{Planned, Refusal, ShardId, Targets};
 use crate::planner::{self, Facts, Request};
 use crate::protocol::error::ServerError;
-use crate::protocol::messages::ColumnDescription;
 use crate::protocol::sqlstate;
 use crate::sql::{self, Kind, Statement};
 
@@ -48,9 +45,9 @@ impl Session {
         if let Some(prepared) = self.cached(&key) {
             return Ok(prepared);
         }
-        let mut statements = match sql::parse(&key.sql) {
+        let mut statements = match sql::parse_with(&key.sql, self.strings()) {
             Ok(statements) => statements,
-            Err(error) => return Err(self.syntax_error(&key.sql, types, &error).await),
+            Err(error) => return self.unparsed(&key, &error).await,
         };
         if statements.len() > 1 {
             let message = "cannot insert multiple commands into a prepared statement";
@@ -65,7 +62,8 @@ impl Session {
     /// The role, and the settings that a plan or a statement's meaning may depend on, as a number.
     pub fn planning_context(&self) -> u64 {
         let settings = self.settings.planning_mark() ^ self.transaction.local_mark();
-        settings ^ self.pins.tables.mark() ^ self.role.mark
+        let shared = self.role.mark ^ self.shared.schema_mark();
+        settings ^ self.pins.tables.mark() ^ shared
     }
 
     fn bare(&self, key: &CacheKey, kind: Kind) -> Prepared {
@@ -88,33 +86,62 @@ impl Session {
             changes_home: false,
             changes_temporary: false,
             leaves_unseen: false,
+            changes_schema: false,
             is_plain: false,
             catalog_version: key.catalog_version,
             context: key.context,
         }
     }
 
+    /// What our parser does not take. With one shard, what that takes goes there: it may be another version.
+    ///
+    /// # Errors
     /// PostgreSQL's own words for a syntax error, with its position; ours where it finds nothing wrong.
-    pub async fn syntax_error(
+    pub async fn unparsed(
         &mut self,
-        sql: &str,
-        types: &[u32],
+        key: &CacheKey,
         error: &sql::ParseError,
-    ) -> ServerError {
+    ) -> Result<Arc<Prepared>, ServerError> {
         let ours = ServerError::new(error.sqlstate, error.message.clone());
         let ours = match error.position {
             Some(position) => ours.with_position(position),
             None => ours,
         };
-        if error.sqlstate != sqlstate::SYNTAX_ERROR
+        let one_shard = self.shared.is_one_shard();
+        if error.sqlstate != sqlstate::SYNTAX_ERROR && !one_shard
             || self.transaction.block == super::transaction::Block::Failed
         {
-            return ours;
+            return Err(ours);
         }
-        match self.describe_on_catalog_shard(sql, types).await {
-            Err(theirs) => theirs,
-            Ok(_) => ours,
+        let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
+        if !one_shard {
+            return Err(ours);
         }
+        Ok(Arc::new(Prepared {
+            parameter_types: described.parameter_types.into(),
+            columns: described.columns.map(Arc::from),
+            planned: Some(pass_through()),
+            changes_schema: true,
+            ..self.bare(key, Kind::Other)
+        }))
+    }
+
+    /// What its text alone tells.
+    fn read(&self, statement: &Statement, key: &CacheKey) -> Prepared {
+        let mut prepared = self.bare(key, sql::classify(statement));
+        prepared.arguments = match &prepared.kind {
+            Kind::Prepare { .. } => sql::prepare_types(statement),
+            Kind::Execute { .. } => sql::execute_arguments(statement),
+            _ => Vec::new(),
+        };
+        if self.shared.is_one_shard() {
+            prepared.changes_schema = sql::changes_schema(statement);
+            let loaded = self.shared.catalog.loaded();
+            prepared.leaves_unseen = loaded.is_some_and(|loaded| {
+                leaves_unseen(&prepared.kind, &statement.text, &loaded.catalog)
+            });
+        }
+        prepared
     }
 
     /// Describes and plans one parsed statement.
@@ -123,24 +150,19 @@ impl Session {
         statement: &Statement,
         key: CacheKey,
     ) -> Result<Arc<Prepared>, ServerError> {
-        let mut prepared = self.bare(&key, sql::classify(statement));
-        prepared.arguments = match &prepared.kind {
-            Kind::Prepare { .. } => sql::prepare_types(statement),
-            Kind::Execute { .. } => sql::execute_arguments(statement),
-            _ => Vec::new(),
-        };
         let one_shard = self.shared.is_one_shard();
+        let mut prepared = self.read(statement, &key);
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
         }
-        if one_shard && let Some(loaded) = self.shared.catalog.loaded() {
-            prepared.leaves_unseen =
-                leaves_unseen(&prepared.kind, &statement.text, &loaded.catalog);
-        }
-        let by_session =
-            matches!(prepared.kind, Kind::Execute { .. } | Kind::Fetch { .. }) && !one_shard;
+        let by_session = match prepared.kind {
+            Kind::Fetch { .. } => self.has_cursor(&prepared.kind),
+            Kind::Execute { .. } => !one_shard,
+            _ => false,
+        };
         let made_of_rows = (one_shard || prepared.changes_temporary) && sql::reads_rows(statement);
-        if by_session || !(runs_on_shards(&prepared.kind) || made_of_rows) {
+        let described = made_of_rows || one_shard && takes_parameters(&prepared.kind);
+        if by_session || !(runs_on_shards(&prepared.kind) || described) {
             prepared.planned = match prepared.at_home {
                 true => Some(on_catalog_shard()),
                 false => one_shard.then(pass_through),
@@ -295,126 +317,6 @@ impl Session {
             None => catalog.search_path.clone(),
         }
     }
-
-    /// The execution of a prepared statement with its parameters: the client's own text where one shard has all the rows.
-    ///
-    /// # Errors
-    /// The refusal, where several shards are needed and no plan was proved exact.
-    pub fn open(
-        &mut self,
-        prepared: &Prepared,
-        parameters: Arc<Parameters>,
-        columns: Arc<[ColumnDescription]>,
-        fetch: u32,
-        sync: bool,
-    ) -> Result<Execution, ServerError> {
-        let (kind, execution) = self.execution(prepared, parameters, columns, (fetch, sync))?;
-        self.count(kind);
-        execution
-    }
-
-    pub(super) fn planned_execution(
-        &mut self,
-        prepared: &Prepared,
-        parameters: Arc<Parameters>,
-        columns: Arc<[ColumnDescription]>,
-        (fetch, sync): (u32, bool),
-    ) -> Result<(QueryKind, Result<Execution, ServerError>), ServerError> {
-        let Some(planned) = &prepared.planned else {
-            // A prepared INSERT and its like come here by EXECUTE.
-            return Err(unsupported(
-                "only SELECT is supported over several shards",
-                "Writes over several shards are not there yet: run the statement on the shard itself.",
-            ));
-        };
-        self.tie(prepared);
-        self.claim_home(prepared)?;
-        let shards = self.shared.shard_names.len();
-        self.refuse_encoding_functions(&prepared.sql)?;
-        if shards > 1
-            && prepared
-                .oid_column
-                .is_some_and(|i| columns.get(i).is_some_and(|c| c.format == 1))
-        {
-            let hint = "Ask for the column in text form, or cast it to text.";
-            return Err(unsupported(
-                "binary output that carries OIDs is not supported over several shards",
-                hint,
-            ));
-        }
-        let mut bound = self.bound(parameters, columns, fetch, sync)?;
-        bound.shows_objects = prepared.reads_catalog || shards == 1;
-        self.reads_clock = prepared.clock_words;
-        if let Some(write) = &planned.write {
-            return Ok(self.execution_of_write(prepared, planned, write, bound));
-        }
-        let single = Execution::single_shard(&planned.route, &bound, shards);
-        bound.prepared_timestamp = prepared.moment;
-        if let Some(shard) = single {
-            let execution = match self.clocked(planned, shard, bound.columns.len())? {
-                Some(plan) => Execution::new(&plan, bound, shards),
-                None => Ok(Execution::routed(shard, prepared.sql.clone(), bound)),
-            };
-            return Ok((QueryKind::Routed, execution));
-        }
-        refuse_clock_parameters(&bound.parameters)?;
-        match &planned.fan_out {
-            Ok(plan) => {
-                let kind = match plan {
-                    Plan::Combine { .. } => QueryKind::Combined,
-                    _ => QueryKind::PushDown,
-                };
-                self.refuse_lossy_text(plan, &bound.columns)?;
-                refuse_settings_of_steps(plan, &prepared.sql, &bound.parameters)?;
-                if planned.uses_now && !self.is_alone() {
-                    self.read_clock(super::transaction::Clock::Proxy)?;
-                }
-                let execution = Execution::new(plan, bound, shards);
-                Ok((kind, execution.map(|e| e.or_lazily(planned.lazy.clone()))))
-            }
-            Err(refusal) => {
-                let refused = refused(refusal, &prepared.sql);
-                Ok((QueryKind::Refused, Err(refused)))
-            }
-        }
-    }
-
-    /// What every execution of this session is given. `sync`: the client's Sync is next.
-    pub fn bound(
-        &mut self,
-        parameters: Arc<Parameters>,
-        columns: Arc<[ColumnDescription]>,
-        fetch: u32,
-        sync: bool,
-    ) -> Result<Bound, ServerError> {
-        let loaded = self.loaded()?;
-        let preferred = self.preferred_shard();
-        Ok(Bound {
-            parameters,
-            columns,
-            transaction_timestamp: self.timestamp(),
-            statement_timestamp: self.message_time,
-            prepared_timestamp: 0,
-            fetch,
-            deferred: false,
-            // Over several shards there are only reads, which need no common transaction up to the client's Sync. On one,
-            // a pipeline is one transaction. A portal that is read in batches must outlive this message.
-            sync: fetch == 0
-                && (sync || !self.shared.is_one_shard())
-                && !self.portals.iter().any(Portal::is_suspended),
-            shard_names: self.shared.shard_names.clone(),
-            memory_max: self.shared.config().merge.memory_max,
-            max_staged_bytes: self.shared.config().merge.max_staged_bytes,
-            catalog: Some(loaded.catalog.clone()),
-            shows_objects: true,
-            preferred,
-        })
-    }
-
-    /// now() of the transaction: when the message came that began it, as in PostgreSQL.
-    pub fn timestamp(&mut self) -> i64 {
-        *self.transaction.timestamp.get_or_insert(self.message_time)
-    }
 }
 
 /// The error of a refusal: 0A000, what the user may do instead, and where in the text.
@@ -441,6 +343,11 @@ fn runs_on_shards(kind: &Kind) -> bool {
             | K::Fetch { .. }
             | K::Execute { .. }
     )
+}
+
+/// Further kinds that parameters may stand in, or that return rows: one shard knows of which types.
+fn takes_parameters(kind: &Kind) -> bool {
+    matches!(kind, Kind::DeclareCursor { .. } | Kind::Other)
 }
 
 /// One shard holds everything: any statement goes there as it is.

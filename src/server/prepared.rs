@@ -43,6 +43,8 @@ pub struct Prepared {
     pub changes_temporary: bool,
     /// On one shard: users' functions that it runs may set things on its connection without a word of the shard.
     pub leaves_unseen: bool,
+    /// With one shard: it may change what other statements mean.
+    pub changes_schema: bool,
     /// A SELECT of ordinary values without any effect: where one shard answers it, nothing is to be looked at but its rows.
     pub is_plain: bool,
     pub catalog_version: u64,

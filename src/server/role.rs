@@ -108,7 +108,7 @@ impl Shared {
             (Err(error), _) => return Err(no_login(user, error)),
         };
         for (name, value) in defaults.settings.iter() {
-            settings::check(name, value)?;
+            settings::check(name, value, self.is_one_shard())?;
         }
         let seen = (Instant::now(), version);
         let logins = |shard, keys: &ClientKeys| roles::login(&self.config(), user, shard, keys);

@@ -68,6 +68,8 @@ pub struct Session {
     pub company: Company,
     /// What ran since connections were last given back may have set something on them that nobody saw.
     pub leaves_unseen: bool,
+    /// A statement of the transaction in hand may have changed the schema, see [`super::schema`].
+    pub changes_schema: bool,
     /// A query has run in that implicit transaction.
     pub has_run: bool,
     /// Whose statements these are at the shards.
@@ -250,12 +252,30 @@ impl Session {
         };
         match outcome {
             Err(Ended::Statement(error)) => {
-                self.fail(&error);
+                self.failed(&error).await?;
                 self.skipping = true;
                 Ok(())
             }
             other => other,
         }
+    }
+
+    /// A statement has failed. With one shard, one that ends the connection in its course ends the session, as that server does.
+    ///
+    /// # Errors
+    /// `Ended::Session` then.
+    pub async fn failed(&mut self, error: &ServerError) -> Result<(), Ended> {
+        let ended = |session: &mut Self| {
+            let mut held = session.connections.iter_mut();
+            held.any(|(_, conn)| conn.is_lost())
+        };
+        if self.shared.is_one_shard() && ended(self) {
+            let fatal = error.clone().with(b'S', "FATAL").with(b'V', "FATAL");
+            Box::pin(self.fatal(&fatal)).await;
+            return Err(Ended::Session);
+        }
+        self.fail(error);
+        Ok(())
     }
 
     /// The time of a message that statements see as theirs.
@@ -373,6 +393,7 @@ impl Session {
             self.recover().await;
         }
         self.before_pipeline = None;
+        self.tell_schema();
         self.company = Company::Alone;
         self.has_run = false;
         if self.transaction.block == Block::Idle {

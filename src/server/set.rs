@@ -111,7 +111,7 @@ impl Session {
             .flatten()
             .next()
             .unwrap_or_default();
-        if let Err(error) = settings::check(name, &value) {
+        if let Err(error) = settings::check(name, &value, self.shared.is_one_shard()) {
             // Undo what the shard has already accepted.
             let old = self.settings.get(name).map(str::to_owned);
             let undo = old.map_or(format!("RESET {}", quote_name(name)), |v| {

@@ -148,7 +148,10 @@ pub fn quote(text: &str) -> String {
 ///
 /// # Errors
 /// 0A000 for replication and for client encodings of several bytes a character, 22023 for unknown ones, 42601 for options that are not `-c`.
-pub fn from_startup(parameters: &BTreeMap<String, String>) -> Result<Settings, ServerError> {
+pub fn from_startup(
+    parameters: &BTreeMap<String, String>,
+    one_shard: bool,
+) -> Result<Settings, ServerError> {
     let mut settings = Settings::default();
     for (name, value) in parameters {
         match name.as_str() {
@@ -162,16 +165,21 @@ pub fn from_startup(parameters: &BTreeMap<String, String>) -> Result<Settings, S
             }
             "options" => {
                 for (name, value) in read_options(value)? {
-                    add(&mut settings, &name, value)?;
+                    add(&mut settings, &name, value, one_shard)?;
                 }
             }
-            name => add(&mut settings, name, value.clone())?,
+            name => add(&mut settings, name, value.clone(), one_shard)?,
         }
     }
     Ok(settings)
 }
 
-fn add(settings: &mut Settings, name: &str, value: String) -> Result<(), ServerError> {
+fn add(
+    settings: &mut Settings,
+    name: &str,
+    value: String,
+    one_shard: bool,
+) -> Result<(), ServerError> {
     if name.eq_ignore_ascii_case("client_encoding") {
         match super::encoding::named(&value)?.name() {
             "UTF8" => {}
@@ -179,16 +187,17 @@ fn add(settings: &mut Settings, name: &str, value: String) -> Result<(), ServerE
         }
         return Ok(());
     }
-    check(name, &value)?;
+    check(name, &value, one_shard)?;
     settings.set(name, value);
     Ok(())
 }
 
-/// Refuses values under which answers could not be exact.
+/// Refuses values under which answers could not be exact. With one shard nothing is rewritten, and all are taken but those that are
+/// between the client and us.
 ///
 /// # Errors
 /// 0A000 with a HINT.
-pub fn check(name: &str, value: &str) -> Result<(), ServerError> {
+pub fn check(name: &str, value: &str, one_shard: bool) -> Result<(), ServerError> {
     let refuse = |message: String, hint: &str| {
         Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
     };
@@ -198,6 +207,9 @@ pub fn check(name: &str, value: &str) -> Result<(), ServerError> {
             "changing client_encoding by a function is not supported".into(),
             "Use SET client_encoding.",
         );
+    }
+    if one_shard {
+        return Ok(());
     }
     // Under it `key = NULL` finds rows, on whichever shard they are.
     if name.eq_ignore_ascii_case("transform_null_equals") && is_true(value) {
@@ -351,7 +363,10 @@ mod tests {
     #[test]
     fn encodings_stay_between_the_client_and_us() {
         let startup = |encoding: &str| {
-            from_startup(&[("client_encoding".to_owned(), encoding.to_owned())].into())
+            from_startup(
+                &[("client_encoding".to_owned(), encoding.to_owned())].into(),
+                false,
+            )
         };
         for name in ["UTF8", "'utf-8'", "utf-8", "unicode"] {
             assert_eq!(startup(name).unwrap(), Settings::default(), "{name}");
@@ -360,7 +375,7 @@ mod tests {
         assert_eq!(latin.get("client_encoding"), Some("LATIN1"));
         assert_eq!((latin.mark(), latin.replay().as_str()), (0, "RESET ALL"));
         assert_eq!(startup("nothing").unwrap_err().sqlstate(), "22023");
-        assert!(check("client_encoding", "LATIN1").is_err());
-        assert!(check("standard_conforming_strings", "off").is_err());
+        assert!(check("client_encoding", "LATIN1", true).is_err());
+        assert!(check("standard_conforming_strings", "off", false).is_err());
     }
 }

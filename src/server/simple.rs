@@ -28,7 +28,7 @@ impl Session {
         };
         match outcome {
             Ok(()) => {}
-            Err(Ended::Statement(error)) => self.fail(&error),
+            Err(Ended::Statement(error)) => self.failed(&error).await?,
             Err(Ended::Session) => return Err(Ended::Session),
         }
         self.settle().await
@@ -51,12 +51,16 @@ impl Session {
         if self.query_by_shape(text, bare).await? {
             return Ok(());
         }
-        let statements = match sql::parse(text) {
+        let statements = match sql::parse_with(text, self.strings()) {
             Ok(statements) => statements,
             Err(error) if self.transaction.block == Block::Failed => {
                 return Err(ServerError::new(error.sqlstate, error.message).into());
             }
-            Err(error) => return Err(self.syntax_error(text, &[], &error).await.into()),
+            Err(error) => {
+                let key = self.cache_key(text);
+                let prepared = self.unparsed(&key, &error).await?;
+                return self.run_statement(&prepared, true).await;
+            }
         };
         if statements.is_empty() {
             messages::bare(b'I', self.client.out());

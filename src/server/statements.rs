@@ -431,6 +431,7 @@ impl Session {
         self.pinned |=
             prepared.pins || self.shared.is_one_shard() && pins_one_shard(&prepared.kind);
         self.rely_on(prepared);
+        self.note_schema(prepared);
         if self.shared.is_one_shard() && changes_unknown(&prepared.kind) {
             self.pins.tables.changed();
         }

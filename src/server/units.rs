@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bind::read_parse;
-use super::by_shape::shape_of;
 use super::direct::Call;
 use super::prepared::{CacheKey, Prepared};
 use super::session::Session;
@@ -149,7 +148,7 @@ impl Session {
         let (call, describes) = match self.cached(&self.cache_key(bare)) {
             Some(prepared) => (self.call_of_query(&prepared)?, true),
             None => {
-                let shape = shape_of(bare)?;
+                let shape = self.shape_of(bare)?;
                 let prepared = self.cached(&self.cache_key(&shape.text))?;
                 let text = Cow::Owned(text.to_owned());
                 let prepared = prepared.is_plain.then_some(prepared)?;

@@ -33,7 +33,9 @@ pub use session::{
     set_config_calls,
 };
 pub use shape::{Literal, Shape, shape};
-pub use temporary::{RelationName, RelationWork, do_body, reads_rows, relation_work};
+pub use temporary::{
+    RelationName, RelationWork, changes_schema, do_body, reads_rows, relation_work,
+};
 pub use walk::{
     Child, ChildMut, any_node, children, children_mut, functions_called, select_children,
     select_children_mut, statement_functions, walk, walk_statement,
@@ -97,6 +99,32 @@ impl ParseError {
 /// # Errors
 /// 42601 with the position of the offending token; 54000 for a text over `STATEMENT_BYTES_MAX`; 54001 for nesting that is too deep.
 pub fn parse(text: &str) -> Result<Vec<Statement>, ParseError> {
+    parse_with(text, Strings::Standard)
+}
+
+/// What a backslash in an ordinary string literal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strings {
+    /// A character as any other.
+    Standard,
+    /// An escape, as with `standard_conforming_strings = off`.
+    Escaped,
+}
+
+impl From<Strings> for pg_query::ParserOptions {
+    fn from(strings: Strings) -> Self {
+        match strings {
+            Strings::Standard => Self::default(),
+            Strings::Escaped => Self::DISABLE_STANDARD_CONFORMING_STRINGS,
+        }
+    }
+}
+
+/// As [`parse`], with string literals read as the session reads them.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_with(text: &str, strings: Strings) -> Result<Vec<Statement>, ParseError> {
     if text.len() > STATEMENT_BYTES_MAX {
         return Err(ParseError {
             sqlstate: sqlstate::PROGRAM_LIMIT_EXCEEDED,
@@ -105,8 +133,8 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, ParseError> {
         });
     }
     match depth::estimate(text) {
-        0..=DEPTH_SHALLOW => parse_here(text),
-        n if n <= DEPTH_MAX => on_deep_stack(|| parse_here(text)),
+        0..=DEPTH_SHALLOW => parse_here(text, strings),
+        n if n <= DEPTH_MAX => on_deep_stack(|| parse_here(text, strings)),
         _ => Err(ParseError::too_complex()),
     }
 }
@@ -148,8 +176,8 @@ fn on_deep_stack<T: Send>(
     })
 }
 
-fn parse_here(text: &str) -> Result<Vec<Statement>, ParseError> {
-    let tree = match pg_query::parse(text, 0) {
+fn parse_here(text: &str, strings: Strings) -> Result<Vec<Statement>, ParseError> {
+    let tree = match pg_query::parse(text, strings) {
         Ok(tree) => tree.protobuf,
         Err(pg_query::Error::Decode(_)) => return Err(ParseError::too_complex()),
         Err(pg_query::Error::Parse(m)) if m.contains("nested too deeply") => {
@@ -184,7 +212,11 @@ fn parse_here(text: &str) -> Result<Vec<Statement>, ParseError> {
         let offset = start + (slice.len() - body.len());
         let text = body.trim_end().trim_end_matches(';').trim_end();
         // Locations count from the start of the message; a second parse makes them count from the statement's own text.
-        let node = if offset == 0 { node } else { parse_one(text)? };
+        let node = if offset == 0 {
+            node
+        } else {
+            parse_one(text, strings)?
+        };
         statements.push(Statement {
             text: text.to_owned(),
             offset,
@@ -205,8 +237,8 @@ fn is_too_deep(statement: &ast::Node) -> bool {
     below(Child::Node(statement), TREE_DEPTH_MAX)
 }
 
-fn parse_one(text: &str) -> Result<ast::node::Node, ParseError> {
-    let tree = pg_query::parse(text, 0)
+fn parse_one(text: &str, strings: Strings) -> Result<ast::node::Node, ParseError> {
+    let tree = pg_query::parse(text, strings)
         .map_err(|e| syntax_error(text, &e))?
         .protobuf;
     tree.stmts

@@ -82,6 +82,25 @@ pub fn reads_rows(statement: &Statement) -> bool {
     )
 }
 
+/// True for a statement that may change what others mean: their columns, types or functions.
+pub fn changes_schema(statement: &Statement) -> bool {
+    let new = |v: Option<&ast::RangeVar>| !v.is_some_and(is_temporary);
+    match &statement.node {
+        Node::CreateStmt(c) => new(c.relation.as_ref()),
+        Node::CreateTableAsStmt(c) => new(c.into.as_ref().and_then(|i| i.rel.as_ref())),
+        // Rows, how they lie, and who may see them.
+        Node::TruncateStmt(_)
+        | Node::VacuumStmt(_)
+        | Node::ClusterStmt(_)
+        | Node::ReindexStmt(_)
+        | Node::RefreshMatViewStmt(_)
+        | Node::IndexStmt(_)
+        | Node::CommentStmt(_)
+        | Node::GrantStmt(_) => false,
+        _ => super::classify(statement) == super::Kind::Ddl,
+    }
+}
+
 /// The body of a DO block in PL/pgSQL.
 pub fn do_body(statement: &Statement) -> Option<String> {
     let Node::DoStmt(block) = &statement.node else {

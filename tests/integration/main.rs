@@ -15,6 +15,7 @@ mod kept;
 mod leaving;
 mod lifecycle;
 mod logins;
+mod one_shard;
 mod pipelines;
 mod random;
 mod reruns;

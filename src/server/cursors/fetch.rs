@@ -44,10 +44,9 @@ impl Session {
         &mut self,
         prepared: &Arc<Prepared>,
     ) -> Result<Option<String>, Ended> {
-        let is_one = self.shared.is_one_shard();
         match &prepared.kind {
             Kind::DeclareCursor { .. } | Kind::CloseCursor { .. } | Kind::Fetch { .. }
-                if !is_one => {}
+                if self.has_cursor(&prepared.kind) => {}
             _ => return Ok(None),
         }
         if let Some((number, position)) = prepared.first_parameter {
@@ -118,10 +117,10 @@ impl Session {
         portal: &mut Portal,
         max_rows: u64,
     ) -> Result<bool, Ended> {
-        if self.shared.is_one_shard() {
+        let prepared = portal.prepared.clone();
+        if !self.has_cursor(&prepared.kind) {
             return Ok(false);
         }
-        let prepared = portal.prepared.clone();
         let Some((name, motion)) = motion(&prepared) else {
             let parameters = portal.parameters.clone();
             let done = self.cursor_command(&prepared, parameters, true).await?;

@@ -8,8 +8,29 @@ use super::super::prepare::CATALOG_SHARD;
 use super::super::session::Session;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
+use crate::sql::{Kind, Strings};
 
 impl Session {
+    /// True where a statement about cursors is carried out by the session: with one shard, those about portals that its own client has
+    /// bound, of which the shard has either none of that name or one that is read ahead.
+    pub fn has_cursor(&self, kind: &Kind) -> bool {
+        match kind {
+            _ if !self.shared.is_one_shard() => true,
+            Kind::Fetch { name, .. } | Kind::CloseCursor { name: Some(name) } => {
+                !name.is_empty() && self.portals.get(name).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// How ordinary string literals are read: over several shards only one way is allowed.
+    pub fn strings(&self) -> Strings {
+        match self.reported.get("standard_conforming_strings") {
+            Some(value) if value == "off" && self.shared.is_one_shard() => Strings::Escaped,
+            _ => Strings::Standard,
+        }
+    }
+
     /// The columns of a portal that this session knows nothing of.
     ///
     /// # Errors
