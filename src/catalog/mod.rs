@@ -36,6 +36,9 @@ pub struct Catalog {
     /// Names of operators that someone defined outside pg_catalog (`=`, `<` …): expressions with one prove nothing. Casts to a type,
     /// and checks of a domain, that run functions of users go by `::type`.
     pub user_operators: Vec<String>,
+    /// Those of them that operands of PostgreSQL's own types may come to mean. `=` of citext or ltree is none: it takes nothing but
+    /// its own type, so between two numbers there is one `=` as before.
+    pub overloaded_operators: Vec<String>,
     /// The same operators with the names of the functions behind them.
     pub operator_functions: Vec<(String, String)>,
     /// The search_path a new session has, as schema names ("$user" resolved).
@@ -160,6 +163,8 @@ pub struct Type {
     pub fields: Vec<u32>,
     /// Its values have a collation.
     pub collatable: bool,
+    /// A user's type to which PostgreSQL casts none of its own by itself: values of those are never taken for one.
+    pub apart: bool,
 }
 
 /// One overload of a function, of the catalog shard.

@@ -342,6 +342,12 @@ fn user_functions() -> Vec<Function> {
             "select length($1 || now())",
         ),
         user_function("elsewhere", "plperl", Volatility::Immutable, ""),
+        // As extensions have them for their types: they take nothing else.
+        Function {
+            kind: FunctionKind::Aggregate,
+            arguments: vec![type_oid("mood")],
+            ..user_function("max", "c", Volatility::Immutable, "")
+        },
     ]
 }
 
@@ -372,6 +378,7 @@ fn types() -> HashMap<u32, Arc<Type>> {
             array,
             base: 0,
             subtype: 0,
+            apart: name == "mood",
             labels: Vec::new(),
             fields: Vec::new(),
             collatable,
@@ -425,6 +432,8 @@ pub fn catalog() -> Catalog {
             (*collation("default", CollationProvider::Libc, "en_US.UTF-8")).clone(),
         ),
         search_path: vec!["public".into()],
+        // Of the same kind.
+        user_operators: vec!["=".into(), "<".into(), "+".into()],
         ..Catalog::default()
     }
 }

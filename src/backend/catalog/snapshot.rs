@@ -42,8 +42,17 @@ pub(super) struct Contents {
     pub functions: Vec<Function>,
     /// User-defined functions.
     pub bodies: Vec<Body>,
-    /// User-defined operators, and casts (`::type`), each with the name of its function.
-    pub operators: Vec<(String, String)>,
+    /// User-defined operators, and casts (`::type`).
+    pub operators: Vec<Operator>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Operator {
+    pub name: String,
+    /// The name of the one behind it.
+    pub function: String,
+    /// Types on its sides; 0 for none.
+    pub operands: [u32; 2],
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -210,7 +219,7 @@ async fn contents(
         relations,
         functions: functions.iter().map(function).collect::<Result<_, _>>()?,
         bodies: bodies.iter().map(body).collect::<Result<_, _>>()?,
-        operators: pairs(&operators)?,
+        operators: operators.iter().map(operator).collect::<Result<_, _>>()?,
     };
     Ok((contents, estimates))
 }
@@ -226,6 +235,14 @@ pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T, ReadEr
 fn pairs(rows: &[Row]) -> Result<Vec<(String, String)>, ReadError> {
     let pair = |r: &Row| Ok((get(r, 0)?, get(r, 1)?));
     rows.iter().map(pair).collect()
+}
+
+fn operator(row: &Row) -> Result<Operator, ReadError> {
+    Ok(Operator {
+        name: get(row, 0)?,
+        function: get(row, 1)?,
+        operands: [get(row, 2)?, get(row, 3)?],
+    })
 }
 
 /// A `"char"`, which is read as text.
@@ -292,6 +309,7 @@ fn shard_type(row: &Row) -> Result<ShardType, ReadError> {
             collatable: get(row, 8)?,
             labels: get(row, 9)?,
             fields: get(row, 10)?,
+            apart: get(row, 12)?,
         },
         signature: get(row, 11)?,
     })

@@ -104,6 +104,14 @@ create function count_countries() returns int8 language sql stable begin atomic 
 create domain crowd as int8 check (value <= public.count_users());
 create domain small_crowd as crowd check (value < 100000);
 create function noisy(int8) returns int8 language plpgsql volatile as 'begin return $1; end';
+-- A type with operators and aggregates of its own, as extensions have them: everybody else's `=` and max are what they were.
+create type release as (major int4, minor int4);
+create function same_release(release, release) returns bool language sql immutable as 'select $1.major = $2.major';
+create operator = (leftarg = release, rightarg = release, function = same_release);
+create function release_text(release) returns text language sql immutable as 'select $1.major || ''.'' || $1.minor';
+create cast (release as text) with function release_text(release);
+create function later_release(release, release) returns release language sql immutable strict as 'select greatest($1, $2)';
+create aggregate max(release) (sfunc = later_release, stype = release);
 create aggregate product(int8) (sfunc = int8mul, stype = int8, initcond = '1');
 create sequence counter;
 
