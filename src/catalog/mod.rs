@@ -70,6 +70,8 @@ pub struct Table {
     pub view_definition: Option<String>,
     /// A view with security_barrier, a table with row security, or a view of one.
     pub guarded: bool,
+    /// What its row security asks of rows, as PostgreSQL prints it under an empty search_path; of all shards, each once.
+    pub policies: Vec<String>,
     /// Estimated rows over all shards, and bytes a row; 0 when unknown.
     pub rows: f64,
     /// See `rows`.

@@ -130,7 +130,7 @@ pub fn refuse_statement_names(
         || functions.iter().any(|f| f == "pg_prepared_statement");
     if asks {
         return Err(unsupported(
-            "pg_prepared_statements is not supported",
+            "pg_prepared_statements is not supported over several shards",
             "DEALLOCATE and EXECUTE tell whether there is a statement of a name.",
         ));
     }

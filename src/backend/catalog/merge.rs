@@ -249,6 +249,7 @@ mod tests {
             parents: vec![],
             view_definition: None,
             guarded: false,
+            policies: vec![],
             primary_key: vec![1],
             columns,
             writes: Default::default(),

@@ -108,7 +108,11 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
             AND d.refclassid = 'pg_class'::regclass JOIN pg_class t ON t.oid = d.refobjid
         WHERE w.ev_class = c.oid AND t.relrowsecurity)),
     coalesce((SELECT i.indkey::int2[] FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), '{}'),
-    c.reltuples::float8, c.relpages::float8
+    c.reltuples::float8, c.relpages::float8,
+    CASE WHEN c.relrowsecurity THEN ARRAY(
+        SELECT x.expression FROM pg_policy p,
+            LATERAL (VALUES (pg_get_expr(p.polqual, c.oid)), (pg_get_expr(p.polwithcheck, c.oid))) AS x(expression)
+        WHERE p.polrelid = c.oid AND x.expression IS NOT NULL ORDER BY 1) ELSE '{}' END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp\\_%'
     AND ($1 OR n.nspname NOT IN ('pg_catalog', 'information_schema'))

@@ -81,6 +81,8 @@ pub(super) struct Relation {
     pub parents: Vec<u32>,
     pub view_definition: Option<String>,
     pub guarded: bool,
+    /// Expressions of its row security.
+    pub policies: Vec<String>,
     /// Attribute numbers.
     pub primary_key: Vec<i16>,
     pub columns: Vec<ShardColumn>,
@@ -265,6 +267,7 @@ fn relation(row: &Row) -> Result<Relation, ReadError> {
         parents: get(row, 4)?,
         view_definition: get(row, 5)?,
         guarded: get(row, 6)?,
+        policies: get(row, 10)?,
         primary_key: get(row, 7)?,
         columns: Vec::new(),
         writes: Writes::default(),
