@@ -36,6 +36,9 @@ pub struct Catalog {
     /// Names of operators that someone defined outside pg_catalog (`=`, `<` …): expressions with one prove nothing. Casts to a type,
     /// and checks of a domain, that run functions of users go by `::type`.
     pub user_operators: Vec<String>,
+    /// Those of them that operands of PostgreSQL's own types may come to mean. `=` of citext or ltree is none: it takes nothing but
+    /// its own type, so between two numbers there is one `=` as before.
+    pub overloaded_operators: Vec<String>,
     /// The same operators with the names of the functions behind them.
     pub operator_functions: Vec<(String, String)>,
     /// The search_path a new session has, as schema names ("$user" resolved).
@@ -67,6 +70,8 @@ pub struct Table {
     pub view_definition: Option<String>,
     /// A view with security_barrier, a table with row security, or a view of one.
     pub guarded: bool,
+    /// What its row security asks of rows, as PostgreSQL prints it under an empty search_path; of all shards, each once.
+    pub policies: Vec<String>,
     /// Estimated rows over all shards, and bytes a row; 0 when unknown.
     pub rows: f64,
     /// See `rows`.
@@ -160,6 +165,8 @@ pub struct Type {
     pub fields: Vec<u32>,
     /// Its values have a collation.
     pub collatable: bool,
+    /// A user's type to which PostgreSQL casts none of its own by itself: values of those are never taken for one.
+    pub apart: bool,
 }
 
 /// One overload of a function, of the catalog shard.

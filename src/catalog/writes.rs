@@ -7,6 +7,8 @@ pub struct Writes {
     pub triggers: bool,
     /// What columns without a value get, where that is not NULL.
     pub defaults: Vec<(String, DefaultKind)>,
+    /// Functions of users that its CHECK constraints call, operators' too.
+    pub checks: Vec<String>,
     /// Columns of each unique or exclusion constraint or index; none for one over expressions.
     pub unique: Vec<Vec<String>>,
     /// Its own foreign keys, and those of other tables that name it.
@@ -45,6 +47,11 @@ impl Writes {
             match self.defaults.iter_mut().find(|(c, _)| c == column) {
                 Some((_, known)) => *known = (*known).max(*kind),
                 None => self.defaults.push((column.clone(), *kind)),
+            }
+        }
+        for function in &other.checks {
+            if !self.checks.contains(function) {
+                self.checks.push(function.clone());
             }
         }
         for columns in &other.unique {

@@ -239,6 +239,7 @@ mod tests {
             array: 0,
             base: 0,
             subtype: 0,
+            apart: false,
             labels: vec![],
             fields: vec![],
             collatable: false,

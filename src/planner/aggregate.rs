@@ -294,7 +294,7 @@ impl<'a> FanOut<'_, 'a> {
     }
 
     fn split(&self, call: &ast::FuncCall) -> Option<Split> {
-        let found = find(self.analysis.catalog, self.request.search_path, call)?;
+        let found = self.analysis.called(call)?;
         if !found.builtin || call.agg_within_group || call.func_variadic {
             return None;
         }

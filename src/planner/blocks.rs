@@ -267,9 +267,8 @@ impl<'a> Analysis<'a> {
         outer: &Distributed,
     ) -> bool {
         let any = link.sub_link_type == ast::SubLinkType::AnySublink as i32;
-        let equal = link.oper_name.is_empty()
-            && !self.catalog.user_operators.iter().any(|o| o == "=")
-            || self.is_builtin_operator(&link.oper_name, "=");
+        let equal = link.oper_name.is_empty() && self.has_builtin_equality()
+            || self.is_builtin_between_builtins(&link.oper_name, "=");
         let test = link.testexpr.as_deref().and_then(|t| self.plain_attr(t));
         let (Some(test), [(_, column)]) = (test, sub.cols.as_slice()) else {
             return false;

@@ -116,30 +116,30 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// True for a built-in operator of this name: unqualified while nobody defined one of the same name, or in pg_catalog.
+    /// True for a built-in operator of this name, whatever it stands between: unqualified while nobody defined one of the same
+    /// name, or in pg_catalog.
     pub(super) fn is_builtin_operator(&self, name: &[ast::Node], wanted: &str) -> bool {
-        let parts: Vec<&str> = name
-            .iter()
-            .filter_map(|n| match &n.node {
-                Some(Node::String(s)) => Some(s.sval.as_str()),
-                _ => None,
-            })
-            .collect();
-        match parts[..] {
-            [op] => op == wanted && !self.catalog.user_operators.iter().any(|u| u == wanted),
-            ["pg_catalog", op] => op == wanted,
-            _ => false,
-        }
+        is_operator(name, wanted, &self.catalog.user_operators)
+    }
+
+    /// The same where it stands between values of PostgreSQL's own types, which operators of users' types do not take.
+    pub(super) fn is_builtin_between_builtins(&self, name: &[ast::Node], wanted: &str) -> bool {
+        is_operator(name, wanted, &self.catalog.overloaded_operators)
+    }
+
+    /// True where equality that nobody has written (USING, IN) is PostgreSQL's between values of its own types.
+    pub(super) fn has_builtin_equality(&self) -> bool {
+        !self.catalog.overloaded_operators.iter().any(|o| o == "=")
     }
 
     /// Two columns that a built-in equality of a key family compares.
     pub(super) fn equality(&self, conj: &Conj<'_>) -> Option<(AttrId, AttrId)> {
         let (a, b) = match conj {
-            Conj::Equal(a, b) if !self.catalog.user_operators.iter().any(|u| u == "=") => (*a, *b),
+            Conj::Equal(a, b) if self.has_builtin_equality() => (*a, *b),
             Conj::Expression(ast::Node {
                 node: Some(Node::AExpr(e)),
             }) if e.kind == ast::AExprKind::AexprOp as i32
-                && self.is_builtin_operator(&e.name, "=") =>
+                && self.is_builtin_between_builtins(&e.name, "=") =>
             {
                 (
                     self.plain_attr(e.lexpr.as_deref()?)?,
@@ -254,7 +254,7 @@ impl<'a> Analysis<'a> {
         sharding: &Arc<Sharding>,
     ) -> Option<KeyCondition> {
         use ast::AExprKind as K;
-        if !self.is_builtin_operator(&e.name, "=") {
+        if !self.is_builtin_between_builtins(&e.name, "=") {
             return None;
         }
         let (left, right) = (e.lexpr.as_deref()?, e.rexpr.as_deref()?);
@@ -391,7 +391,7 @@ impl<'a> Analysis<'a> {
 
     /// An expression over integer constants.
     fn computed(&self, node: &ast::Node, of: Family) -> Option<Value> {
-        let is_builtin = |name: &[ast::Node], op: &str| self.is_builtin_operator(name, op);
+        let is_builtin = |name: &[ast::Node], op: &str| self.is_builtin_between_builtins(name, op);
         let (_, value) = folded(node, &is_builtin).filter(|_| of == Family::Integer)?;
         Some(Value::Key(KeyValue::Constant(KeyDatum::Integer(value))))
     }
@@ -435,6 +435,22 @@ pub(super) fn constant(sharding: &Arc<Sharding>, key: KeyDatum) -> KeyCondition 
             sharding: sharding.clone(),
             value: KeyValue::Constant(key),
         },
+    }
+}
+
+/// True for an operator of this name that none of `others` is taken for.
+fn is_operator(name: &[ast::Node], wanted: &str, others: &[String]) -> bool {
+    let parts: Vec<&str> = name
+        .iter()
+        .filter_map(|n| match &n.node {
+            Some(Node::String(s)) => Some(s.sval.as_str()),
+            _ => None,
+        })
+        .collect();
+    match parts[..] {
+        [op] => op == wanted && !others.iter().any(|o| o == wanted),
+        ["pg_catalog", op] => op == wanted,
+        _ => false,
     }
 }
 

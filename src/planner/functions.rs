@@ -147,6 +147,16 @@ pub(super) fn find(
     search_path: &[String],
     call: &ast::FuncCall,
 ) -> Option<Called> {
+    find_among(catalog, search_path, call, &|_| true)
+}
+
+/// The same among overloads of which `takes` says that they may take the arguments.
+pub(super) fn find_among(
+    catalog: &Catalog,
+    search_path: &[String],
+    call: &ast::FuncCall,
+    takes: &dyn Fn(&Function) -> bool,
+) -> Option<Called> {
     let (schema, name) = name_of(call);
     // In FROM it takes any number of arrays, one call each.
     let count = match name {
@@ -164,7 +174,7 @@ pub(super) fn find(
             || call.agg_star
             || (count <= n && count + f.default_arguments >= n)
             || (f.variadic && count + 1 >= n);
-        named && arity
+        named && arity && takes(f)
     };
     catalog
         .functions

@@ -196,6 +196,9 @@ impl<'a> Analysis<'a> {
                 scope,
             }
         };
+        if let Some(alias) = &j.join_using_alias {
+            part.scope.name_merged(j, alias);
+        }
         if let Some(alias) = &j.alias {
             // Its columns may get their names by their positions.
             self.use_all(&part.scope);

@@ -1,7 +1,9 @@
 //! The columns a SELECT returns: their names, what they are made of, and types where those are plain to see.
 
 use super::analyse::{Analysis, node_id};
+use super::functions::{Called, find_among};
 use super::scope::{AttrId, Resolved, Scope, Ty, name_parts};
+use crate::catalog::Function;
 use crate::plan::Refusal;
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::types::oid;
@@ -116,6 +118,43 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// True for a value that is plainly of a type of PostgreSQL's own, or a constant that becomes one.
+    pub(super) fn is_of_builtin_type(&self, node: &ast::Node) -> bool {
+        let is_own = |oid: u32| {
+            self.catalog
+                .types
+                .get(&oid)
+                .is_some_and(|t| t.schema == "pg_catalog")
+        };
+        match &node.node {
+            Some(Node::AConst(_)) => true,
+            Some(Node::ParamRef(p)) => usize::try_from(p.number - 1)
+                .ok()
+                .and_then(|n| self.parameter_types.get(n))
+                .is_some_and(|oid| is_own(*oid)),
+            Some(Node::CollateClause(c)) => {
+                c.arg.as_deref().is_some_and(|a| self.is_of_builtin_type(a))
+            }
+            Some(Node::List(l)) => l.items.iter().all(|i| self.is_of_builtin_type(i)),
+            _ => self.static_type(node).is_some_and(|t| is_own(t.oid)),
+        }
+    }
+
+    /// The overloads that a call may mean: none that takes a user's type where an argument is plainly of PostgreSQL's own.
+    pub(super) fn called(&self, call: &ast::FuncCall) -> Option<Called> {
+        // A string may become anything.
+        let is_builtin = |arg: &ast::Node| {
+            let string = matches!(&arg.node, Some(Node::AConst(c)) if !matches!(c.val, Some(Val::Ival(_) | Val::Fval(_) | Val::Boolval(_))));
+            !string && self.is_of_builtin_type(arg)
+        };
+        let takes = |f: &Function| {
+            let apart = |oid: &u32| self.catalog.types.get(oid).is_some_and(|t| t.apart);
+            let mut pairs = f.arguments.iter().zip(&call.args);
+            !pairs.any(|(oid, arg)| apart(oid) && is_builtin(arg))
+        };
+        find_among(self.catalog, self.search_path, call, &takes)
+    }
+
     fn function_type(&self, call: &ast::FuncCall) -> Option<Ty> {
         let name = super::functions::bare_name(call)?;
         let window = ["row_number", "rank", "dense_rank"];
@@ -157,7 +196,9 @@ impl<'a> Analysis<'a> {
             ] => s.sval.as_str(),
             _ => return None,
         };
-        if !arithmetic.contains(&name) || self.catalog.user_operators.iter().any(|u| u == name) {
+        if !arithmetic.contains(&name)
+            || self.catalog.overloaded_operators.iter().any(|u| u == name)
+        {
             return None;
         }
         let right = self.static_type(e.rexpr.as_deref()?)?;

@@ -1,11 +1,12 @@
 //! Which relations a statement reads, views looked through: enough to say whether one place answers it.
 
 use super::analyse::{Views, refusal};
+use super::functions;
 use super::scope::find_table;
-use crate::catalog::{Catalog, Distribution, TableKind};
+use crate::catalog::{Catalog, Distribution, Table, TableKind};
 use crate::plan::{Refusal, ShardId, Targets};
 use crate::sql::ast::{self, node::Node};
-use crate::sql::{Child, children, select_children};
+use crate::sql::{Child, children, select_children, walk};
 
 /// Views nest at most this deep; a cycle cannot be made in PostgreSQL.
 const VIEW_DEPTH_MAX: usize = 32;
@@ -14,7 +15,7 @@ const VIEW_DEPTH_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Relations {
     pub(super) views: Views,
-    /// Set when a table is named that cannot be read through pgbraid.
+    /// Set when a table is named that cannot be read through pgbraid, or whose row security cannot be left to the shards.
     pub(super) undeclared: Option<Refusal>,
     pub(super) system: bool,
     pub(super) sharded: bool,
@@ -174,6 +175,16 @@ impl Collector<'_> {
             }
             return Ok(());
         };
+        if self.catalog.shards > 1 && !self.judges_by_row(&table) {
+            self.found.undeclared.get_or_insert_with(|| {
+                let name = &table.name;
+                refusal(
+                    format!("the row security of {name} may read rows of other shards"),
+                    "Only policies over the row itself, reference tables and the session can be left to the shards.",
+                    v.location,
+                )
+            });
+        }
         match &table.distribution {
             _ if table.kind == TableKind::System => self.note_system(v),
             Distribution::System => self.note_system(v),
@@ -204,6 +215,37 @@ impl Collector<'_> {
             Distribution::View => return self.view(&table, v, depth),
         }
         Ok(())
+    }
+
+    /// True where a shard alone can say which rows of a table a role may see: by the row itself and what all shards have.
+    fn judges_by_row(&self, table: &Table) -> bool {
+        table.policies.iter().all(|policy| {
+            let parsed = crate::sql::parse(&format!("SELECT {policy}"));
+            let Some(Node::SelectStmt(policy)) =
+                parsed.ok().and_then(|mut p| p.pop()).map(|s| s.node)
+            else {
+                return false;
+            };
+            let mut local = true;
+            let known = walk(Child::Select(&policy), &mut |child| {
+                if let Child::Node(ast::Node {
+                    node: Some(Node::RangeVar(v)),
+                }) = child
+                {
+                    let read = find_table(self.catalog, &[], &v.schemaname, &v.relname);
+                    local &= read.is_some_and(|read| match &read.distribution {
+                        Distribution::Reference | Distribution::System => true,
+                        Distribution::Single(there) => {
+                            matches!(&table.distribution, Distribution::Single(here) if here == there)
+                        }
+                        _ => read.kind == TableKind::System,
+                    });
+                }
+                true
+            });
+            let effects = functions::effects(self.catalog, &[], [&*policy].into_iter());
+            known && local && effects.unproved.is_none()
+        })
     }
 
     fn note_system(&mut self, v: &ast::RangeVar) {

@@ -75,6 +75,18 @@ impl Scope {
     pub(super) fn is_open(&self) -> bool {
         self.items.iter().any(|i| i.open)
     }
+
+    /// `USING (…) AS alias`: a name for the merged columns, which come first, that hides nothing.
+    pub(super) fn name_merged(&mut self, j: &ast::JoinExpr, alias: &ast::Alias) {
+        self.items.push(Item {
+            name: alias.aliasname.clone(),
+            schema: None,
+            columns: self.visible[..j.using_clause.len()].to_vec(),
+            open: false,
+            table: None,
+            row_type: None,
+        });
+    }
 }
 
 /// The scopes a name is looked up in, innermost first, and what is known of the distribution of each.

@@ -239,8 +239,8 @@ impl<'a> Stager<'_, '_, 'a> {
             return None;
         };
         let equal = match link.oper_name.is_empty() {
-            true => !analysis.catalog.user_operators.iter().any(|o| o == "="),
-            false => analysis.is_builtin_operator(&link.oper_name, "="),
+            true => analysis.has_builtin_equality(),
+            false => analysis.is_builtin_between_builtins(&link.oper_name, "="),
         };
         if link.sub_link_type != ast::SubLinkType::AnySublink as i32 || !equal {
             return None;

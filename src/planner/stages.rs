@@ -312,10 +312,10 @@ impl<'a> Stager<'_, '_, 'a> {
             Ok(ast::JoinType::JoinRight) => (&on, conditions),
             _ => (&none, &none),
         };
-        // An alias over the whole join hides the names its conditions above use.
-        let (left, right) = match &o.alias {
-            Some(_) => (&none, &none),
-            None => (left, right),
+        // Conditions above use the name of the whole join, or of its merged columns, which is none below it.
+        let (left, right) = match (&o.alias, &o.join_using_alias) {
+            (None, None) => (left, right),
+            _ => (&none, &none),
         };
         if let (Some(o), Some(n)) = (o.larg.as_deref(), n.larg.as_deref_mut()) {
             self.table_expression(o, n, left)?;

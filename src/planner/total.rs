@@ -235,10 +235,16 @@ impl Analysis<'_> {
 
     fn is_total_operator(&self, e: &ast::AExpr) -> bool {
         use ast::AExprKind as K;
+        let of_builtins = || {
+            let sides = e.lexpr.iter().chain(&e.rexpr);
+            let is_builtin = |n: &ast::Node| self.is_of_builtin_type(n) || self.number(n).is_some();
+            sides.into_iter().all(|side| is_builtin(side))
+        };
         let compares = || {
-            COMPARISONS
-                .iter()
-                .any(|c| self.is_builtin_operator(&e.name, c))
+            COMPARISONS.iter().any(|c| {
+                self.is_builtin_operator(&e.name, c)
+                    || self.is_builtin_between_builtins(&e.name, c) && of_builtins()
+            })
         };
         let constant_pattern = || {
             matches!(e.rexpr.as_deref().and_then(|r| r.node.as_ref()),
@@ -356,7 +362,7 @@ impl Analysis<'_> {
     }
 
     fn is_total_call(&self, call: &ast::FuncCall) -> bool {
-        let builtin = find(self.catalog, self.search_path, call).is_some_and(|c| c.builtin);
+        let builtin = self.called(call).is_some_and(|c| c.builtin);
         let Some(name) = bare_name(call).filter(|_| builtin && !call.func_variadic) else {
             return false;
         };

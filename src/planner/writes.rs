@@ -7,6 +7,7 @@
 
 use super::analyse::refusal;
 use super::condition::family;
+use super::proof::{self, Proof};
 use super::scope::find_table;
 use super::{Planner, refused};
 use crate::catalog::writes::{DefaultKind, ForeignKey};
@@ -144,6 +145,9 @@ impl Planner<'_> {
         }
         unique_keys(table, key_name, inserted, updated, at)?;
         let deletes = matches!(change.kind, ChangeKind::Delete);
+        if !deletes {
+            self.checks_by_row(table, at)?;
+        }
         for foreign in &table.writes.foreign_keys {
             let concerned = match foreign.referenced {
                 false => inserted || touches(&foreign.columns, updated),
@@ -154,6 +158,26 @@ impl Planner<'_> {
             }
         }
         Ok((keys, clock))
+    }
+
+    /// What checks new rows, or makes the values of their columns, must not read rows of one shard.
+    fn checks_by_row(&self, table: &Table, at: i32) -> Result<(), Refusal> {
+        let checks = table.writes.checks.iter();
+        let mut proofs = checks.map(|f| proof::of_functions(self.catalog, f));
+        let of_type = |oid: &u32| {
+            let ty = self.catalog.types.get(oid);
+            ty.map(|t| proof::of_operator(self.catalog, &format!("::{}", t.name)))
+        };
+        let mut types = table.columns.iter().filter_map(|c| of_type(&c.type_oid));
+        if !proofs.any(|p| p == Proof::None) && !types.any(|p| p == Proof::None) {
+            return Ok(());
+        }
+        let message = format!(
+            "a check, domain or cast of {} may read tables, which cannot be proved right over several shards",
+            table.name
+        );
+        let hint = "What they do cannot be proved: run the change on the shard directly.";
+        Err(refusal(message, hint, at))
     }
 
     /// A foreign key between rows of one shard, or to a reference table.

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::control;
-use super::prepare::{CATALOG_SHARD, no_connection};
+use super::prepare::{CATALOG_SHARD, no_connection, refused};
 use super::prepared::Prepared;
 use super::session::{Ended, Session};
 use super::settings;
 use crate::executor::Parameters;
+use crate::plan::{Refusal, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
-use crate::sql::Kind;
+use crate::sql::{self, Kind, Statement};
+use crate::types::oid;
 
 impl Session {
     /// PREPARE: the statement joins those of the extended protocol, as it does in PostgreSQL.
@@ -66,17 +68,20 @@ impl Session {
         let types = self
             .ask_catalog_shard(&format!("SELECT {}", names.join(", ")))
             .await?;
-        // The cast is the assignment PostgreSQL would make; its text form is what the shards then read.
+        // The cast is the assignment PostgreSQL would make; what it prints is what the shards then read.
         let cast = |(argument, ty): (&String, &Option<String>)| {
-            format!(
-                "CAST(CAST(({argument}) AS {}) AS pg_catalog.text)",
-                ty.as_deref().unwrap_or("text")
-            )
+            let ty = ty.as_deref().unwrap_or("text");
+            format!("CAST(({argument}) AS {ty})")
         };
         let list: Vec<String> = prepared.arguments.iter().zip(&types).map(cast).collect();
-        let values = self
-            .ask_catalog_shard(&format!("SELECT {}", list.join(", ")))
-            .await?;
+        let query = format!("SELECT {}", list.join(", "));
+        let of_users = |t: &u32| *t >= oid::FIRST_NORMAL_OBJECT;
+        let values = match prepared.computes || inner.parameter_types.iter().any(of_users) {
+            true => self.computed(&query).await,
+            false => self.ask_catalog_shard(&query).await,
+        };
+        // A position would be one in our text.
+        let values = values.map_err(|error| error.without(b'P'))?;
         let parameters = Parameters {
             types: inner.parameter_types.clone(),
             formats: vec![0; wanted],
@@ -86,6 +91,21 @@ impl Session {
                 .collect(),
         };
         Ok((inner, Arc::new(parameters)))
+    }
+
+    /// The one row of a query without FROM, as text: of one that no table decides, for a function or a domain may read rows of
+    /// every shard.
+    async fn computed(&mut self, sql: &str) -> Result<Vec<Option<String>>, ServerError> {
+        let prepared = self.prepare(sql.to_owned(), &[]).await?;
+        let refusal = match &prepared.planned {
+            Some(planned) if matches!(planned.route, Targets::Any | Targets::Catalog) => None,
+            Some(planned) => planned.fan_out.as_ref().err().map(|why| refused(why, sql)),
+            None => None,
+        };
+        match refusal {
+            Some(error) => Err(error),
+            None => self.ask_catalog_shard(sql).await,
+        }
     }
 
     /// The one row of a query, as text.
@@ -141,6 +161,24 @@ impl Session {
             self.open_implicit();
         }
         Ok(())
+    }
+}
+
+/// An argument of EXECUTE is no subquery.
+///
+/// # Errors
+/// 0A000, as in PostgreSQL.
+pub fn refuse_subquery(statement: &Statement, text: &str) -> Result<(), ServerError> {
+    match sql::execute_subquery(statement) {
+        None => Ok(()),
+        location => {
+            let why = Refusal {
+                message: "cannot use subquery in EXECUTE parameter".into(),
+                hint: "Give its value.".into(),
+                location,
+            };
+            Err(refused(&why, text))
+        }
     }
 }
 

@@ -118,6 +118,25 @@ pub fn takes_lock(function: &str) -> bool {
         .any(|f| function.starts_with(f))
 }
 
+/// The session's prepared statements, which no shard knows: its connections have ours, with texts of other clients among them.
+///
+/// # Errors
+/// 0A000 for a statement that asks for them.
+pub fn refuse_statement_names(
+    statement: &Statement,
+    functions: &[String],
+) -> Result<(), ServerError> {
+    let asks = sql::names_relation(statement, "pg_prepared_statements")
+        || functions.iter().any(|f| f == "pg_prepared_statement");
+    if asks {
+        return Err(unsupported(
+            "pg_prepared_statements is not supported over several shards",
+            "DEALLOCATE and EXECUTE tell whether there is a statement of a name.",
+        ));
+    }
+    Ok(())
+}
+
 /// The names of cursors, which no shard knows.
 ///
 /// # Errors

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::by_name::refuse_subquery;
 use super::guards::{
     has_clock_words, is_plain, leaves_unseen, oid_column, refuse_cursor_names,
-    refuse_session_functions, takes_lock,
+    refuse_session_functions, refuse_statement_names, takes_lock,
 };
 use super::prepared::{CacheKey, Prepared};
 use super::run::unsupported;
@@ -76,6 +77,7 @@ impl Session {
             planned: None,
             set_config: Vec::new(),
             arguments: Vec::new(),
+            computes: false,
             oid_column: None,
             reads_catalog: false,
             first_parameter: None,
@@ -134,6 +136,7 @@ impl Session {
             Kind::Execute { .. } => sql::execute_arguments(statement),
             _ => Vec::new(),
         };
+        prepared.computes = sql::execute_computes(statement);
         if self.shared.is_one_shard() {
             prepared.changes_schema = sql::changes_schema(statement);
             let loaded = self.shared.catalog.loaded();
@@ -153,6 +156,7 @@ impl Session {
         let one_shard = self.shared.is_one_shard();
         let mut prepared = self.read(statement, &key);
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
+            refuse_subquery(statement, &key.sql)?;
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
         }
         let by_session = match prepared.kind {
@@ -195,6 +199,7 @@ impl Session {
         let functions = sql::functions_called(&seen.node);
         prepared.pins |= one_shard && functions.iter().any(|f| takes_lock(f));
         if !one_shard && !prepared.at_home {
+            refuse_statement_names(statement, &functions)?;
             refuse_cursor_names(statement, &functions)?;
             refuse_session_functions(&functions, set_config.is_some())?;
         }

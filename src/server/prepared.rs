@@ -23,6 +23,8 @@ pub struct Prepared {
     pub set_config: Vec<sql::SetConfig>,
     /// Argument expressions of an EXECUTE, parameter types of a PREPARE, as SQL.
     pub arguments: Vec<String>,
+    /// Of an EXECUTE: some argument is more than a constant.
+    pub computes: bool,
     /// Position of a column whose binary form carries OIDs that no two servers share: binary output of it is refused.
     pub oid_column: Option<usize>,
     /// It names a relation of pg_catalog or information_schema.

@@ -3,7 +3,7 @@
 use pg_query::protobuf::{self as ast, node::Node};
 
 use super::classify::{is_on, string_of};
-use super::{Child, Statement, expression_text, walk_statement};
+use super::{Child, Statement, expression_text, walk, walk_statement};
 
 /// One `set_config('name', …, is_local)`. The value may be any expression: the shard is asked for it afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +214,37 @@ pub fn execute_arguments(statement: &Statement) -> Vec<String> {
         .iter()
         .filter_map(|p| expression_text(p).ok())
         .collect()
+}
+
+/// True for an EXECUTE with an argument that is more than a constant.
+pub fn execute_computes(statement: &Statement) -> bool {
+    match &statement.node {
+        Node::ExecuteStmt(execute) => execute
+            .params
+            .iter()
+            .any(|p| !matches!(p.node, Some(Node::AConst(_)))),
+        _ => false,
+    }
+}
+
+/// Where an argument of an EXECUTE has a subquery, which PostgreSQL does not take: its byte position.
+pub fn execute_subquery(statement: &Statement) -> Option<usize> {
+    let Node::ExecuteStmt(execute) = &statement.node else {
+        return None;
+    };
+    let mut found = None;
+    for argument in &execute.params {
+        walk(Child::Node(argument), &mut |child| {
+            if let Child::Node(ast::Node {
+                node: Some(Node::SubLink(link)),
+            }) = child
+            {
+                found = found.or(usize::try_from(link.location).ok());
+            }
+            true
+        });
+    }
+    found
 }
 
 #[cfg(test)]

@@ -335,3 +335,18 @@ select count(*) from alltypes where mo = $1
 -- name: a range parameter of a user's type
 -- params: [["?", "[1,2)"]]
 select count(*) from alltypes where fr && $1
+
+-- name: row security by rows of other shards
+-- note: each shard let those see it whom it knew
+-- expect: same-or-refused
+select count(*), min(id) from member_notes
+
+-- name: row security by rows of other shards, of one shard's row
+-- expect: same-or-refused
+select id, v from member_notes where id = 7
+
+-- name: row security by a reference table
+select code, count(*), sum(v) from country_notes group by code order by code
+
+-- name: row security by a reference table, joined
+select n.id, c.name from country_notes n join countries c on c.code = n.code where n.id < 20 order by n.id

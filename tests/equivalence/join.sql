@@ -366,3 +366,12 @@ select count(*) from events e join lonely l on l.id = e.id where e.tableoid::reg
 -- expect: refused
 select e.*, e.tableoid::regclass::text from events e join lonely l on l.id = e.id order by e.id
 
+
+-- name: USING with a name for its columns
+select x.id, u.name, o.name from users u join other.users o using (id) as x where x.id < 9 order by x.id
+
+-- name: USING with a name for its columns, off the key
+select x.k, x, count(*), max(d.id) from dupes d join lonely l using (k) as x where x.k > 1 group by x.k, x order by x.k
+
+-- name: FULL JOIN USING with a name for its columns
+select x.id, l.id, e.id from lonely l full join empty_s e using (id) as x order by x.id

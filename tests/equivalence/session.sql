@@ -216,3 +216,41 @@ execute by_k(3, 4)
 -- expect: 42704
 -- compare: sqlstate
 prepare of_no_type (nonexistenttype) as select $1
+
+-- name: prepared statements of the session's connections
+-- note: they were pgbraid's own, with texts of other clients
+-- expect: refused
+select name, statement from pg_prepared_statements
+
+-- name: the function behind pg_prepared_statements
+-- expect: refused
+select count(*) from pg_prepared_statement()
+
+-- name: EXECUTE with a subquery
+-- before: prepare of_id as select id from users where id = $1
+-- after: deallocate of_id
+-- expect: 0A000
+execute of_id((select count(*) from users))
+
+-- name: EXECUTE with a function that reads rows of all shards
+-- note: it was one shard's count
+-- before: prepare any_number(int8) as select $1 from countries
+-- after: deallocate any_number
+-- expect: same-or-refused
+execute any_number(count_users())
+
+-- name: EXECUTE with a domain whose check reads rows of all shards
+-- before: prepare crowds(crowd) as select $1 from countries
+-- after: deallocate crowds
+-- expect: same-or-refused
+execute crowds(299)
+
+-- name: EXECUTE with a value whose type has its own cast to text
+-- before: prepare of_release(release) as select $1 as r, count(*) from countries
+-- after: deallocate of_release
+execute of_release(row(3, 1))
+
+-- name: EXECUTE with a computed value
+-- before: prepare by_ids(int8[]) as select id, name from users where id = any ($1) order by id
+-- after: deallocate by_ids
+execute by_ids(array[abs(-3), length('abcde'), null])

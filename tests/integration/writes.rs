@@ -97,6 +97,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("delete from users where id = 501", "foreign key"),
     ("insert into watched values (501, 'x')", "triggers"),
     ("update part_watched set part = 1 where k = 501", "triggers"),
+    ("insert into checked_rows values (501, 200)", "check"),
+    ("update checked_rows set v = 1 where id = 501", "check"),
+    ("insert into domain_rows values (501, 200)", "domain"),
     ("insert into tags (id) values (501)", "reference table"),
     ("update v_users set name = 'x' where id = 1", "view"),
     (

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgbraid::catalog::sharding::{KeyClass, Sharding, ShardingFunction};
+use pgbraid::catalog::writes::Writes;
 use pgbraid::catalog::{
     Catalog, Column, Distribution, Function, FunctionKind, ShardId, Table, TableKind, Type,
     Volatility,
@@ -46,7 +47,7 @@ const TYPES: [(&str, u32, u32, &str, bool); 25] = [
 ];
 
 /// Schema-qualified name, key or `reference`/`home`/`undeclared`, columns (`!` for NOT NULL, `*` for the primary key).
-const TABLES: [(&str, &str, &str); 16] = [
+const TABLES: [(&str, &str, &str); 20] = [
     (
         "orders",
         "o_orderkey",
@@ -103,7 +104,34 @@ const TABLES: [(&str, &str, &str); 16] = [
     ("spread", "", "a int4, b text"),
     ("settings", "home", "name text*, value text"),
     ("forgotten", "undeclared", "a int4"),
+    // With row security and checks, see `policies` and `checks`.
+    ("own_rows", "id", "id int8*, owner text"),
+    ("members_rows", "id", "id int8*, owner text"),
+    ("counted_rows", "id", "id int8*, k int4"),
+    ("checked", "id", "id int8*, k int4"),
 ];
+
+/// What the row security of a table asks.
+fn policies(table: &str) -> Vec<String> {
+    let policy = match table {
+        "own_rows" => {
+            "((owner = CURRENT_USER) OR (EXISTS ( SELECT 1\n   FROM public.tags\n  WHERE (tags.code = own_rows.owner))))"
+        }
+        "members_rows" => "(owner IN ( SELECT users.name\n   FROM public.users))",
+        "counted_rows" => "(k < public.looks_up(1))",
+        _ => return Vec::new(),
+    };
+    vec![policy.into()]
+}
+
+/// Functions in a table's CHECK constraints.
+fn checks(table: &str) -> Vec<String> {
+    match table {
+        "checked" => vec!["looks_up".into()],
+        "own_rows" => vec!["doubled".into()],
+        _ => Vec::new(),
+    }
+}
 
 const VIEWS: [(&str, &str, &str); 7] = [
     (
@@ -228,10 +256,14 @@ fn table((name, placed, columns): &(&str, &str, &str)) -> Table {
             .collect(),
         columns,
         view_definition: None,
-        guarded: false,
+        guarded: !policies(name).is_empty(),
+        policies: policies(name),
         rows: 1000.0,
         row_bytes: 100.0,
-        writes: Default::default(),
+        writes: Writes {
+            checks: checks(name),
+            ..Writes::default()
+        },
     }
 }
 
@@ -342,6 +374,12 @@ fn user_functions() -> Vec<Function> {
             "select length($1 || now())",
         ),
         user_function("elsewhere", "plperl", Volatility::Immutable, ""),
+        // As extensions have them for their types: they take nothing else.
+        Function {
+            kind: FunctionKind::Aggregate,
+            arguments: vec![type_oid("mood")],
+            ..user_function("max", "c", Volatility::Immutable, "")
+        },
     ]
 }
 
@@ -372,6 +410,7 @@ fn types() -> HashMap<u32, Arc<Type>> {
             array,
             base: 0,
             subtype: 0,
+            apart: name == "mood",
             labels: Vec::new(),
             fields: Vec::new(),
             collatable,
@@ -425,6 +464,8 @@ pub fn catalog() -> Catalog {
             (*collation("default", CollationProvider::Libc, "en_US.UTF-8")).clone(),
         ),
         search_path: vec!["public".into()],
+        // Of the same kind.
+        user_operators: vec!["=".into(), "<".into(), "+".into()],
         ..Catalog::default()
     }
 }

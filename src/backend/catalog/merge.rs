@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::compare::{self, Shards};
-use super::snapshot::{Relation, Snapshot};
+use super::snapshot::{Operator, Relation, Snapshot};
 use super::tables::{self, Key, Merging};
 use super::verify::HashCheck;
 use super::{Difference, Loaded};
@@ -63,6 +63,7 @@ pub(super) fn merge(
             .map(|c| (**c).clone()),
         collations: std::mem::take(&mut merging.collations),
         user_operators: operators.iter().map(|(name, _)| name.clone()).collect(),
+        overloaded_operators: overloaded_operators(&shards),
         operator_functions: operators,
         search_path: first.search_path.clone(),
         relation_oids: relation_oids(&shards),
@@ -121,8 +122,27 @@ fn functions(all: &[Function], unlike: &HashSet<&str>) -> HashMap<String, Vec<Ar
 
 fn operators(shards: &Shards<'_>) -> Vec<(String, String)> {
     let all = shards.contents.iter().flat_map(|c| &c.operators);
-    let all: BTreeSet<&(String, String)> = all.collect();
-    all.into_iter().cloned().collect()
+    let all: BTreeSet<(String, String)> =
+        all.map(|o| (o.name.clone(), o.function.clone())).collect();
+    all.into_iter().collect()
+}
+
+/// Those that take something besides types that are apart, on any shard.
+fn overloaded_operators(shards: &Shards<'_>) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for contents in &shards.contents {
+        let types = contents.types.iter().filter(|t| t.definition.apart);
+        let apart: HashSet<u32> = types.map(|t| t.definition.oid).collect();
+        let takes_more = |o: &&Operator| o.operands.iter().any(|t| *t != 0 && !apart.contains(t));
+        names.extend(
+            contents
+                .operators
+                .iter()
+                .filter(takes_more)
+                .map(|o| &o.name),
+        );
+    }
+    names.into_iter().cloned().collect()
 }
 
 /// By OID on the catalog shard; a version that is not the same on all shards is none.
@@ -229,6 +249,7 @@ mod tests {
             parents: vec![],
             view_definition: None,
             guarded: false,
+            policies: vec![],
             primary_key: vec![1],
             columns,
             writes: Default::default(),
@@ -255,6 +276,7 @@ mod tests {
                 array: oid + 1,
                 base: 0,
                 subtype: 0,
+                apart: true,
                 labels: vec![labels.into()],
                 fields: vec![],
                 collatable: false,

@@ -372,6 +372,7 @@ mod tests {
             parents: vec![],
             view_definition: None,
             guarded: false,
+            policies: vec![],
             primary_key: vec![],
             columns: vec![
                 column("a", oid::TEXT, "text"),

@@ -78,7 +78,10 @@ SELECT t.oid, n.nspname::text, t.typname::text, t.typtype::text,
         ARRAY(SELECT concat_ws(' ', attname, format_type(atttypid, atttypmod)) FROM pg_attribute
               WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped ORDER BY attnum)::text
     WHEN t.typtype = 'b' AND e.oid IS NULL THEN 'base ' || concat_ws(' ', t.typlen, t.typinput, t.typoutput)
-    ELSE '' END
+    ELSE '' END,
+    n.nspname <> 'pg_catalog' AND t.typtype IN ('b', 'c', 'e', 'r', 'm') AND e.oid IS NULL AND NOT EXISTS (
+        SELECT FROM pg_cast k JOIN pg_type s ON s.oid = k.castsource JOIN pg_namespace o ON o.oid = s.typnamespace
+        WHERE k.casttarget = t.oid AND k.castcontext = 'i' AND o.nspname = 'pg_catalog')
 FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
     LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid
     LEFT JOIN pg_range r ON r.rngtypid = t.oid
@@ -105,7 +108,11 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
             AND d.refclassid = 'pg_class'::regclass JOIN pg_class t ON t.oid = d.refobjid
         WHERE w.ev_class = c.oid AND t.relrowsecurity)),
     coalesce((SELECT i.indkey::int2[] FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), '{}'),
-    c.reltuples::float8, c.relpages::float8
+    c.reltuples::float8, c.relpages::float8,
+    CASE WHEN c.relrowsecurity THEN ARRAY(
+        SELECT x.expression FROM pg_policy p,
+            LATERAL (VALUES (pg_get_expr(p.polqual, c.oid)), (pg_get_expr(p.polwithcheck, c.oid))) AS x(expression)
+        WHERE p.polrelid = c.oid AND x.expression IS NOT NULL ORDER BY 1) ELSE '{}' END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp\\_%'
     AND ($1 OR n.nspname NOT IN ('pg_catalog', 'information_schema'))
@@ -151,7 +158,8 @@ FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ORDER BY 2";
 
-/// A cast goes by the name of its type behind `::`; a domain's runs what its constraints, and those of the domains below, name.
+/// With what an operator takes, 0 where there is nothing on that side. A cast goes by the name of its type behind `::`; a domain's
+/// runs what its constraints, and those of the domains below, name.
 pub(super) const OPERATORS: &str = "
 WITH RECURSIVE below AS (
     SELECT oid AS domain, oid AS base FROM pg_type WHERE typtype = 'd'
@@ -160,16 +168,16 @@ checks AS (
     SELECT '::' || t.typname AS name, d.refclassid, d.refobjid
     FROM below b JOIN pg_type t ON t.oid = b.domain JOIN pg_constraint k ON k.contypid = b.base
         JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid)
-SELECT o.oprname::text, p.proname::text
+SELECT o.oprname::text, p.proname::text, o.oprleft, o.oprright
 FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-UNION SELECT '::' || t.typname, p.proname::text
+UNION SELECT '::' || t.typname, p.proname::text, 0, 0
 FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget JOIN pg_proc p ON p.oid = c.castfunc
     JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname <> 'pg_catalog'
-UNION SELECT c.name, p.proname::text
+UNION SELECT c.name, p.proname::text, 0, 0
 FROM checks c JOIN pg_proc p ON p.oid = c.refobjid WHERE c.refclassid = 'pg_proc'::regclass
-UNION SELECT c.name, p.proname::text
+UNION SELECT c.name, p.proname::text, 0, 0
 FROM checks c JOIN pg_operator o ON o.oid = c.refobjid JOIN pg_proc p ON p.oid = o.oprcode
 WHERE c.refclassid = 'pg_operator'::regclass
-ORDER BY 1, 2";
+ORDER BY 1, 2, 3, 4";

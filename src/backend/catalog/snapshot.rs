@@ -42,8 +42,17 @@ pub(super) struct Contents {
     pub functions: Vec<Function>,
     /// User-defined functions.
     pub bodies: Vec<Body>,
-    /// User-defined operators, and casts (`::type`), each with the name of its function.
-    pub operators: Vec<(String, String)>,
+    /// User-defined operators, and casts (`::type`).
+    pub operators: Vec<Operator>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Operator {
+    pub name: String,
+    /// The name of the one behind it.
+    pub function: String,
+    /// Types on its sides; 0 for none.
+    pub operands: [u32; 2],
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +81,8 @@ pub(super) struct Relation {
     pub parents: Vec<u32>,
     pub view_definition: Option<String>,
     pub guarded: bool,
+    /// Expressions of its row security.
+    pub policies: Vec<String>,
     /// Attribute numbers.
     pub primary_key: Vec<i16>,
     pub columns: Vec<ShardColumn>,
@@ -210,7 +221,7 @@ async fn contents(
         relations,
         functions: functions.iter().map(function).collect::<Result<_, _>>()?,
         bodies: bodies.iter().map(body).collect::<Result<_, _>>()?,
-        operators: pairs(&operators)?,
+        operators: operators.iter().map(operator).collect::<Result<_, _>>()?,
     };
     Ok((contents, estimates))
 }
@@ -226,6 +237,14 @@ pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T, ReadEr
 fn pairs(rows: &[Row]) -> Result<Vec<(String, String)>, ReadError> {
     let pair = |r: &Row| Ok((get(r, 0)?, get(r, 1)?));
     rows.iter().map(pair).collect()
+}
+
+fn operator(row: &Row) -> Result<Operator, ReadError> {
+    Ok(Operator {
+        name: get(row, 0)?,
+        function: get(row, 1)?,
+        operands: [get(row, 2)?, get(row, 3)?],
+    })
 }
 
 /// A `"char"`, which is read as text.
@@ -248,6 +267,7 @@ fn relation(row: &Row) -> Result<Relation, ReadError> {
         parents: get(row, 4)?,
         view_definition: get(row, 5)?,
         guarded: get(row, 6)?,
+        policies: get(row, 10)?,
         primary_key: get(row, 7)?,
         columns: Vec::new(),
         writes: Writes::default(),
@@ -292,6 +312,7 @@ fn shard_type(row: &Row) -> Result<ShardType, ReadError> {
             collatable: get(row, 8)?,
             labels: get(row, 9)?,
             fields: get(row, 10)?,
+            apart: get(row, 12)?,
         },
         signature: get(row, 11)?,
     })

@@ -283,6 +283,7 @@ impl<'a> Merging<'a> {
                 .filter(|_| relation.kind == b'v')
                 .map(|d| d.trim_end_matches(';').trim().to_owned()),
             guarded: relation.guarded,
+            policies: relation.policies.clone(),
             rows,
             row_bytes,
             writes: relation.writes.clone(),
@@ -371,6 +372,11 @@ impl<'a> Merging<'a> {
 fn agree(table: &mut Table, copies: &[Option<&Relation>]) {
     for copy in copies.iter().flatten() {
         table.guarded |= copy.guarded;
+        for policy in &copy.policies {
+            if !table.policies.contains(policy) {
+                table.policies.push(policy.clone());
+            }
+        }
         table.writes.add(&copy.writes);
         for (column, other) in table.columns.iter_mut().zip(&copy.columns) {
             column.not_null &= other.not_null;

@@ -1,4 +1,4 @@
-//! Reads what a shard's catalog says about changes of its tables: triggers, defaults, unique and foreign keys.
+//! Reads what a shard's catalog says about changes of its tables: triggers, defaults, checks, unique and foreign keys.
 
 use std::collections::HashMap;
 
@@ -7,9 +7,10 @@ use tokio_postgres::Row;
 use super::snapshot::{ReadError, Relation, get};
 use crate::catalog::writes::{DefaultKind, ForeignKey};
 
-/// One row a fact: the table, what it is about, columns; of a foreign key also the other table and its columns. Functions in a
-/// default are found by the OIDs in its tree, which names operators' functions too. Those of users may do anything; of PostgreSQL's own
-/// the volatile ones and those that number transactions belong to the server, but for what is random anywhere.
+/// One row a fact: the table, what it is about, columns (of a check the functions of users that it calls); of a foreign key also the
+/// other table and its columns. Functions in a default are found by the OIDs in its tree, which names operators' functions too. Those of
+/// users may do anything; of PostgreSQL's own the volatile ones and those that number transactions belong to the server, but for what
+/// is random anywhere.
 pub(super) const WRITES: &str = r"
 WITH RECURSIVE roots AS (
     SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -40,6 +41,11 @@ UNION SELECT t.root, CASE WHEN t.oid = k.conrelid THEN 'foreign' ELSE 'reference
 FROM tree t JOIN pg_constraint k ON k.contype = 'f' AND t.oid IN (k.conrelid, k.confrelid)
     JOIN pg_class o ON o.oid = CASE WHEN t.oid = k.conrelid THEN k.confrelid ELSE k.conrelid END
     JOIN pg_namespace n ON n.oid = o.relnamespace
+UNION SELECT t.root, 'check', ARRAY(
+        SELECT p.proname::text FROM pg_depend d LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+            JOIN pg_proc p ON p.oid = coalesce(o.oprcode, d.refobjid) AND (o.oid IS NOT NULL OR d.refclassid = 'pg_proc'::regclass)
+        WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid ORDER BY 1), '', '', '{}'
+FROM tree t JOIN pg_constraint k ON k.conrelid = t.oid AND k.contype = 'c'
 UNION SELECT r.oid, 'default ' || CASE
         WHEN a.attidentity <> '' OR (d.adnum IS NULL AND y.typdefaultbin IS NOT NULL) THEN 'server'
         WHEN EXISTS (SELECT FROM pg_proc p WHERE p.oid = ANY (d.functions) AND (
@@ -76,6 +82,10 @@ pub(super) fn add_writes(relations: &mut [Relation], rows: &[Row]) -> Result<(),
             "default server" => DefaultKind::Server,
             "trigger" => {
                 writes.triggers = true;
+                continue;
+            }
+            "check" => {
+                writes.checks.extend(columns);
                 continue;
             }
             "unique" => {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Cluster;
 
 /// Sharded tables and their keys; the other tables are reference tables.
-const SHARDED: [(&str, &str); 27] = [
+const SHARDED: [(&str, &str); 32] = [
     ("public.users", "id"),
     ("public.events", "user_id"),
     ("public.visits", "user_id"),
@@ -33,6 +33,11 @@ const SHARDED: [(&str, &str); 27] = [
     ("public.watched", "id"),
     ("public.part_watched", "k"),
     ("public.notes", "id"),
+    ("public.member_notes", "id"),
+    ("public.country_notes", "id"),
+    ("public.checked_rows", "id"),
+    ("public.domain_rows", "id"),
+    ("public.numbers_rows", "id"),
 ];
 const REFERENCE: [&str; 6] = [
     "public.hides",

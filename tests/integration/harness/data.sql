@@ -52,6 +52,8 @@ insert into countries values ('BR', 'Brasil', 'Americas'), ('US', 'United States
 insert into other.users select i, 'other ' || i from generate_series(1, 5) i;
 
 insert into notes select i, (array['app', 'alice', 'bob', 'staff', 'carol'])[1 + i % 5], i * 7 % 100 from generate_series(1, 400) i;
+insert into member_notes select i, 'user ' || i, i from generate_series(1, 60) i;
+insert into country_notes select i, (array['BR', 'US', 'XX', null])[1 + i % 4], i from generate_series(1, 60) i;
 
 grant select on notes, all_notes, countries, hides, events to alice, bob, carol, dora, staff;
 grant select on users to alice;

@@ -104,6 +104,14 @@ create function count_countries() returns int8 language sql stable begin atomic 
 create domain crowd as int8 check (value <= public.count_users());
 create domain small_crowd as crowd check (value < 100000);
 create function noisy(int8) returns int8 language plpgsql volatile as 'begin return $1; end';
+-- A type with operators and aggregates of its own, as extensions have them: everybody else's `=` and max are what they were.
+create type release as (major int4, minor int4);
+create function same_release(release, release) returns bool language sql immutable as 'select $1.major = $2.major';
+create operator = (leftarg = release, rightarg = release, function = same_release);
+create function release_text(release) returns text language sql immutable as 'select $1.major || ''.'' || $1.minor';
+create cast (release as text) with function release_text(release);
+create function later_release(release, release) returns release language sql immutable strict as 'select greatest($1, $2)';
+create aggregate max(release) (sfunc = later_release, stype = release);
 create aggregate product(int8) (sfunc = int8mul, stype = int8, initcond = '1');
 create sequence counter;
 
@@ -112,6 +120,17 @@ create table notes (id int8 primary key, owner text not null, v int4);
 alter table notes enable row level security;
 create policy own on notes using (owner = current_user);
 create view all_notes as select * from notes;
+-- Whom a policy lets see a row is said by rows of other shards, or by those that every shard has.
+create table member_notes (id int8 primary key, owner text not null, v int4);
+alter table member_notes enable row level security;
+create policy members on member_notes using (exists (select from public.users u where u.name = owner or u.id = 1));
+create table country_notes (id int8 primary key, code char(2), v int4);
+alter table country_notes enable row level security;
+create policy known on country_notes using (code in (select c.code from public.countries c where c.region is not null) and current_user <> 'nobody');
+-- What checks new rows, by the rows of one shard.
+create table checked_rows (id int8 primary key, v int8 check (v <= count_users()));
+create table domain_rows (id int8 primary key, v crowd);
+create table numbers_rows (id int8 primary key, v int8 check (add_one(v) > 0));
 create function become(name text) returns text language plpgsql as 'begin execute format(''set role %I'', name); return current_user; end';
 -- Bob's own table hides the one in public; nobody may look into `hidden`.
 create table hides (id int8 primary key);
@@ -137,7 +156,8 @@ begin
     ['users', 'id', 'int8'], ['events', 'user_id', 'int8'], ['visits', 'user_id', 'int8'],
     ['small_keys', 'k::int8', 'int8'], ['orders', 'id', 'int8'], ['lineitem', 'order_id', 'int8'],
     ['"Order Items"', '"UserId"', 'int8'], ['dupes', 'id', 'int8'], ['lonely', 'id', 'int8'],
-    ['big', 'id', 'int8'], ['notes', 'id', 'int8'], ['limits', 'id', 'int8'], ['alltypes', 'id', 'int8'],
+    ['big', 'id', 'int8'], ['notes', 'id', 'int8'], ['member_notes', 'id', 'int8'], ['country_notes', 'id', 'int8'],
+    ['limits', 'id', 'int8'], ['alltypes', 'id', 'int8'],
     ['by_text', 'k', 'text'], ['by_uuid', 'k', 'uuid'], ['by_date', 'k', 'date']]
   loop
     execute format('delete from %s where not satisfies_hash_partition(''shardfn.h_%s''::regclass, 3, %s, %s)',

@@ -117,10 +117,6 @@ fn finds_nothing(other: &mut Client, after: &str) {
             "0",
         ),
         (
-            "select count(*) from pg_prepared_statements where name like 'left%'",
-            "0",
-        ),
-        (
             "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
             "0",
         ),
