@@ -281,9 +281,10 @@ fn a_reload_under_load_loses_nothing() {
                 }
             });
         }
-        for round in 0..8 {
+        for round in 0..5 {
             let before = done.load(Ordering::Relaxed);
-            let mut config = Config::new(cluster()).pool_size(2 + round);
+            // More and fewer; always enough for both roles, who else would open connections in turn.
+            let mut config = Config::new(cluster()).pool_size(8 + round * 5 % 8);
             if round % 3 == 1 {
                 // The shard moves.
                 config = config.with_port(1, relay.port);
