@@ -27,7 +27,7 @@ if has systemd-analyze; then
   for unit in deploy/systemd/*; do
     sed "s|/usr/bin/pgbraid|$(command -v true)|" "$unit" >"$scratch/$(basename "$unit")"
   done
-  units=("$scratch"/*.service)
+  units=("$scratch"/*.service "$scratch"/*.socket)
   run "systemd units" systemd-analyze verify --man=no --recursive-errors=yes "${units[@]}"
   # 0 is shut off from everything, 10 is open; systemd calls up to 2 fine.
   for unit in "$scratch"/*.service; do
