@@ -69,7 +69,7 @@ else
   skip "Dockerfile" "no hadolint"
 fi
 
-scripts=(deploy/*.sh .ci/run)
+scripts=(deploy/*.sh .ci/run deploy/debian/postinst)
 if has shellcheck; then
   run "shell scripts" shellcheck "${scripts[@]}"
 else
