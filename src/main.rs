@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use pgbraid::demo;
+use pgbraid::{demo, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -79,6 +79,15 @@ struct Health {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before there are threads: it takes variables out of the environment.
+    let inherited = match arguments.command {
+        Command::Serve(_) => server::Inherited::take(),
+        _ => Ok(server::Inherited::default()),
+    };
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(error) => return cli::fail(&format!("a socket it was started with: {error}")),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // Only what is used of it takes memory.
@@ -88,12 +97,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(&format!("cannot start: {error}")),
     };
-    runtime.block_on(run(arguments.command))
+    runtime.block_on(run(arguments.command, inherited))
 }
 
-async fn run(command: Command) -> ExitCode {
+async fn run(command: Command, inherited: server::Inherited) -> ExitCode {
     match command {
-        Command::Serve(config) => cli::serve::run(&config.path).await,
+        Command::Serve(config) => cli::serve::run(&config.path, inherited).await,
         Command::Check(config) => cli::check::run(&config.path).await,
         Command::Doctor { config, arguments } => cli::doctor::run(&config.path, arguments).await,
         Command::Init(arguments) => cli::init::run(arguments).await,

@@ -547,4 +547,19 @@ mod tests {
         let metrics = Metrics::new();
         assert!(Arc::ptr_eq(&metrics.shard("s1"), &metrics.shard("s1")));
     }
+
+    #[test]
+    fn autoscaling_goes_by_a_figure_there_is() {
+        let metrics = Metrics::new();
+        metrics.shard("s1");
+        let text = metrics.render();
+        for file in [
+            include_str!("../deploy/kubernetes-deployment.yaml"),
+            include_str!("../deploy/helm/templates/horizontalpodautoscaler.yaml"),
+        ] {
+            let (_, metric) = file.split_once("metric: { name: ").unwrap();
+            let name = metric.split_once(' ').unwrap().0;
+            assert!(text.contains(&format!("\n{name}{{shard=")), "{name}");
+        }
+    }
 }

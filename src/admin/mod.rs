@@ -6,13 +6,13 @@ mod readiness;
 use std::io;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::catalog::CatalogWatch;
 use crate::backend::roles::Roles;
+use crate::backend::tcp;
 use crate::config::Config;
 
 pub use http::{Response, get, serve};
@@ -43,7 +43,7 @@ pub async fn start(
     readiness.watch(roles.clone());
     let mut tasks = Vec::new();
     if !config.server.http.is_empty() {
-        let listener = TcpListener::bind(&config.server.http).await?;
+        let listener = tcp::listen(&config.server.http, config.server.reuse_port).await?;
         let served = readiness.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = serve(listener, served, std::future::pending()).await {

@@ -1,12 +1,38 @@
-//! What the kernel is told of a TCP connection, to a client or to a shard.
+//! What the kernel is told of TCP: of a connection, to a client or to a shard, and of a socket that listens.
 
 use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::config::Tcp;
+
+/// Connections that the kernel lets wait to be accepted; it may have a lower limit of its own.
+const BACKLOG: u32 = 1024;
+
+/// Listens on the first address that this comes to and that can be listened on. With `reuse_port` other processes of this user may
+/// listen there too, as long as all of them want it.
+///
+/// # Errors
+/// The operating system's.
+pub async fn listen(address: &str, reuse_port: bool) -> io::Result<TcpListener> {
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "there is no such address");
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = match address.is_ipv4() {
+            true => TcpSocket::new_v4()?,
+            false => TcpSocket::new_v6()?,
+        };
+        // Else the connections of a process that has ended keep the next one out.
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(reuse_port)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
 
 /// Small messages go out at once, and an end that is gone is found out as the configuration wants.
 ///

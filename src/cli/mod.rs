@@ -5,8 +5,10 @@ pub mod check;
 pub mod doctor;
 pub mod health;
 pub mod init;
+mod notify;
 pub mod plan;
 pub mod serve;
+mod state;
 pub mod verify;
 
 use std::path::Path;

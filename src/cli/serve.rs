@@ -3,21 +3,23 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use pgbraid::admin;
 use pgbraid::config::{AuthMethod, Config, Log};
-use pgbraid::server::{Reloader, Server};
+use pgbraid::server::{Inherited, Reloader, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::{configuration, fail, load};
+use super::state::State;
+use super::{configuration, fail, notify};
 
 /// Puts another `log.level` in force; `Err` says why it cannot be.
 type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send>;
 
 /// Serves until a signal or an error ends it.
-pub async fn run(path: &Path) -> ExitCode {
+pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
     let config = match configuration(path) {
         Ok(config) => config,
         Err(status) => return status,
@@ -31,9 +33,16 @@ pub async fn run(path: &Path) -> ExitCode {
         return fail(&format!("cannot listen for signals: {error}"));
     }
     warn_of_open_doors(&config);
-    match Server::start(config, shutdown).await {
+    match Server::start(config.clone(), inherited, shutdown).await {
         Ok(server) => {
-            let reloads = tokio::spawn(reload(path.to_owned(), server.reloader(), set_level));
+            notify::ready();
+            let reload = Reload {
+                path: path.to_owned(),
+                server: server.reloader(),
+                set_level,
+                refresh: config.server.config_refresh,
+            };
+            let reloads = tokio::spawn(reload.run(State::now(config)));
             server.run().await;
             reloads.abort();
             ExitCode::SUCCESS
@@ -83,6 +92,7 @@ fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
         };
         let name = next().await;
         tracing::info!(signal = name, "draining: open transactions may finish");
+        notify::stopping();
         shutdown.cancel();
         let name = next().await;
         tracing::warn!(signal = name, "second signal: ending now");
@@ -92,7 +102,7 @@ fn stop_on_signals(shutdown: CancellationToken) -> io::Result<()> {
     Ok(())
 }
 
-/// SIGHUP asks for what [`reload`] does.
+/// SIGHUP asks for what [`Reload`] does.
 fn reload_on_hangup() -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -104,12 +114,35 @@ fn reload_on_hangup() -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the configuration again whenever somebody asks for it, and the shards' catalogs with it. A file with mistakes changes nothing.
-async fn reload(path: PathBuf, server: Reloader, set_level: SetLevel) {
-    loop {
-        admin::reload().notified().await;
-        let new = match load(&path) {
-            Ok(new) => new,
+/// Reads the configuration again whenever somebody asks for it, and the shards' catalogs with it; with `server.config_refresh` also when
+/// its files have changed. A file with mistakes changes nothing.
+struct Reload {
+    path: PathBuf,
+    server: Reloader,
+    set_level: SetLevel,
+    refresh: Duration,
+}
+
+impl Reload {
+    async fn run(mut self, mut state: State) {
+        loop {
+            let asked = tokio::select! {
+                () = admin::reload().notified() => true,
+                () = tokio::time::sleep(self.refresh), if !self.refresh.is_zero() => false,
+            };
+            let found = State::read(&self.path);
+            if asked || found != state {
+                notify::reloading();
+                self.apply(&found).await;
+                notify::reloaded();
+                state = found;
+            }
+        }
+    }
+
+    async fn apply(&mut self, found: &State) {
+        let new = match found.config() {
+            Ok(new) => new.clone(),
             Err(errors) => {
                 for mistake in &errors.0 {
                     tracing::error!(
@@ -118,19 +151,20 @@ async fn reload(path: PathBuf, server: Reloader, set_level: SetLevel) {
                     );
                 }
                 tracing::error!("the configuration stays as it was");
-                continue;
+                return;
             }
         };
-        let level = new.log.level.clone();
+        let (level, refresh) = (new.log.level.clone(), new.server.config_refresh);
         warn_of_open_doors(&new);
-        match server.reload(new).await {
+        match self.server.reload(new).await {
             Ok(kept) => {
                 for key in kept {
                     tracing::warn!(key, "changes at the next start only");
                 }
-                if let Err(error) = set_level(&level) {
+                if let Err(error) = (self.set_level)(&level) {
                     tracing::error!(error, "log.level stays as it was");
                 }
+                self.refresh = refresh;
                 tracing::info!("configuration reloaded");
             }
             Err(error) => tracing::error!(error, "the configuration stays as it was"),

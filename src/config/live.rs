@@ -52,6 +52,8 @@ pub fn renewed(current: &Config, mut new: Config) -> (Config, Vec<&'static str>)
         &old.unix_socket_permissions,
     );
     keep("server.unix_socket_permissions", old_bits, bits, &mut kept);
+    let (reuse, old_reuse) = (&mut server.reuse_port, &old.reuse_port);
+    keep("server.reuse_port", old_reuse, reuse, &mut kept);
     let (database, old) = (&mut new.database, &current.database);
     keep("database.name", &old.name, &mut database.name, &mut kept);
     keep(

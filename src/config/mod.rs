@@ -60,7 +60,13 @@ pub struct Server {
     pub client_idle_timeout: Duration,
     /// Largest frontend message after login, bytes (default 256 MiB).
     pub message_bytes_max: usize,
-    /// Open transactions may finish for so long after SIGTERM (default 30 s).
+    /// Another process may listen on the same addresses (default no).
+    pub reuse_port: bool,
+    /// How often the configuration's files are looked at for changes; zero: only when asked to (default 0).
+    pub config_refresh: Duration,
+    /// After SIGTERM clients may leave by themselves for so long, before those without a transaction are sent away (default 0).
+    pub shutdown_wait: Duration,
+    /// Then open transactions may finish for so long (default 30 s).
     pub shutdown_grace: Duration,
     /// Longest silence of a shard while a statement runs; zero: none (default 0).
     pub shard_silence_timeout: Duration,

@@ -38,6 +38,13 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
         message_bytes_max: section
             .size("message_bytes_max", 64 << 10..(1 << 30) + 1)
             .map_or(default.message_bytes_max, |n| n as usize),
+        reuse_port: section.flag("reuse_port").unwrap_or(default.reuse_port),
+        config_refresh: section
+            .duration("config_refresh")
+            .unwrap_or(default.config_refresh),
+        shutdown_wait: section
+            .duration("shutdown_wait")
+            .unwrap_or(default.shutdown_wait),
         shutdown_grace: section
             .duration("shutdown_grace")
             .unwrap_or(default.shutdown_grace),

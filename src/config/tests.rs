@@ -421,6 +421,12 @@ fn the_configurations_shown_elsewhere_load() {
         ("README.md", "```toml\n", "```"),
         ("deploy/compose.yaml", "  pgbraid:\n    content: |\n", "\0"),
         ("deploy/kubernetes-sidecar.yaml", "pgbraid.toml: |\n", "---"),
+        (
+            "deploy/kubernetes-deployment.yaml",
+            "pgbraid.toml: |\n",
+            "---",
+        ),
+        ("deploy/helm/values.yaml", "config: |\n", "# The files"),
     ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         let (_, shown) = text

@@ -5,18 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::auth::Proof;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
-use super::local::LocalSocket;
 use super::portals::Portals;
 use super::reload::Reloader;
 use super::role::Role;
 use super::session::Session;
 use super::settings::{self, REPORTED};
+use super::sockets::{Accepted, Inherited, Sockets};
 use super::stream::{Client, ClientStream};
 use super::transaction::Transaction;
 use crate::backend::connections::Connections;
@@ -29,6 +28,9 @@ use crate::registry::Registration;
 
 /// A pause after accept has failed (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest time that nobody is listened for because a shard does not answer.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// Why serving ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -50,66 +52,54 @@ pub enum ServeError {
 #[must_use]
 pub struct Server {
     shared: Arc<Shared>,
-    tcp: TcpListener,
-    local: Option<LocalSocket>,
+    sockets: Sockets,
     admin: crate::admin::Running,
+    stop: CancellationToken,
 }
 
-/// Serves until `shutdown` is cancelled and the open transactions have had their grace.
+/// Serves until `stop` is cancelled and the open transactions have had their grace.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub async fn serve(config: Arc<Config>, shutdown: CancellationToken) -> Result<(), ServeError> {
-    Server::start(config, shutdown).await?.run().await;
+pub async fn serve(config: Arc<Config>, stop: CancellationToken) -> Result<(), ServeError> {
+    let inherited = Inherited::default();
+    Server::start(config, inherited, stop).await?.run().await;
     Ok(())
 }
 
 impl Server {
-    /// Listens; clients are answered by [`Server::run`].
+    /// Listens, on `inherited` sockets where there are any; clients are answered by [`Server::run`], until `stop` is cancelled.
     ///
     /// # Errors
     /// What keeps it from starting.
     pub async fn start(
         config: Arc<Config>,
-        shutdown: CancellationToken,
+        inherited: Inherited,
+        stop: CancellationToken,
     ) -> Result<Self, ServeError> {
         let tls = super::tls::load(&config.tls).map_err(ServeError::Tls)?;
-        let listen = |address: &String| {
-            let address = address.clone();
-            |reason: std::io::Error| ServeError::Listen {
-                address,
-                reason: reason.to_string(),
-            }
-        };
-        let tcp = TcpListener::bind(&config.server.listen).await;
-        let tcp = tcp.map_err(listen(&config.server.listen))?;
-        let local = match &config.server.unix_socket {
-            None => None,
-            Some(folder) => {
-                // Its name carries the port, also where the operating system has chosen that.
-                let port = tcp
-                    .local_addr()
-                    .map_err(listen(&config.server.listen))?
-                    .port();
-                let path = LocalSocket::path(folder, port);
-                let address = path.display().to_string();
-                let bound = LocalSocket::bind(path, config.server.unix_socket_permissions);
-                Some(bound.map_err(listen(&address))?)
-            }
-        };
-        let shared = Shared::new(config.clone(), tls, shutdown);
-        let stop = shared.shutdown.clone();
+        let shared = Shared::new(config.clone(), tls, CancellationToken::new());
         let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, stop.clone());
-        let admin = admin.await.map_err(listen(&config.server.http))?;
-        shared.catalog.start(stop.clone());
+        let admin = admin.await.map_err(|reason| ServeError::Listen {
+            address: config.server.http.clone(),
+            reason: reason.to_string(),
+        })?;
+        let ends = shared.shutdown.clone();
+        shared.catalog.start(ends.clone());
         let (live, roles) = (shared.live.clone(), shared.roles.clone());
-        upkeep::start(live, roles, shared.catalog.clone(), stop);
-        tracing::info!(listen = %config.server.listen, shards = config.shards.len(), "ready for connections");
+        upkeep::start(live, roles, shared.catalog.clone(), ends);
+        tokio::select! {
+            () = first_look(&shared) => {}
+            () = stop.cancelled() => {}
+        }
+        let sockets = Sockets::open(&config.server, inherited).await?;
+        let addresses = sockets.addresses().join(", ");
+        tracing::info!(listen = %addresses, shards = config.shards.len(), "ready for connections");
         Ok(Self {
             shared,
-            tcp,
-            local,
+            sockets,
             admin,
+            stop,
         })
     }
 
@@ -118,32 +108,64 @@ impl Server {
         Reloader::new(self.shared.clone())
     }
 
-    /// Serves until the shutdown that it was started with, and lets the open transactions have their grace.
+    /// Serves until it is told to stop; then clients have their time to leave, and open transactions their grace.
     pub async fn run(self) {
         let Self {
             shared,
-            tcp,
-            local,
+            sockets,
             admin,
+            stop,
         } = self;
         loop {
             let accepted = tokio::select! {
-                () = shared.shutdown.cancelled() => break,
-                accepted = accept_tcp(&shared, &tcp) => accepted,
-                accepted = accept_local(local.as_ref()) => accepted,
+                () = stop.cancelled() => break,
+                accepted = sockets.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => accept(&shared, socket, peer),
+                Ok(client) => accept(&shared, client),
                 Err(error) => {
                     tracing::error!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-        drop((tcp, local));
+        sockets.close(|client| accept(&shared, client));
+        wait_for_clients(&shared).await;
+        shared.shutdown.cancel();
         drain(&shared).await;
         drop(admin);
     }
+}
+
+/// Until the shards' catalogs have been looked at for the first time, well or not. Who was let in before could only be told to come again,
+/// and while a process that ends still listens, nobody need be.
+async fn first_look(shared: &Shared) {
+    let catalog = &shared.catalog;
+    let mut changes = catalog.changes();
+    let looked = async {
+        while catalog.loaded().is_none() && catalog.last_error().is_none() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // From then on clients are told what keeps it.
+    let _ = tokio::time::timeout(FIRST_LOOK_MAX, looked).await;
+}
+
+/// Nobody is sent away yet: another process may listen by now, and who connects for each transaction will find that one.
+async fn wait_for_clients(shared: &Shared) {
+    let limit = shared.config().server.shutdown_wait;
+    if limit.is_zero() {
+        return;
+    }
+    tracing::info!(
+        clients = shared.registry.clients(),
+        "waiting for clients to leave"
+    );
+    shared.tasks.close();
+    // Those who are still there are told then.
+    let _ = tokio::time::timeout(limit, shared.tasks.wait()).await;
 }
 
 /// Waits for sessions in a transaction; those that are left after the grace are ended.
@@ -168,29 +190,12 @@ async fn drain(shared: &Shared) {
         .await;
 }
 
-/// A client and its address, as the log shows it.
-type Accepted = std::io::Result<(ClientStream, String)>;
-
-async fn accept_tcp(shared: &Shared, listener: &TcpListener) -> Accepted {
-    let (socket, peer) = listener.accept().await?;
-    if let Err(error) = tcp::tune(&socket, &shared.config().server.tcp) {
+fn accept(shared: &Arc<Shared>, (socket, peer): Accepted) {
+    if let ClientStream::Plain(socket) = &socket
+        && let Err(error) = tcp::tune(socket, &shared.config().server.tcp)
+    {
         tracing::debug!(%error, "socket options");
     }
-    Ok((ClientStream::Plain(socket), peer.to_string()))
-}
-
-async fn accept_local(listener: Option<&LocalSocket>) -> Accepted {
-    match listener {
-        // As PostgreSQL calls it.
-        Some(listener) => Ok((
-            ClientStream::Local(listener.accept().await?),
-            "[local]".into(),
-        )),
-        None => std::future::pending().await,
-    }
-}
-
-fn accept(shared: &Arc<Shared>, socket: ClientStream, peer: String) {
     let shared = shared.clone();
     let tracker = shared.tasks.clone();
     tracker.spawn(async move {

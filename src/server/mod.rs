@@ -43,6 +43,7 @@ mod side_by_side;
 mod silence;
 mod simple;
 mod snapshot;
+mod sockets;
 mod statements;
 mod stream;
 mod temporary;
@@ -73,6 +74,7 @@ use prepared::{CacheKey, Prepared};
 
 pub use listener::{ServeError, Server, serve};
 pub use reload::Reloader;
+pub use sockets::Inherited;
 pub use wording::refuse as refusal_of_kind;
 
 /// Bytes of plans kept for reuse, all sessions together.

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Message, Reply};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, free_port};
 pub use config::Config;
 pub use pgbraid::Pgbraid;
 pub use random::Random;

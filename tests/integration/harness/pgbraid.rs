@@ -30,6 +30,11 @@ impl Pgbraid {
 
     /// Starts one whose logins may fail.
     pub fn launch(config: &Config) -> Self {
+        Self::launch_by(&mut plain(), config, free_port())
+    }
+
+    /// The same by way of another command, which is given the program and its arguments.
+    pub fn launch_by(command: &mut Command, config: &Config, port: u16) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = &cluster().folder;
@@ -38,26 +43,25 @@ impl Pgbraid {
             folder.join(format!("{name}.toml")),
             folder.join(format!("{name}.log")),
         );
-        let port = free_port();
         fs::write(&file, config.print(port)).expect("configuration file");
-        Self::spawn(port, file, log)
+        Self::spawn(command, port, file, log)
     }
 
-    /// Starts another one with the configuration and the port of one that has ended.
+    /// Starts another one with the configuration and the port of one that has ended, or lets others listen where it does.
     pub fn again(&self) -> Self {
         let log = self.log.with_extension("again.log");
-        Self::spawn(self.port, self.file.clone(), log)
+        Self::spawn(&mut plain(), self.port, self.file.clone(), log)
     }
 
-    fn spawn(port: u16, file: PathBuf, log: PathBuf) -> Self {
+    fn spawn(command: &mut Command, port: u16, file: PathBuf, log: PathBuf) -> Self {
         let output = File::create(&log).expect("log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_pgbraid"))
+        let child = command
+            .arg(env!("CARGO_BIN_EXE_pgbraid"))
             .args(["serve", "--config"])
             .arg(&file)
             // pgbraid takes variables of its prefix for settings.
             .env_remove("PGBRAID_TEST_TARGET")
             .env_remove("PGBRAID_TEST_CASE")
-            .stdin(Stdio::null())
             .stdout(output.try_clone().expect("descriptor"))
             .stderr(output)
             .spawn()
@@ -69,6 +73,16 @@ impl Pgbraid {
             file,
             log,
         }
+    }
+
+    /// Gives its file another text; nobody tells it.
+    pub fn write(&self, config: &Config) {
+        fs::write(&self.file, config.print(self.port)).expect("configuration file");
+    }
+
+    /// Waits until its log says so.
+    pub fn wait_for_log(&self, said: &str) {
+        eventually(said, || self.log().contains(said).then_some(()));
     }
 
     /// Gives it another configuration, and waits until it has done with that: `said` is what the log then says.
@@ -128,6 +142,13 @@ impl Pgbraid {
         let kib = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
         kib.expect("VmRSS") * 1024
     }
+}
+
+/// Runs the program as it is.
+fn plain() -> Command {
+    let mut command = Command::new("env");
+    command.stdin(Stdio::null());
+    command
 }
 
 impl Drop for Pgbraid {

@@ -4,6 +4,8 @@ mod clients;
 mod crowd;
 mod drain;
 mod reload;
+mod systemd;
+mod take_over;
 
 use crate::harness::target_is_postgres;
 

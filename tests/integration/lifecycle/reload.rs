@@ -119,6 +119,32 @@ fn tables_follow_the_file() {
 }
 
 #[test]
+fn a_file_that_changes_is_read_without_a_signal_where_that_is_wanted() {
+    if has_no_proxy() {
+        return;
+    }
+    let refresh = "config_refresh = \"50ms\"";
+    let log_in = |pgbraid: &Pgbraid, name| Client::connect(pgbraid.port, name, "secret");
+    let pgbraid = Pgbraid::start(with_user("before").server(refresh));
+    pgbraid.write(&with_user("after").server(refresh));
+    eventually("the new user", || log_in(&pgbraid, "after").ok());
+    assert!(log_in(&pgbraid, "before").is_err());
+    // Said once, however often it is looked at, and forgotten when the file is right again.
+    let broken = with_user("third").server(refresh).server("max_clients = 0");
+    pgbraid.write(&broken);
+    pgbraid.wait_for_log(REFUSED);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(pgbraid.log().matches(REFUSED).count(), 1);
+    pgbraid.write(&with_user("third"));
+    eventually("the third user", || log_in(&pgbraid, "third").ok());
+    // That file wants no looking any longer.
+    let before = pgbraid.log().matches(DONE).count();
+    pgbraid.write(&with_user("fourth"));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(pgbraid.log().matches(DONE).count(), before);
+}
+
+#[test]
 fn a_file_with_mistakes_changes_nothing() {
     if has_no_proxy() {
         return;
