@@ -480,10 +480,8 @@ impl RawConn {
     }
 
     fn lost(&self, reason: String) -> BackendError {
-        BackendError::Lost {
-            shard: self.name.to_string(),
-            reason,
-        }
+        let shard = self.name.to_string();
+        BackendError::Lost { shard, reason }
     }
 
     fn ended(&mut self, reason: String) -> BackendError {

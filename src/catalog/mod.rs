@@ -39,7 +39,7 @@ pub struct Catalog {
     /// Those of them that operands of PostgreSQL's own types may come to mean. `=` of citext or ltree is none: it takes nothing but
     /// its own type, so between two numbers there is one `=` as before.
     pub overloaded_operators: Vec<String>,
-    /// The same operators with the names of the functions behind them.
+    /// All of them with the names of the functions behind them.
     pub operator_functions: Vec<(String, String)>,
     /// The search_path a new session has, as schema names ("$user" resolved).
     pub search_path: Vec<String>,

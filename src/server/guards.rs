@@ -71,9 +71,12 @@ pub fn leaves_unseen(kind: &Kind, sql: &str, catalog: &Catalog) -> bool {
     let hides = |((_, name), table): (&(String, String), &Arc<Table>)| {
         names.contains(name) && (table.kind == TableKind::View || table.guarded)
     };
-    let mut operators = catalog.user_operators.iter();
+    let mut operators = catalog.operator_functions.iter();
+    let runs_setter = |(operator, function): &(String, String)| {
+        setters.contains(function.as_str()) && names.contains(operator.trim_start_matches("::"))
+    };
     setters.iter().any(|name| names.contains(*name))
-        || operators.any(|o| names.contains(o.trim_start_matches("::")))
+        || operators.any(runs_setter)
         || catalog.tables.iter().any(hides)
 }
 
