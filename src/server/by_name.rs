@@ -40,13 +40,18 @@ impl Session {
         Ok("PREPARE".into())
     }
 
+    /// True where an EXECUTE is carried out here: with one shard, of a statement that the client has named in a Parse.
+    pub fn executes(&self, name: &str) -> bool {
+        !self.shared.is_one_shard() || self.statements.contains_key(name)
+    }
+
     /// The statement that an EXECUTE means and its argument values; other statements mean themselves, without any.
     pub async fn resolve(
         &mut self,
         prepared: &Arc<Prepared>,
     ) -> Result<(Arc<Prepared>, Arc<Parameters>), ServerError> {
         let name = match &prepared.kind {
-            Kind::Execute { name } if !self.shared.is_one_shard() => name,
+            Kind::Execute { name } if self.executes(name) => name,
             _ => return Ok((prepared.clone(), Arc::default())),
         };
         let inner = self.statement(name)?;

@@ -93,7 +93,7 @@ impl Session {
                 messages::parameter_description(&prepared.parameter_types, self.client.out());
                 match &prepared.kind {
                     // That of the statement it runs, if there is one by now.
-                    Kind::Execute { name } if !self.shared.is_one_shard() => {
+                    Kind::Execute { name } if self.executes(name) => {
                         let inner = self.statements.get(name);
                         inner.and_then(|inner| inner.columns.clone())
                     }
@@ -241,7 +241,13 @@ impl Session {
             }
             Outcome::Complete { rows, tag } => {
                 portal.done = true;
-                portal.running = None;
+                if let Some(mut execution) = portal.running.take()
+                    && self.transaction.block == Block::Open
+                    && self.shared.is_one_shard()
+                {
+                    // Until the block ends, its tables would be in use.
+                    execution.close(&mut self.connections);
+                }
                 match tag {
                     // Of a portal read in batches the shard counts its last batch, the client its last Execute.
                     Some(tag) if !portal.batched || !tag.starts_with(b"SELECT") => {

@@ -185,6 +185,8 @@ pub(super) fn pins_one_shard(kind: &Kind) -> bool {
             | K::CopyTo(_)
             | K::Notify
             | K::Fetch { .. }
+            | K::Commit { .. }
+            | K::Rollback { .. }
     )
 }
 

@@ -161,7 +161,7 @@ impl Session {
         }
         let by_session = match prepared.kind {
             Kind::Fetch { .. } => self.has_cursor(&prepared.kind),
-            Kind::Execute { .. } => !one_shard,
+            Kind::Execute { ref name } => self.executes(name),
             _ => false,
         };
         let made_of_rows = (one_shard || prepared.changes_temporary) && sql::reads_rows(statement);

@@ -44,6 +44,9 @@ impl Session {
         let tag = match &prepared.kind {
             Kind::Empty => String::new(),
             Kind::Begin { options } => self.begin(sql, options.isolation.as_deref()).await?,
+            Kind::Commit { .. } | Kind::Rollback { .. } if self.ends_pipeline(&prepared.kind) => {
+                return Ok(None);
+            }
             Kind::Commit { chain } => self.end_block(sql, true, *chain).await?,
             Kind::Rollback { chain } => self.end_block(sql, false, *chain).await?,
             Kind::Savepoint { name } => self.savepoint(sql, name).await?,
@@ -145,6 +148,23 @@ impl Session {
             true => Ok("START TRANSACTION".into()),
             false => Ok("BEGIN".into()),
         }
+    }
+
+    /// With one shard a pipeline is a transaction of that shard's own: COMMIT or ROLLBACK in its middle ends what was sent before, there.
+    fn ends_pipeline(&mut self, kind: &Kind) -> bool {
+        let unsynced = {
+            let mut held = self.connections.iter_mut();
+            held.any(|(_, conn)| conn.unsynced())
+        };
+        let is_idle = self.transaction.block == Block::Idle;
+        let ends = unsynced && is_idle && self.shared.is_one_shard();
+        if ends
+            && let Some(before) = self.before_pipeline.take()
+            && matches!(kind, Kind::Rollback { .. })
+        {
+            self.restore(before);
+        }
+        ends
     }
 
     /// Begins the transaction that the statements of one message, or of a pipeline, share anyway, where its shards must know.

@@ -207,3 +207,73 @@ fn a_session_ends_with_its_server_process() {
         story
     });
 }
+
+/// Parse, Bind and Execute of each in one pipeline.
+fn pipeline(statements: &[&str]) -> Vec<Vec<u8>> {
+    let one = |sql: &&str| [parse("", sql, &[]), bind("", "", &[], &[]), execute("", 0)];
+    let mut messages: Vec<_> = statements.iter().flat_map(one).collect();
+    messages.push(sync());
+    messages
+}
+
+#[test]
+fn commit_and_rollback_end_what_a_pipeline_has_done() {
+    same(|port| {
+        let mut client = login(port);
+        does(&mut client, "create table piped (a int4)");
+        let [one, two] = [
+            "insert into piped values (1)",
+            "insert into piped values (2)",
+        ];
+        let mut story = Vec::new();
+        for statements in [
+            &[one, "rollback"][..],
+            &[one, "rollback", two],
+            &[one, "commit", two, "select 1 / 0"],
+            &["set timezone = 'Asia/Tokyo'", one, "rollback"],
+        ] {
+            let reply = reply(&mut client, &pipeline(statements));
+            story.push(format!("{} {}", reply.complaint(), reply.status as char));
+            story.push(told(&client.query("select * from piped order by a")));
+            story.push(told(&client.query("show timezone")));
+        }
+        does(&mut client, "drop table piped");
+        story
+    });
+}
+
+#[test]
+fn a_portal_read_to_its_end_and_closed_leaves_its_table() {
+    same(|port| {
+        let mut client = login(port);
+        does(&mut client, "begin; create table left_alone (a int4)");
+        let read = [
+            parse("", "select * from left_alone", &[]),
+            bind("p", "", &[], &[]),
+            execute("p", 50),
+            sync(),
+        ];
+        let mut story = vec![told(&reply(&mut client, &read))];
+        let close = [describe_or_close(b'C', b'P', "p"), sync()];
+        story.push(told(&reply(&mut client, &close)));
+        story.push(told(&client.query("drop table left_alone")));
+        does(&mut client, "rollback");
+        story
+    });
+}
+
+#[test]
+fn execute_knows_statements_named_in_a_parse() {
+    same(|port| {
+        let mut client = login(port);
+        let named = [parse("named", "select $1::int4 + 1 as a", &[]), sync()];
+        reply(&mut client, &named);
+        vec![
+            told(&client.query("execute named(41)")),
+            anew(&mut client, "", "execute named(1)"),
+            told(&client.query("prepare own as select 3")),
+            told(&client.query("execute own")),
+            told(&client.query("execute nobody")),
+        ]
+    });
+}
