@@ -179,7 +179,7 @@ impl Collector<'_> {
             self.found.undeclared.get_or_insert_with(|| {
                 let name = &table.name;
                 refusal(
-                    format!("the row security of {name} may read rows of other shards"),
+                    format!("table {name} has row security that may read rows of other shards"),
                     "Only policies over the row itself, reference tables and the session can be left to the shards.",
                     v.location,
                 )

@@ -173,7 +173,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let message = format!(
-            "a check, domain or cast of {} may read tables, which cannot be proved right over several shards",
+            "table {} has a check, domain or cast that may read tables, which cannot be proved right over several shards",
             table.name
         );
         let hint = "What they do cannot be proved: run the change on the shard directly.";
