@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::auth::Proof;
+use super::console::ConsoleSession;
 use super::handshake::{self, Arrival, Cancel, Rejected, Startup};
 use super::local::LocalSocket;
 use super::portals::Portals;
@@ -19,16 +20,20 @@ use super::session::Session;
 use super::settings::{self, REPORTED};
 use super::stream::{Client, ClientStream};
 use super::transaction::Transaction;
+use crate::admin::console::Access;
 use crate::backend::connections::Connections;
 use crate::backend::{tcp, upkeep};
 use crate::config::Config;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::protocol::sqlstate;
-use crate::registry::Registration;
+use crate::registry::{self, Registration};
 
 /// A pause after accept has failed (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Places beyond `server.max_clients`: who is to find out why there are so many must get in.
+const CONSOLE_PLACES: usize = 3;
 
 /// Why serving ended, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +104,7 @@ impl Server {
         };
         let shared = Shared::new(config.clone(), tls, shutdown);
         let stop = shared.shutdown.clone();
-        let admin = crate::admin::start(&config, &shared.catalog, &shared.roles, stop.clone());
+        let admin = crate::admin::start(&shared.console);
         let admin = admin.await.map_err(listen(&config.server.http))?;
         shared.catalog.start(stop.clone());
         let (live, roles) = (shared.live.clone(), shared.roles.clone());
@@ -128,7 +133,7 @@ impl Server {
         } = self;
         loop {
             let accepted = tokio::select! {
-                () = shared.shutdown.cancelled() => break,
+                () = shared.closing.cancelled() => break,
                 accepted = accept_tcp(&shared, &tcp) => accepted,
                 accepted = accept_local(local.as_ref()) => accepted,
             };
@@ -141,6 +146,11 @@ impl Server {
             }
         }
         drop((tcp, local));
+        tokio::select! {
+            () = shared.shutdown.cancelled() => {}
+            // SHUTDOWN WAIT_FOR_CLIENTS: nobody is asked to leave.
+            () = shared.registry.emptied() => shared.shutdown.cancel(),
+        }
         drain(&shared).await;
         drop(admin);
     }
@@ -194,14 +204,15 @@ fn accept(shared: &Arc<Shared>, socket: ClientStream, peer: String) {
     let shared = shared.clone();
     let tracker = shared.tasks.clone();
     tracker.spawn(async move {
-        let Some(place) = shared.registry.enter(shared.config().server.max_clients) else {
+        let max = shared.config().server.max_clients;
+        let Some(place) = shared.registry.enter(max, CONSOLE_PLACES) else {
             shared
                 .metrics
                 .client_refused(crate::metrics::ClientRefused::TooMany);
             refuse_crowd(&shared, socket).await;
             return;
         };
-        serve_client(shared, socket, peer).await;
+        serve_client(shared, socket, peer, place.reserved).await;
         drop(place);
     });
 }
@@ -217,11 +228,7 @@ async fn refuse_crowd(shared: &Shared, socket: ClientStream) {
     let arrival = tokio::time::timeout(limit, arrival).await;
     match arrival {
         Ok(Ok(Arrival::Startup(startup))) => {
-            let error = ServerError::fatal(
-                sqlstate::TOO_MANY_CONNECTIONS,
-                "sorry, too many clients already",
-            );
-            say_goodbye(startup.stream, &error).await;
+            say_goodbye(startup.stream, &too_many()).await;
         }
         // A cancel must get through however many clients there are.
         Ok(Ok(Arrival::Cancel(request))) => cancel(shared, request),
@@ -243,16 +250,15 @@ async fn say_goodbye(stream: ClientStream, error: &ServerError) {
     let _ = client.flush().await;
 }
 
-async fn serve_client(shared: Arc<Shared>, socket: ClientStream, peer: String) {
+async fn serve_client(shared: Arc<Shared>, socket: ClientStream, peer: String, reserved: bool) {
     let limit = shared.config().server.login_timeout;
-    let session = tokio::time::timeout(limit, log_in(&shared, socket, peer)).await;
+    let session = tokio::time::timeout(limit, log_in(&shared, socket, peer, reserved)).await;
     match session {
-        Ok(Some(session)) => {
+        Ok(Some(LoggedIn::Session(session))) => {
             shared.metrics.clients_accepted.inc();
-            shared.metrics.clients_active.inc();
             session.run().await;
-            shared.metrics.clients_active.dec();
         }
+        Ok(Some(LoggedIn::Console(session))) => session.run().await,
         Ok(None) => {}
         Err(_) => shared
             .metrics
@@ -260,32 +266,34 @@ async fn serve_client(shared: Arc<Shared>, socket: ClientStream, peer: String) {
     }
 }
 
-/// From the first byte to the session; `None` when there is none, whatever the client was told.
-async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Option<Box<Session>> {
+/// Who has proved who it is.
+enum LoggedIn {
+    Session(Box<Session>),
+    Console(Box<ConsoleSession>),
+}
+
+/// What a client may do: work as a role, or look after pgbraid.
+enum Entrance {
+    Role(Role),
+    Console(Access),
+}
+
+/// From the first byte to the session; `None` when there is none, whatever the client was told. A `reserved` place is for consoles.
+async fn log_in(
+    shared: &Arc<Shared>,
+    socket: ClientStream,
+    peer: String,
+    reserved: bool,
+) -> Option<LoggedIn> {
+    let local = socket.local_address();
     let tls = shared.tls.load_full();
-    let mode = shared.config().tls.mode;
-    let startup = match handshake::receive(socket, tls.as_deref(), mode).await {
-        Ok(Arrival::Startup(startup)) => startup,
-        Ok(Arrival::Cancel(request)) => {
-            cancel(shared, request);
-            return None;
-        }
-        Err(Rejected(told)) => {
-            shared
-                .metrics
-                .client_refused(crate::metrics::ClientRefused::Protocol);
-            if let Some((stream, error)) = told {
-                say_goodbye(stream, &error).await;
-            }
-            return None;
-        }
-    };
+    let startup = startup(shared, socket, tls.as_deref()).await?;
     let Startup {
         stream,
         encrypted,
         parameters,
         negotiate,
-    } = *startup;
+    } = startup;
     let certificate_name = super::tls::common_name(&stream);
     let mut client = Client::new(stream, shared.config().server.message_bytes_max);
     if let Some(negotiate) = negotiate {
@@ -303,31 +311,93 @@ async fn log_in(shared: &Arc<Shared>, socket: ClientStream, peer: String) -> Opt
     let checked = match check_names(&parameters) {
         Ok(settings) => prove(shared, &mut client, &parameters, proof)
             .await
-            .map(|role| (settings, role)),
+            .map(|entrance| (settings, entrance)),
         Err(error) => Err(error),
     };
-    let (settings, role) = match checked {
+    let (mut settings, entrance) = match checked {
+        Ok((_, Entrance::Role(_))) if reserved => {
+            let crowd = crate::metrics::ClientRefused::TooMany;
+            return turn_away(shared, client, crowd, &too_many()).await;
+        }
         Ok(checked) => checked,
         Err(error) => {
-            shared
-                .metrics
-                .client_refused(crate::metrics::ClientRefused::Authentication);
-            error.encode(b'E', client.out());
-            let _ = client.flush().await;
-            return None;
+            let stranger = crate::metrics::ClientRefused::Authentication;
+            return turn_away(shared, client, stranger, &error).await;
         }
     };
-    let registration = shared.registry.register(user, peer);
-    let mut settings = settings;
-    role.add_defaults(shared, &mut settings);
-    let mut session = Box::new(new_session(shared, client, registration, settings, role));
+    let entry = registry::Client {
+        // The one that check_database has found to be there.
+        database: parameters.get("database").unwrap_or(&user).clone(),
+        peer,
+        local,
+        encrypted,
+        console: matches!(entrance, Entrance::Console(_)),
+    };
+    let traffic = client.traffic.clone();
+    let registration = shared.registry.register(user, entry, traffic);
+    let name = parameters.get("application_name");
+    registration
+        .entry
+        .set_application_name(name.map_or("", String::as_str));
+    match entrance {
+        Entrance::Console(access) => {
+            let console = ConsoleSession::new(shared, client, registration, access);
+            Some(LoggedIn::Console(Box::new(console)))
+        }
+        Entrance::Role(role) => {
+            role.add_defaults(shared, &mut settings);
+            greeted(new_session(shared, client, registration, settings, role)).await
+        }
+    }
+}
+
+/// The startup packet; `None` where there is none, whatever was done instead.
+async fn startup(
+    shared: &Shared,
+    socket: ClientStream,
+    tls: Option<&super::tls::ServerTls>,
+) -> Option<Startup> {
+    let mode = shared.config().tls.mode;
+    match handshake::receive(socket, tls, mode).await {
+        Ok(Arrival::Startup(startup)) => Some(*startup),
+        Ok(Arrival::Cancel(request)) => {
+            cancel(shared, request);
+            None
+        }
+        Err(Rejected(told)) => {
+            shared
+                .metrics
+                .client_refused(crate::metrics::ClientRefused::Protocol);
+            if let Some((stream, error)) = told {
+                say_goodbye(stream, &error).await;
+            }
+            None
+        }
+    }
+}
+
+async fn greeted(session: Session) -> Option<LoggedIn> {
+    let mut session = Box::new(session);
     match session.greet().await {
-        Ok(()) => Some(session),
+        Ok(()) => Some(LoggedIn::Session(session)),
         Err(error) => {
             session.fatal(&error).await;
             None
         }
     }
+}
+
+async fn turn_away(
+    shared: &Shared,
+    mut client: Client,
+    reason: crate::metrics::ClientRefused,
+    error: &ServerError,
+) -> Option<LoggedIn> {
+    shared.metrics.client_refused(reason);
+    error.encode(b'E', client.out());
+    // The client may be gone already: there is nobody left to tell.
+    let _ = client.flush().await;
+    None
 }
 
 /// Who the client is, and what it may work as.
@@ -336,15 +406,18 @@ async fn prove(
     client: &mut Client,
     parameters: &BTreeMap<String, String>,
     proof: Proof<'_>,
-) -> Result<Role, ServerError> {
+) -> Result<Entrance, ServerError> {
     let user = parameters.get("user").map_or("", String::as_str);
     let keys = shared
         .users
         .load_full()
         .authenticate(client, user, proof)
         .await?;
-    check_database(shared, parameters)?;
-    shared.role(user, keys).await.map_err(as_fatal)
+    if let Some(access) = check_database(shared, user, parameters)? {
+        return Ok(Entrance::Console(access));
+    }
+    let role = shared.role(user, keys).await.map_err(as_fatal)?;
+    Ok(Entrance::Role(role))
 }
 
 fn check_names(parameters: &BTreeMap<String, String>) -> Result<settings::Settings, ServerError> {
@@ -355,24 +428,37 @@ fn check_names(parameters: &BTreeMap<String, String>) -> Result<settings::Settin
     settings::from_startup(parameters).map_err(as_fatal)
 }
 
-/// Told only to clients that have proved who they are.
+/// Told only to clients that have proved who they are. `Some`: it is the console that the user wants, and may enter.
 fn check_database(
     shared: &Shared,
+    user: &str,
     parameters: &BTreeMap<String, String>,
-) -> Result<(), ServerError> {
-    let database = parameters
-        .get("database")
-        .or_else(|| parameters.get("user"));
-    match database {
-        Some(name) if *name == shared.config().database.name => Ok(()),
-        other => {
-            let message = format!(
-                "database \"{}\" does not exist",
-                other.map_or("", String::as_str)
-            );
-            Err(ServerError::fatal(sqlstate::INVALID_CATALOG_NAME, message))
-        }
+) -> Result<Option<Access>, ServerError> {
+    let name = parameters.get("database").map_or(user, String::as_str);
+    let access = shared.console.access(user);
+    let config = shared.config();
+    let console = &config.console.database;
+    let denied = || {
+        let message = format!("permission denied for database \"{name}\"");
+        ServerError::fatal(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+    };
+    if name == *console && !console.is_empty() {
+        let hint = "console.admin_users and console.stats_users in the configuration say who may.";
+        return access.map(Some).ok_or_else(|| denied().with_hint(hint));
     }
+    if name != config.database.name {
+        let message = format!("database \"{name}\" does not exist");
+        return Err(ServerError::fatal(sqlstate::INVALID_CATALOG_NAME, message));
+    }
+    match access {
+        None => Ok(None),
+        Some(_) => Err(denied().with_hint("Users of the console may connect to it only.")),
+    }
+}
+
+fn too_many() -> ServerError {
+    let message = "sorry, too many clients already";
+    ServerError::fatal(sqlstate::TOO_MANY_CONNECTIONS, message)
 }
 
 fn as_fatal(error: ServerError) -> ServerError {
@@ -386,6 +472,8 @@ fn new_session(
     settings: settings::Settings,
     role: Role,
 ) -> Session {
+    let connections = Connections::new(shared.shard_names.len());
+    let connections = connections.held_by(registration.entry.pid);
     Session {
         shared: shared.clone(),
         client,
@@ -401,7 +489,7 @@ fn new_session(
         company: Default::default(),
         has_run: false,
         leaves_unseen: false,
-        connections: Connections::new(shared.shard_names.len()),
+        connections,
         role,
         found_path: None,
         pinned: false,
@@ -417,6 +505,10 @@ fn new_session(
         savepoint: false,
         cancels: Vec::new(),
         running: None,
+        parts: Vec::new(),
+        transaction_since: None,
+        shows_text: false,
+        killed: false,
     }
 }
 
