@@ -2,7 +2,7 @@
 //! error; never a wrong row.
 //!
 //! # The life of a query
-//! 1. [`server::serve`] accepts a client; `server::handshake::receive` reads its startup packet (TLS, cancel requests and
+//! 1. [`server::serve`] accepts a client and `server::login` lets it in: `server::handshake::receive` reads its startup packet (TLS, cancel requests and
 //!    garbage are dealt with there), `server::auth` checks who it is, `server::role` says whose connections to the shards it
 //!    works with: its own role's ([`backend::roles`]).
 //! 2. `server::session::Session::run` is THE loop: one task, one message after the other.
@@ -39,6 +39,10 @@
 //! 12. CommandComplete goes out only after every shard's. `Session::settle` ends what is owed, gives the connections back
 //!     (clean, or they are closed) and says ReadyForQuery.
 //!
+//! What a session does meanwhile it tells as it goes (`server::watch`): to the metrics, to the [`registry`] for whoever looks, to the log
+//! where it is slow. The console ([`admin::console`], its socket in `server::console`) shows that and steers: a paused shard holds new
+//! statements back before 8.
+//!
 //! Layers import downwards only; `tests/tidy.rs` holds that.
 
 pub mod admin;
@@ -55,5 +59,6 @@ pub mod protocol;
 pub mod registry;
 pub mod server;
 pub mod sql;
+pub mod telemetry;
 pub mod tools;
 pub mod types;

@@ -2,6 +2,9 @@
 //!
 //! Labels are shard names and words of this file; nothing a client sends ever becomes one.
 
+mod kinds;
+mod shards;
+
 use std::sync::{Arc, LazyLock};
 
 use hashbrown::HashMap;
@@ -12,115 +15,36 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use kinds::{ClientRefused, ConnectionClosed, QueryKind, refusal_reason, refusal_reasons};
+pub use shards::ShardMetrics;
+
+use shards::ShardFamilies;
+
 /// Seconds from a tenth of a millisecond (a routed point select) to a minute (an analytic statement).
 const SECONDS: [f64; 18] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
 ];
 
-/// How a statement was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueryKind {
-    /// By pgbraid itself or the session's own connections: SET, SHOW, BEGIN …
-    Session,
-    /// Whole and unchanged by one shard.
-    Routed,
-    /// By several shards, put together in the proxy.
-    PushDown,
-    /// With a last step on a merge session.
-    Combined,
-    /// Not at all: it could not be proved exact (0A000).
-    Refused,
-}
-
-impl QueryKind {
-    const ALL: [Self; 5] = [
-        Self::Session,
-        Self::Routed,
-        Self::PushDown,
-        Self::Combined,
-        Self::Refused,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Routed => "routed",
-            Self::PushDown => "push_down",
-            Self::Combined => "combined",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// Why a client was sent away before its first statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientRefused {
-    /// `server.max_clients` are there already.
-    TooMany,
-    /// Unknown user, wrong password, wrong database.
-    Authentication,
-    /// What it sent was no startup packet.
-    Protocol,
-    /// It did not finish its login in time.
-    LoginTimeout,
-}
-
-impl ClientRefused {
-    const ALL: [Self; 4] = [
-        Self::TooMany,
-        Self::Authentication,
-        Self::Protocol,
-        Self::LoginTimeout,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::TooMany => "too_many",
-            Self::Authentication => "authentication",
-            Self::Protocol => "protocol",
-            Self::LoginTimeout => "login_timeout",
-        }
-    }
-}
-
-/// Why a shard connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionClosed {
-    /// Unused for `pool.idle_timeout`.
-    Idle,
-    /// Older than `pool.max_lifetime`.
-    Age,
-    /// Not clean when it was given back.
-    Dirty,
-    /// The shard closed it, or the network did.
-    Lost,
-}
-
-impl ConnectionClosed {
-    const ALL: [Self; 4] = [Self::Idle, Self::Age, Self::Dirty, Self::Lost];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Age => "age",
-            Self::Dirty => "dirty",
-            Self::Lost => "lost",
-        }
-    }
-}
+/// How many times longer the slowest shard of a statement took than the median one.
+const RATIOS: [f64; 10] = [1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0];
 
 /// Everything counted for the process.
 pub struct Metrics {
     registry: Registry,
-    /// Clients that have logged in and not left.
-    pub clients_active: IntGauge,
+    clients: IntGaugeVec,
     /// Roles other than the shards' own that have pools.
     pub role_pools: IntGauge,
     /// Clients logged in since the start.
     pub clients_accepted: IntCounter,
     clients_refused: [IntCounter; ClientRefused::ALL.len()],
     queries: [IntCounter; QueryKind::ALL.len()],
+    refusals: IntCounterVec,
+    /// Statements that took longer than `log.slow_query`.
+    pub slow_queries: IntCounter,
+    transactions: IntCounter,
+    /// Of statements over several shards, how many times longer the slowest shard took than the median one.
+    pub skew_ratio: Histogram,
     query_seconds: [Histogram; QueryKind::ALL.len()],
     /// Describing and planning, on misses of the plan cache only; the catalog shard's answers are part of it.
     pub planning_seconds: Histogram,
@@ -147,6 +71,8 @@ pub struct Metrics {
     pub plan_cache_misses: IntCounter,
     /// Plans in the cache.
     pub plan_cache_entries: IntGauge,
+    /// Bytes they are counted with.
+    pub plan_cache_bytes: IntGauge,
     /// Statements that failed over something computed ahead of need and ran again without it.
     pub reruns: IntCounter,
     /// SELECTs that ran beside others of their client's pipeline.
@@ -161,43 +87,6 @@ pub struct Metrics {
     pub catalog_load_errors: IntCounter,
     families: ShardFamilies,
     shards: Mutex<HashMap<String, Arc<ShardMetrics>>>,
-}
-
-/// What is counted for one shard; kept by its pool.
-#[derive(Debug)]
-pub struct ShardMetrics {
-    /// 1 when the last connection attempt or health check succeeded.
-    pub up: IntGauge,
-    /// Connections open, in use or not.
-    pub connections: IntGauge,
-    /// The most connections there may be.
-    pub connections_max: IntGauge,
-    /// Connections on loan to sessions.
-    pub connections_in_use: IntGauge,
-    /// Sessions that wait for a connection.
-    pub waiters: IntGauge,
-    /// How long sessions waited until they might have a connection; 0 where one was free.
-    pub wait_seconds: Histogram,
-    /// Connections made since the start.
-    pub connects: IntCounter,
-    /// Connections that could not be made.
-    pub connect_errors: IntCounter,
-    closed: [IntCounter; ConnectionClosed::ALL.len()],
-    /// From the first byte of a batch to the shard's ReadyForQuery; a client slow to read is part of it.
-    pub query_seconds: Histogram,
-}
-
-struct ShardFamilies {
-    up: IntGaugeVec,
-    connections: IntGaugeVec,
-    connections_max: IntGaugeVec,
-    connections_in_use: IntGaugeVec,
-    waiters: IntGaugeVec,
-    wait_seconds: HistogramVec,
-    connects: IntCounterVec,
-    connect_errors: IntCounterVec,
-    closed: IntCounterVec,
-    query_seconds: HistogramVec,
 }
 
 /// The process' metrics. One registry for all, as there is one `/metrics`.
@@ -231,6 +120,13 @@ impl Metrics {
             "Statements by how they were answered",
             &["kind"],
         );
+        let refusals = make.counters(
+            "pgbraid_refusals_total",
+            "Statements refused by reason",
+            &["reason"],
+        );
+        // Shown from the start, so that the first one is an increase.
+        refusal_reasons().for_each(|r| drop(refusals.with_label_values(&[r])));
         let seconds = make.histograms(
             "pgbraid_query_seconds",
             "From the start of a statement's execution to the end of its reply",
@@ -246,7 +142,11 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         make.start_time();
         Self {
-            clients_active: make.gauge("pgbraid_clients_active", "Clients logged in"),
+            clients: make.gauges(
+                "pgbraid_clients",
+                "Clients logged in by what they do",
+                &["state"],
+            ),
             role_pools: make.gauge(
                 "pgbraid_role_pools",
                 "Roles with connections to the shards of their own",
@@ -257,6 +157,20 @@ impl Metrics {
             ),
             clients_refused: ClientRefused::ALL.map(|r| refused.with_label_values(&[r.label()])),
             queries: QueryKind::ALL.map(|k| queries.with_label_values(&[k.label()])),
+            refusals,
+            slow_queries: make.counter(
+                "pgbraid_slow_queries_total",
+                "Statements that took longer than log.slow_query",
+            ),
+            transactions: make.counter(
+                "pgbraid_transactions_total",
+                "Transactions that have ended, those of a single statement included",
+            ),
+            skew_ratio: make.histogram_of(
+                "pgbraid_skew_ratio",
+                "Of statements over several shards, the slowest shard's time over the median shard's",
+                &RATIOS,
+            ),
             query_seconds: QueryKind::ALL.map(|k| seconds.with_label_values(&[k.label()])),
             planning_seconds: make.histogram(
                 "pgbraid_planning_seconds",
@@ -288,6 +202,10 @@ impl Metrics {
                 "Statements that had to be planned",
             ),
             plan_cache_entries: make.gauge("pgbraid_plan_cache_entries", "Plans in the cache"),
+            plan_cache_bytes: make.gauge(
+                "pgbraid_plan_cache_bytes",
+                "Bytes that the plans in the cache are counted with",
+            ),
             reruns: make.counter(
                 "pgbraid_reruns_total",
                 "Statements that failed over something computed ahead of need and ran again without it.",
@@ -332,6 +250,50 @@ impl Metrics {
         self.queries[kind as usize].inc();
     }
 
+    /// Statements counted since the start, refused ones included.
+    pub fn queries_by_kind(&self) -> [(QueryKind, u64); QueryKind::ALL.len()] {
+        QueryKind::ALL.map(|kind| (kind, self.queries[kind as usize].get()))
+    }
+
+    /// Seconds that statements have taken together.
+    pub fn query_seconds_total(&self) -> f64 {
+        let seconds = self.query_seconds.iter();
+        seconds.map(Histogram::get_sample_sum).sum()
+    }
+
+    /// Counts a refusal; `reason` is one of [`refusal_reasons`].
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// Refusals counted for a reason.
+    pub fn refusals(&self, reason: &'static str) -> u64 {
+        self.refusals.with_label_values(&[reason]).get()
+    }
+
+    /// Clients that do this at the moment.
+    pub fn set_clients(&self, state: &'static str, clients: usize) {
+        let gauge = self.clients.with_label_values(&[state]);
+        gauge.set(clients as i64);
+    }
+
+    /// Brings the count of transactions up to `total`: sessions keep their own.
+    pub fn set_transactions(&self, total: u64) {
+        let more = total.saturating_sub(self.transactions.get());
+        self.transactions.inc_by(more);
+    }
+
+    /// Errors sent to clients since the start, by SQLSTATE class; those that have not come up are not there.
+    pub fn errors_by_class(&self) -> Vec<(String, u64)> {
+        let families = self.errors.collect();
+        let counted = families.iter().flat_map(|family| family.get_metric());
+        let by_class = counted.map(|metric| {
+            let class = metric.get_label().first().map_or("", |l| l.value());
+            (class.to_owned(), metric.get_counter().get_value() as u64)
+        });
+        by_class.collect()
+    }
+
     /// Notes how long a statement took, from the start of its execution to the end of its reply.
     pub fn query_seconds(&self, kind: QueryKind, seconds: f64) {
         self.query_seconds[kind as usize].observe(seconds);
@@ -363,86 +325,6 @@ impl Metrics {
     }
 }
 
-impl ShardFamilies {
-    fn new(make: &Make<'_>) -> Self {
-        let shard = &["shard"];
-        Self {
-            up: make.gauges(
-                "pgbraid_shard_up",
-                "1 when the shard could be reached at the last attempt",
-                shard,
-            ),
-            connections: make.gauges("pgbraid_shard_connections", "Connections open", shard),
-            connections_max: make.gauges(
-                "pgbraid_shard_connections_max",
-                "The most connections there may be",
-                shard,
-            ),
-            connections_in_use: make.gauges(
-                "pgbraid_shard_connections_in_use",
-                "Connections on loan to sessions",
-                shard,
-            ),
-            waiters: make.gauges(
-                "pgbraid_shard_waiters",
-                "Sessions that wait for a connection",
-                shard,
-            ),
-            wait_seconds: make.histograms(
-                "pgbraid_shard_wait_seconds",
-                "How long sessions waited for a connection",
-                shard,
-            ),
-            connects: make.counters("pgbraid_shard_connects_total", "Connections made", shard),
-            connect_errors: make.counters(
-                "pgbraid_shard_connect_errors_total",
-                "Connections that could not be made",
-                shard,
-            ),
-            closed: make.counters(
-                "pgbraid_shard_connections_closed_total",
-                "Connections closed",
-                &["shard", "reason"],
-            ),
-            query_seconds: make.histograms(
-                "pgbraid_shard_query_seconds",
-                "From sending a batch of messages to the shard's ReadyForQuery",
-                shard,
-            ),
-        }
-    }
-
-    fn shard(&self, name: &str) -> ShardMetrics {
-        let labels = &[name];
-        ShardMetrics {
-            up: self.up.with_label_values(labels),
-            connections: self.connections.with_label_values(labels),
-            connections_max: self.connections_max.with_label_values(labels),
-            connections_in_use: self.connections_in_use.with_label_values(labels),
-            waiters: self.waiters.with_label_values(labels),
-            wait_seconds: self.wait_seconds.with_label_values(labels),
-            connects: self.connects.with_label_values(labels),
-            connect_errors: self.connect_errors.with_label_values(labels),
-            closed: ConnectionClosed::ALL
-                .map(|r| self.closed.with_label_values(&[name, r.label()])),
-            query_seconds: self.query_seconds.with_label_values(labels),
-        }
-    }
-}
-
-impl ShardMetrics {
-    /// Counts a closed connection.
-    pub fn closed(&self, reason: ConnectionClosed) {
-        self.closed[reason as usize].inc();
-    }
-
-    /// Brings the count up to `total` since the start, for connections that somebody else has closed and counted.
-    pub fn closed_in_all(&self, reason: ConnectionClosed, total: u64) {
-        let counter = &self.closed[reason as usize];
-        counter.inc_by(total.saturating_sub(counter.get()));
-    }
-}
-
 /// Makes and registers. Names and labels are constants of this file, so failing is a programming error that the tests of
 /// this file meet first.
 struct Make<'a>(&'a Registry);
@@ -464,7 +346,11 @@ impl Make<'_> {
     }
 
     fn histogram(&self, name: &str, help: &str) -> Histogram {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.histogram_of(name, help, &SECONDS)
+    }
+
+    fn histogram_of(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.register(Histogram::with_opts(options))
     }
 

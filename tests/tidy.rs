@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layer of each top-level module. Imports point to lower layers, or within the module.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("config", 0),
     ("metrics", 0),
     ("progress", 0),
     ("registry", 0),
+    ("telemetry", 0),
     ("protocol", 1),
     ("types", 1),
     ("sql", 2),

@@ -171,5 +171,7 @@ fn config(shards: &[SocketAddr]) -> Config {
         },
         merge: config::Merge::default(),
         log: config::Log::default(),
+        console: config::Console::default(),
+        given: Default::default(),
     }
 }

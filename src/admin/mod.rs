@@ -1,5 +1,7 @@
-//! What operators see over HTTP: `/livez`, `/readyz`, `/metrics`. Never answers a query and holds no connection of the pools.
+//! What operators see and do: `/livez`, `/readyz` and `/metrics` over HTTP, and the console. Never answers a query and holds no connection
+//! of the pools.
 
+pub mod console;
 mod http;
 mod readiness;
 
@@ -13,10 +15,36 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::catalog::CatalogWatch;
 use crate::backend::roles::Roles;
 use crate::backend::tcp;
-use crate::config::Config;
+use crate::config::{Config, Live};
+use crate::registry::Registry;
 
+use console::Console;
 pub use http::{Response, get, serve};
 pub use readiness::{Probe, Readiness, Report, ShardReport};
+
+/// What operators look at and steer, as the server has it.
+#[derive(Clone)]
+pub struct Served {
+    /// The settings in force.
+    pub live: Arc<Live>,
+    /// Live sessions.
+    pub registry: Arc<Registry>,
+    /// Tables and types, as of the last load.
+    pub catalog: Arc<CatalogWatch>,
+    /// Connections to the shards, by role.
+    pub roles: Arc<Roles>,
+    /// Cancelled when no more clients are wanted; those that are there may stay.
+    pub closing: CancellationToken,
+    /// Cancelled when the process is to end. It cancels `closing` as well.
+    pub shutdown: CancellationToken,
+}
+
+impl Served {
+    /// The settings in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.snapshot()
+    }
+}
 
 /// The HTTP side at work; dropping it ends it.
 #[must_use]
@@ -28,22 +56,22 @@ impl Drop for Running {
     }
 }
 
-/// Starts the HTTP side on `server.http` (nothing there when that is empty), and follows the catalog for it. From
-/// `shutdown` on `/readyz` says that pgbraid drains; it answers until [`Running`] is dropped.
+/// Starts what the console needs and the HTTP side on `server.http` (nothing there when that is empty), and follows the catalog for it. From
+/// `closing` on `/readyz` says that pgbraid drains; it answers until [`Running`] is dropped.
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub async fn start(
-    config: &Arc<Config>,
-    catalog: &Arc<CatalogWatch>,
-    roles: &Arc<Roles>,
-    shutdown: CancellationToken,
-) -> io::Result<Running> {
-    let readiness = Readiness::over_control(config, catalog);
-    readiness.watch(roles.clone());
+pub async fn start(console: &Arc<Console>) -> io::Result<Running> {
+    let served = console.served();
+    let readiness = Readiness::over_control(&served.config(), &served.catalog);
+    readiness.watch(served.roles.clone(), served.registry.clone());
     let mut tasks = Vec::new();
-    if !config.server.http.is_empty() {
-        let listener = tcp::listen(&config.server.http, config.server.reuse_port).await?;
+    let (http, reuse_port) = {
+        let server = &served.config().server;
+        (server.http.clone(), server.reuse_port)
+    };
+    if !http.is_empty() {
+        let listener = tcp::listen(&http, reuse_port).await?;
         let served = readiness.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = serve(listener, served, std::future::pending()).await {
@@ -52,17 +80,17 @@ pub async fn start(
         });
         tasks.push(task.abort_handle());
     }
-    let follow = tokio::spawn(follow(readiness, catalog.clone(), shutdown));
+    let closing = served.closing.clone();
+    let follow = tokio::spawn(follow(readiness, served.catalog.clone(), closing));
     tasks.push(follow.abort_handle());
+    let console = console.clone();
+    let averages = tokio::spawn(async move { console.keep_averages().await });
+    tasks.push(averages.abort_handle());
     Ok(Running(tasks))
 }
 
 /// Tells readiness what becomes of the catalog.
-async fn follow(
-    readiness: Arc<Readiness>,
-    catalog: Arc<CatalogWatch>,
-    shutdown: CancellationToken,
-) {
+async fn follow(readiness: Arc<Readiness>, catalog: Arc<CatalogWatch>, closing: CancellationToken) {
     let mut changes = catalog.changes();
     loop {
         match (catalog.loaded(), catalog.last_error()) {
@@ -76,7 +104,7 @@ async fn follow(
             (None, None) => {}
         }
         tokio::select! {
-            () = shutdown.cancelled() => return readiness.drain(),
+            () = closing.cancelled() => return readiness.drain(),
             changed = changes.changed() => if changed.is_err() { return },
         }
     }

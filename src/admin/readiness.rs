@@ -17,6 +17,7 @@ use crate::backend::roles::Roles;
 use crate::config::Config;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
+use crate::registry::{Registry, State};
 
 /// Tries to reach one shard (by its place in the configuration); `Err` says why it cannot be.
 pub type Probe =
@@ -70,7 +71,7 @@ pub struct Readiness {
     catalog: Mutex<CatalogState>,
     draining: AtomicBool,
     probe_timeout: Duration,
-    pools: OnceLock<Arc<Roles>>,
+    watched: OnceLock<(Arc<Roles>, Arc<Registry>)>,
     /// Held while the shards are probed, so that callers at the same time share one round.
     last: tokio::sync::Mutex<Option<(Instant, Vec<ShardReport>)>>,
 }
@@ -100,7 +101,7 @@ impl Readiness {
     fn with_timeout(shards: Vec<String>, probe: Box<Probe>, probe_timeout: Duration) -> Self {
         Self {
             probe_timeout,
-            pools: OnceLock::new(),
+            watched: OnceLock::new(),
             shards,
             probe,
             catalog: Mutex::default(),
@@ -109,19 +110,20 @@ impl Readiness {
         }
     }
 
-    /// Lets `/metrics` read the pools' state; only the first call counts.
-    pub fn watch(&self, pools: Arc<Roles>) {
-        // Set twice it would be the same pools: a process has one set of them.
-        let _ = self.pools.set(pools);
+    /// Lets `/metrics` read the state of pools and sessions; only the first call counts.
+    pub fn watch(&self, pools: Arc<Roles>, registry: Arc<Registry>) {
+        // Set twice it would be the same: a process has one set of them.
+        let _ = self.watched.set((pools, registry));
     }
 
-    /// Brings the pool gauges up to date, before they are read.
+    /// Brings the gauges of pools and sessions up to date, before they are read.
     pub(super) fn refresh_gauges(&self) {
-        let Some(pools) = self.pools.get() else {
+        let Some((pools, registry)) = self.watched.get() else {
             return;
         };
         let roles = pools.count() as i64;
         crate::metrics::global().role_pools.set(roles);
+        refresh_clients(registry);
         // A shard serves both its data connections and its merge sessions.
         let usage = pools.usage().into_iter().zip(pools.merge_usage());
         let usage = usage.zip(pools.retired());
@@ -131,6 +133,7 @@ impl Readiness {
             shard.connections.set(sum(|u| u.in_use + u.idle));
             shard.connections_max.set(sum(|u| u.size));
             shard.connections_in_use.set(sum(|u| u.in_use));
+            shard.connections_idle.set(sum(|u| u.idle));
             shard.waiters.set(sum(|u| u.waiting));
             shard.closed_in_all(ConnectionClosed::Idle, retired.idle);
             shard.closed_in_all(ConnectionClosed::Age, retired.age);
@@ -220,6 +223,17 @@ impl Readiness {
             error,
         }
     }
+}
+
+/// Brings up to date what is counted for each session by itself.
+fn refresh_clients(registry: &Registry) {
+    let metrics = crate::metrics::global();
+    let sessions = registry.sessions();
+    for state in State::ALL {
+        let count = sessions.iter().filter(|s| s.activity.state() == state);
+        metrics.set_clients(state.label(), count.count());
+    }
+    metrics.set_transactions(registry.totals().transactions);
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ const CANCEL_AGAIN: Duration = Duration::from_millis(200);
 pub struct Connections {
     shards: Vec<Option<Lease>>,
     merge: Option<Lease>,
+    /// The session's process id, for operators.
+    holder: i32,
 }
 
 impl Connections {
@@ -32,7 +34,14 @@ impl Connections {
         Self {
             shards: (0..shards).map(|_| None).collect(),
             merge: None,
+            holder: 0,
         }
+    }
+
+    /// The same of the session with this process id.
+    pub fn held_by(mut self, pid: i32) -> Self {
+        self.holder = pid;
+        self
     }
 
     /// True when the session has no connection at all.
@@ -49,11 +58,13 @@ impl Connections {
 
     /// Keeps a connection; one held before goes back.
     pub fn put(&mut self, shard: ShardId, lease: Lease) {
+        lease.show_holder(self.holder);
         self.shards[shard.0 as usize] = Some(lease);
     }
 
     /// Keeps the merge session.
     pub fn put_merge(&mut self, lease: Lease) {
+        lease.show_holder(self.holder);
         self.merge = Some(lease);
     }
 

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::BackendError;
 use super::cancel::CancelHandle;
+use super::gate::Gate;
 use super::login;
 use super::raw_conn::RawConn;
 use super::scram::ClientKeys;
@@ -44,6 +45,7 @@ pub struct Connector {
     pub name: Arc<str>,
     target: ArcSwap<Target>,
     metrics: Arc<ShardMetrics>,
+    gate: Gate,
 }
 
 /// Where a shard is and how one gets in. It is replaced as a whole: connections that were opened by another one are of the past.
@@ -94,6 +96,7 @@ impl Connector {
                 name: shard.name.as_str().into(),
                 target: ArcSwap::from_pointee(Target::new(shard, config)),
                 metrics: metrics::global().shard(&shard.name),
+                gate: Gate::default(),
             })
         };
         config.shards.iter().enumerate().map(connector).collect()
@@ -150,6 +153,10 @@ impl Connector {
         &self.metrics
     }
 
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     pub(super) fn tcp(&self) -> Tcp {
         self.target.load().tcp.clone()
     }
@@ -196,12 +203,13 @@ impl Connector {
             conn.cancel_key.origin = Some(Arc::new(Origin { target, address }));
             Ok(conn)
         });
-        let connected = connected.await.unwrap_or_else(|_| {
+        let mut connected = connected.await.unwrap_or_else(|_| {
             let limit = limit.as_secs_f64();
             Err(self.unreachable(format!("no connection within {limit} s")))
         });
-        match &connected {
-            Ok(_) => {
+        match &mut connected {
+            Ok(conn) => {
+                conn.list(&login.user);
                 self.metrics.up.set(1);
                 self.metrics.connects.inc();
             }

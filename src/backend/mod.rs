@@ -7,6 +7,7 @@ pub mod connector;
 pub mod control;
 mod failures;
 mod frame_reader;
+mod gate;
 pub mod health;
 mod login;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod scram;
 mod socket;
 pub mod stage_tables;
 mod statements;
+mod steering;
 pub mod tcp;
 pub mod tls;
 pub mod upkeep;

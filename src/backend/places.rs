@@ -155,6 +155,7 @@ impl Places {
             return Ok(permit);
         }
         let _waiting = Waiting::new(&self.waiting);
+        let _queued = self.connector.gate().queue();
         let since = Instant::now();
         let got = timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await;
         wait_seconds.observe(since.elapsed().as_secs_f64());
@@ -211,11 +212,15 @@ impl Places {
     }
 
     pub(super) fn usage(&self) -> Usage {
-        let idle = self.tenants().iter().map(|pool| pool.idle()).sum();
+        let tenants = self.tenants();
+        let idle = tenants.iter().map(|pool| pool.idle()).sum();
+        let open: usize = tenants.iter().map(|pool| pool.connections()).sum();
         let size = self.size();
+        let in_use = size - self.permits.available_permits().min(size);
         Usage {
             size,
-            in_use: size - self.permits.available_permits().min(size),
+            in_use,
+            opening: in_use.saturating_sub(open.saturating_sub(idle)),
             idle,
             waiting: self.waiting.load(Ordering::Relaxed),
         }

@@ -13,6 +13,7 @@ use super::BackendError;
 use super::cancel::CancelHandle;
 use super::connector::Login;
 use super::failures::Failures;
+use super::gate::Gate;
 use super::places::Places;
 use super::raw_conn::RawConn;
 use crate::metrics::ConnectionClosed;
@@ -33,6 +34,8 @@ pub struct Usage {
     pub size: usize,
     /// Lent at the moment, or being opened for somebody.
     pub in_use: usize,
+    /// Of these, being opened.
+    pub opening: usize,
     /// Open and lent to nobody.
     pub idle: usize,
     /// Statements waiting for a connection.
@@ -138,7 +141,7 @@ impl Pools {
     pub fn acquire_idle(&self, shard: ShardId, now: Instant) -> Option<Lease> {
         let pool = self.shard(&self.shards, shard).ok()?;
         // Else bb8 would begin to open one for every call.
-        if pool.idle() == 0 {
+        if pool.idle() == 0 || self.is_paused(shard) {
             return None;
         }
         let permit = pool.places.permit_now()?;
@@ -182,6 +185,10 @@ impl Pools {
     /// A shard's name in the configuration.
     pub fn shard_name(&self, shard: ShardId) -> &Arc<str> {
         &self.shards[shard.0 as usize].places.connector.name
+    }
+
+    pub(super) fn gate(&self, shard: ShardId) -> &Gate {
+        self.shards[shard.0 as usize].places.connector.gate()
     }
 
     /// The pools that statements run on, in the shards' order.
@@ -340,7 +347,7 @@ impl ShardPool {
         state.map_or(0, |s| s.idle_connections as usize)
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         let pool = self.pool.load();
         let state = pool.as_ref().map(|p| p.state());
         state.map_or(0, |s| s.connections as usize)
@@ -432,7 +439,9 @@ impl ManageConnection for Manager {
 
     /// Called when a lease ends.
     fn has_broken(&self, opened: &mut Box<Opened>) -> bool {
+        let metrics = self.places.connector.metrics();
         if !self.places.connector.is_current(&opened.conn) {
+            metrics.closed(ConnectionClosed::Replaced);
             return true;
         }
         let clean = opened.conn.end_lease();
@@ -441,7 +450,7 @@ impl ManageConnection for Manager {
                 true => ConnectionClosed::Lost,
                 false => ConnectionClosed::Dirty,
             };
-            self.places.connector.metrics().closed(kind);
+            metrics.closed(kind);
         }
         !clean || opened.retired
     }
@@ -762,6 +771,7 @@ mod tests {
         let usage = Usage {
             size: 1,
             in_use: 1,
+            opening: 0,
             idle: 0,
             waiting: 1,
         };

@@ -1,6 +1,8 @@
 //! One connection to a shard at the level of raw frames: what is written is appended to a buffer by the caller, what is
 //! read comes back as runs of DataRow frames or as single other messages, none of it decoded.
 
+mod lease;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,9 +25,8 @@ use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::messages;
+use crate::registry::servers::Listed;
 
-/// What a connection that nobody uses may keep for its next statement.
-const WRITE_BYTES_RESTING: usize = 512;
 /// A write buffer that grew beyond this is given back once it is sent.
 const WRITE_BYTES_KEPT: usize = 64 << 10;
 
@@ -89,6 +90,8 @@ pub struct RawConn {
     rests_since: Instant,
     /// It was the shard or the network that ended it.
     lost: bool,
+    /// Where operators see it; not before it has logged in.
+    listed: Option<Listed>,
 }
 
 impl RawConn {
@@ -120,6 +123,7 @@ impl RawConn {
             asked: None,
             rests_since: Instant::now(),
             lost: false,
+            listed: None,
         }
     }
 
@@ -404,17 +408,6 @@ impl RawConn {
         self.poisoned = true;
     }
 
-    /// Poisons it because the shard, not its holder, has ended it.
-    pub(super) fn mark_lost(&mut self) {
-        self.poisoned = true;
-        self.lost = true;
-    }
-
-    /// True when the shard has ended it.
-    pub fn is_lost(&self) -> bool {
-        self.lost
-    }
-
     /// True when it failed, or its holder said so.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
@@ -436,18 +429,6 @@ impl RawConn {
     /// What [`super::pool::Pools::cancel`] needs, for as long as this lease lasts.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle::new(self.shard, self.cancel_key.clone(), &self.lease)
-    }
-
-    /// Ends a lease; true when the connection may be lent again. Atomic against a cancel: one of the two comes first.
-    pub(super) fn end_lease(&mut self) -> bool {
-        if !self.is_clean() {
-            return false;
-        }
-        self.reader.release(true);
-        if self.write.capacity() > WRITE_BYTES_RESTING {
-            self.write = BytesMut::new();
-        }
-        self.lease.end()
     }
 
     /// True when an idle connection is still open and the shard has said nothing on it. No round trip.

@@ -100,6 +100,16 @@ impl Roles {
         self.merge[shard].close_retired();
     }
 
+    /// Connections of one shard in use, or being opened for somebody.
+    pub(super) fn in_use(&self, shard: usize) -> usize {
+        self.data[shard].usage().in_use + self.merge[shard].usage().in_use
+    }
+
+    /// A shard's own.
+    pub(super) fn connector(&self, shard: usize) -> &Connector {
+        &self.data[shard].connector
+    }
+
     /// The connector of each shard.
     pub(super) fn connectors(&self) -> impl Iterator<Item = &Arc<Connector>> {
         self.data.iter().map(|places| &places.connector)
@@ -175,9 +185,16 @@ impl Roles {
         self.others.lock().len()
     }
 
-    /// How a shard's connections are used, by the shards' order.
+    /// How a shard's connections are used, by the shards' order. Statements that a pause holds back wait for one.
     pub fn usage(&self) -> Vec<Usage> {
-        self.data.iter().map(|p| p.usage()).collect()
+        let usage = |places: &Arc<Places>| {
+            let usage = places.usage();
+            Usage {
+                waiting: usage.waiting + places.connector.gate().held(),
+                ..usage
+            }
+        };
+        self.data.iter().map(usage).collect()
     }
 
     /// The same for the merge sessions.

@@ -8,15 +8,12 @@ use std::time::Duration;
 use pgbraid::admin;
 use pgbraid::config::{AuthMethod, Config, Log};
 use pgbraid::server::{Inherited, Reloader, Server};
+use pgbraid::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::state::State;
 use super::{configuration, fail, notify};
-
-/// Puts another `log.level` in force; `Err` says why it cannot be.
-type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send>;
 
 /// Serves until a signal or an error ends it.
 pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
@@ -24,10 +21,9 @@ pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let set_level = match start_tracing(&config.log) {
-        Ok(set_level) => set_level,
-        Err(error) => return fail(&format!("log.level: {error}")),
-    };
+    if let Err(error) = start_telemetry(&config.log) {
+        return fail(&format!("log.level: {error}"));
+    }
     let shutdown = CancellationToken::new();
     if let Err(error) = stop_on_signals(shutdown.clone()).and_then(|()| reload_on_hangup()) {
         return fail(&format!("cannot listen for signals: {error}"));
@@ -39,7 +35,6 @@ pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
             let reload = Reload {
                 path: path.to_owned(),
                 server: server.reloader(),
-                set_level,
                 refresh: config.server.config_refresh,
             };
             let reloads = tokio::spawn(reload.run(State::now(config)));
@@ -54,29 +49,17 @@ pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
     }
 }
 
-/// Logs go to standard error: one line an event for people, or one JSON object.
-fn start_tracing(log: &Log) -> Result<SetLevel, tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(&log.level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    let parse = |level: &str| EnvFilter::try_new(level).map_err(|e| e.to_string());
-    if log.json {
-        let lines = lines.json().with_filter_reloading();
-        let handle = lines.reload_handle();
-        lines.init();
-        return Ok(Box::new(move |level| {
-            handle.reload(parse(level)?).map_err(|e| e.to_string())
-        }));
-    }
-    let lines = lines
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .with_filter_reloading();
-    let handle = lines.reload_handle();
-    lines.init();
-    Ok(Box::new(move |level| {
-        handle.reload(parse(level)?).map_err(|e| e.to_string())
-    }))
+fn start_telemetry(log: &Log) -> Result<(), String> {
+    telemetry::global().start(&log.level, log.json)?;
+    set_log(log)
+}
+
+/// What can change while pgbraid runs; what the console has set meanwhile goes.
+fn set_log(log: &Log) -> Result<(), String> {
+    let telemetry = telemetry::global();
+    telemetry.set_slow_query(log.slow_query);
+    telemetry.set_refusals(&log.refusals)?;
+    telemetry.set_level(&log.level)
 }
 
 /// The first SIGTERM or SIGINT lets transactions finish; a second one does not wait.
@@ -119,7 +102,6 @@ fn reload_on_hangup() -> io::Result<()> {
 struct Reload {
     path: PathBuf,
     server: Reloader,
-    set_level: SetLevel,
     refresh: Duration,
 }
 
@@ -154,15 +136,15 @@ impl Reload {
                 return;
             }
         };
-        let (level, refresh) = (new.log.level.clone(), new.server.config_refresh);
+        let (log, refresh) = (new.log.clone(), new.server.config_refresh);
         warn_of_open_doors(&new);
         match self.server.reload(new).await {
             Ok(kept) => {
                 for key in kept {
                     tracing::warn!(key, "changes at the next start only");
                 }
-                if let Err(error) = (self.set_level)(&level) {
-                    tracing::error!(error, "log.level stays as it was");
+                if let Err(error) = set_log(&log) {
+                    tracing::error!(error, "the log stays as it was");
                 }
                 self.refresh = refresh;
                 tracing::info!("configuration reloaded");

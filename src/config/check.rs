@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistake::did_you_mean;
 use super::reader::{Place, Reader, Section, section_prefix};
-use super::sections::{METHODS, auth, log, merge, pool, server, tls};
+use super::sections::{METHODS, auth, console, log, merge, pool, server, tls};
 use super::tables::table_rule;
 use super::value::{self, variable_part};
 use super::*;
@@ -15,7 +15,9 @@ use super::*;
 /// Shards a configuration may name; every connection of a session costs something on each of them.
 const SHARDS_MAX: usize = 1024;
 
-const SECTIONS: [&str; 7] = ["server", "database", "auth", "tls", "pool", "merge", "log"];
+const SECTIONS: [&str; 8] = [
+    "server", "database", "auth", "tls", "pool", "merge", "log", "console",
+];
 const ARRAYS: [&str; 3] = ["shard", "table", "user"];
 
 /// The names of the shards, in order, and the words that may stand for them.
@@ -61,10 +63,13 @@ pub(super) fn config(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Conf
     }
     let auth = auth(&section("auth"));
     let tls = tls(&section("tls"));
+    let users = users(reader, &elements(reader, document, "user"), &auth, &tls);
+    let known: Vec<&str> = users.iter().map(|u| u.name.as_str()).collect();
     let config = Config {
         server: server(&section("server")),
         tables: tables(&elements(reader, document, "table"), &database, &names),
-        users: users(reader, &elements(reader, document, "user"), &auth, &tls),
+        console: console(&section("console"), &database.name, &known),
+        users,
         auth,
         tls,
         pool: pool(&section("pool")),
@@ -72,6 +77,7 @@ pub(super) fn config(reader: &Reader<'_>, document: &DeTable<'_>) -> Option<Conf
         log: log(&section("log")),
         database,
         shards: shards.into_iter().collect::<Option<_>>()?,
+        given: reader.given.take(),
     };
     reader.report_unknown_variables(&[&SECTIONS[..], &ARRAYS[..]].concat());
     Some(config)

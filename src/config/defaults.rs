@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Database, FunctionName, Log, Merge, Pool, Server, Tcp, Tls, TlsMode, Undeclared};
+use super::{
+    Console, Database, FunctionName, Log, Merge, Pool, Server, Tcp, Tls, TlsMode, Undeclared,
+};
 
 impl Default for Server {
     fn default() -> Self {
@@ -90,6 +92,18 @@ impl Default for Log {
         Self {
             level: "info".into(),
             json: false,
+            slow_query: Duration::ZERO,
+            refusals: "debug".into(),
+        }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self {
+            database: "pgbraid".into(),
+            admin_users: Vec::new(),
+            stats_users: Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod defaults;
 mod live;
 mod mistake;
 mod reader;
+mod scalar;
 mod sections;
 mod tables;
 mod value;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 pub use live::{Live, renewed};
 pub use mistake::{ConfigErrors, Mistake};
+pub use sections::is_log_level;
+pub use value::duration;
 
 /// A checked configuration. Secrets are resolved (`env:`, `file:`).
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,10 @@ pub struct Config {
     pub merge: Merge,
     /// `[log]`
     pub log: Log,
+    /// `[console]`
+    pub console: Console,
+    /// What the file and the environment say of keys of single sections, as `pool.size`; no secret is among them.
+    pub given: BTreeMap<String, String>,
 }
 
 /// What clients connect to, and how long anything may take.
@@ -322,6 +329,21 @@ pub struct Log {
     pub level: String,
     /// One JSON object a line instead of text for people (default false).
     pub json: bool,
+    /// Statements that take so long are logged; zero: none (default 0).
+    pub slow_query: Duration,
+    /// The level at which refused statements are logged, or "off" (default debug).
+    pub refusals: String,
+}
+
+/// The administration console: a database that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Console {
+    /// What its users connect to; empty: off (default pgbraid).
+    pub database: String,
+    /// Who may steer (default nobody). They may not connect to the database proper.
+    pub admin_users: Vec<String>,
+    /// Who may only look (default nobody), likewise.
+    pub stats_users: Vec<String>,
 }
 
 /// A password; its Debug shows nothing of it.

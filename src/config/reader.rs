@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Secret;
 use super::mistake::{Mistake, did_you_mean};
+use super::scalar::{Scalar, scalar};
 use super::value;
 
 /// Where a value came from.
@@ -27,17 +28,6 @@ pub(super) enum Place {
     Absent,
 }
 
-/// A value before it is checked.
-pub(super) enum Scalar<'v> {
-    Text(&'v str),
-    Integer(i64),
-    Boolean(bool),
-    /// Always text: it may stand for any of the above.
-    Variable(&'v str),
-    /// The name of a TOML type that no scalar key takes.
-    Other(&'static str),
-}
-
 /// One file being read.
 pub(super) struct Reader<'a> {
     pub(super) file: &'a Path,
@@ -46,6 +36,8 @@ pub(super) struct Reader<'a> {
     pub(super) mistakes: RefCell<Vec<Mistake>>,
     /// Every key asked for, as `pool.size`.
     pub(super) known_keys: RefCell<BTreeSet<String>>,
+    /// What is given of single sections, see [`super::Config::given`].
+    pub(super) given: RefCell<BTreeMap<String, String>>,
     /// Every variable that would have been looked at.
     known_variables: RefCell<BTreeSet<String>>,
     /// The file does not parse: keys may be missing because of that.
@@ -64,6 +56,7 @@ impl<'a> Reader<'a> {
             environment,
             mistakes: RefCell::default(),
             known_keys: RefCell::default(),
+            given: RefCell::default(),
             known_variables: RefCell::default(),
             broken: false,
         }
@@ -287,8 +280,13 @@ impl<'r, 'a> Section<'r, 'a> {
     ) -> Option<T> {
         let (found, _) = self.find(key)?;
         let taken = take(&found);
-        if taken.is_none() {
-            self.mistake(key, found.describe(key), expected);
+        match taken {
+            None => self.mistake(key, found.describe(key), expected),
+            Some(_) if self.label == self.kind && !self.kind.contains('.') => {
+                let given = format!("{}.{key}", self.label);
+                self.reader.given.borrow_mut().insert(given, found.shown());
+            }
+            Some(_) => {}
         }
         taken
     }
@@ -408,6 +406,8 @@ impl<'r, 'a> Section<'r, 'a> {
     pub(super) fn secret(&self, key: &'static str) -> Option<Secret> {
         let expected = "a text, \"env:NAME\" or \"file:PATH\"";
         let text = self.read(key, expected, |s| s.text().map(str::to_string))?;
+        let given = format!("{}.{key}", self.label);
+        self.reader.given.borrow_mut().remove(&given);
         if let Some(name) = text.strip_prefix("env:") {
             let value = self.reader.variable(name);
             if value.is_none() {
@@ -452,45 +452,6 @@ impl<'r, 'a> Section<'r, 'a> {
             let place = Place::File(key.span());
             let label = format!("{}.{name}", self.label);
             self.reader.mistake(&place, &label, "unknown key", expected);
-        }
-    }
-}
-
-fn scalar<'r>(value: &'r DeValue<'_>) -> Scalar<'r> {
-    match value {
-        DeValue::String(text) => Scalar::Text(text),
-        DeValue::Boolean(b) => Scalar::Boolean(*b),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map_or(Scalar::Other("integer beyond 64 bits"), Scalar::Integer),
-        other => Scalar::Other(other.type_str()),
-    }
-}
-
-impl<'v> Scalar<'v> {
-    pub(super) fn text(&self) -> Option<&'v str> {
-        match self {
-            Scalar::Text(text) | Scalar::Variable(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    fn integer(&self) -> Option<u64> {
-        match self {
-            Scalar::Integer(n) => u64::try_from(*n).ok(),
-            Scalar::Variable(text) => text.trim().parse().ok(),
-            _ => None,
-        }
-    }
-
-    /// What was found, for a message; never the value of a secret.
-    fn describe(&self, key: &str) -> String {
-        match self {
-            Scalar::Text(_) | Scalar::Variable(_) if key == "password" => "is not right".into(),
-            Scalar::Text("") | Scalar::Variable("") => "is empty".into(),
-            Scalar::Text(text) | Scalar::Variable(text) => format!("is {text:?}"),
-            Scalar::Integer(n) => format!("is the number {n}"),
-            Scalar::Boolean(b) => format!("is {b}"),
-            Scalar::Other(kind) => format!("is of type {kind}"),
         }
     }
 }

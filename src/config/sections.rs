@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::value::{self, address};
-use super::{Auth, AuthMethod, Log, Merge, Pool, Server, ShardRole, Tcp, Tls, TlsMode};
+use super::{Auth, AuthMethod, Console, Log, Merge, Pool, Server, ShardRole, Tcp, Tls, TlsMode};
 
 pub(super) fn server(section: &Section<'_, '_>) -> Server {
     let default = Server::default();
@@ -209,18 +209,58 @@ pub(super) fn log(section: &Section<'_, '_>) -> Log {
     let expected =
         "error, warn, info, debug, trace or off, or such a list as \"info,pgbraid::planner=debug\"";
     let level = section.read("level", expected, |s| {
-        s.text().filter(|t| is_filter(t)).map(str::to_string)
+        s.text().filter(|t| is_log_level(t)).map(str::to_string)
     });
     let json = section.choice("format", &[("human", false), ("json", true)]);
+    let slow_query = section.duration("slow_query");
+    let levels = ["off", "error", "warn", "info", "debug", "trace"].map(|l| (l, l));
+    let refusals = section.choice("refusals", &levels);
     section.finish();
     Log {
         level: level.unwrap_or(default.level),
         json: json.unwrap_or(default.json),
+        slow_query: slow_query.unwrap_or(default.slow_query),
+        refusals: refusals.map_or(default.refusals, str::to_owned),
     }
 }
 
+/// `database` is the one proper, `known` are the names of `[[user]]`.
+pub(super) fn console(section: &Section<'_, '_>, database: &str, known: &[&str]) -> Console {
+    let default = Console::default();
+    let name = section.read("database", "a name that is no database's", |s| {
+        s.text().map(str::to_string)
+    });
+    let name = name.unwrap_or(default.database);
+    if name == database && !name.is_empty() {
+        let message = "is the name of database.name";
+        section.mistake("database", message, "another name, or \"\" for no console");
+    }
+    let users = |key| {
+        let form = "names of [[user]] with commas between";
+        let list = section.read(key, form, |s| s.text().map(str::to_string));
+        let list = list.unwrap_or_default();
+        let names = list.split(',').map(str::trim).filter(|n| !n.is_empty());
+        let names: Vec<String> = names.map(str::to_string).collect();
+        for name in &names {
+            // Where anybody may log in there need be no list.
+            if !known.is_empty() && !known.contains(&name.as_str()) {
+                let message = format!("names {name:?}, which is no [[user]]");
+                section.mistake(key, message, form);
+            }
+        }
+        names
+    };
+    let console = Console {
+        database: name,
+        admin_users: users("admin_users"),
+        stats_users: users("stats_users"),
+    };
+    section.finish();
+    console
+}
+
 /// `level` or `module=level`, with commas between.
-fn is_filter(text: &str) -> bool {
+pub fn is_log_level(text: &str) -> bool {
     let level = |word: &str| {
         let word = word.to_ascii_lowercase();
         ["off", "error", "warn", "info", "debug", "trace"].contains(&word.as_str())

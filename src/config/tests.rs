@@ -69,6 +69,7 @@ fn the_example_lists_every_key_with_its_default() {
     assert_eq!(config.merge, Merge::default());
     assert_eq!(config.tls, Tls::default());
     assert_eq!(config.log, Log::default());
+    assert_eq!(config.console, Console::default());
     assert_eq!(config.auth, Auth::default());
     let named = Database {
         name: config.database.name.clone(),
@@ -387,6 +388,24 @@ fn a_database_named_twice_is_refused() {
     assert_eq!(
         mistakes(&core_and(shard), &[]),
         ["19:8 shard.s3.host: is the same database as shard s1"]
+    );
+}
+
+#[test]
+fn the_console_has_users_of_its_own() {
+    let lists =
+        "[console]\nadmin_users = \"app, ops\"\n[[user]]\nname = \"ops\"\npassword = \"x\"\n";
+    let console = good(&core_and(lists)).console;
+    assert_eq!(console.database, "pgbraid");
+    assert_eq!(console.admin_users, ["app", "ops"]);
+    assert!(console.stats_users.is_empty());
+    let wrong = "[console]\ndatabase = \"bench\"\nstats_users = \"nobody\"\n";
+    assert_eq!(
+        mistakes(&core_and(wrong), &[]),
+        [
+            "18:12 console.database: is the name of database.name",
+            "19:15 console.stats_users: names \"nobody\", which is no [[user]]",
+        ]
     );
 }
 

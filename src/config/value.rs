@@ -21,7 +21,7 @@ pub(super) fn permissions(text: &str) -> Option<u32> {
 }
 
 /// Reads a whole number with PostgreSQL's units of time; 0 needs none.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let micros: u64 = match unit {
         "us" => 1,

@@ -300,6 +300,8 @@ impl Demo {
             tls: config::Tls::default(),
             pool: config::Pool::default(),
             merge: config::Merge::default(),
+            console: config::Console::default(),
+            given: Default::default(),
             log: config::Log::default(),
         }
     }

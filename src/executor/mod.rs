@@ -153,6 +153,8 @@ pub struct ShardStatistics {
     pub first_row: Option<Instant>,
     /// When its last row so far was read.
     pub last_row: Option<Instant>,
+    /// When it had sent all.
+    pub completed: Option<Instant>,
 }
 
 /// A plan in execution.

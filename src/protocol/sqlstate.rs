@@ -40,6 +40,8 @@ pub const NO_ACTIVE_TRANSACTION: &str = "25P01";
 pub const INVALID_PASSWORD: &str = "28P01";
 /// The login is refused for another reason.
 pub const INVALID_AUTHORIZATION: &str = "28000";
+/// The user may not do that.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// No such database.
 pub const INVALID_CATALOG_NAME: &str = "3D000";
 /// An operator's byte budget is used up.

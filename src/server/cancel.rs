@@ -4,13 +4,16 @@
 //! that finds the session idle is dropped when the next message comes.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use super::session::Session;
 use crate::backend::BackendError;
 use crate::backend::cancel::CancelHandle;
 use crate::executor::{backend_error, cancelled_by_user};
+use crate::metrics::QueryKind;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::registry::SessionEntry;
@@ -53,19 +56,34 @@ impl Session {
     }
 }
 
-/// What the pools lend, unless the client cancels while it waits for that.
+/// What the pools lend, unless the client cancels while it waits for that. A session that has to wait is shown as waiting, with `shown`
+/// where its statement is not known yet. The future stays where it is: it is large, and moving it costs more than most of what is done
+/// for a statement.
 ///
 /// # Errors
 /// 57014 after a cancel; the pools' own.
 pub(super) async fn unless_cancelled<T>(
     entry: &SessionEntry,
-    acquired: impl Future<Output = Result<T, BackendError>>,
+    shown: Option<(&Arc<str>, Instant)>,
+    mut acquired: Pin<&mut impl Future<Output = Result<T, BackendError>>>,
 ) -> Result<T, ServerError> {
-    let mut acquired = pin!(acquired);
-    poll_fn(|cx| match acquired.as_mut().poll(cx) {
+    let mut waits = false;
+    let lent = poll_fn(|cx| match acquired.as_mut().poll(cx) {
         Poll::Ready(lent) => Poll::Ready(lent.map_err(backend_error)),
         Poll::Pending if entry.hears_cancel(cx) => Poll::Ready(Err(cancelled_by_user())),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => {
+            if !std::mem::replace(&mut waits, true) {
+                if let Some((sql, since)) = shown {
+                    entry.activity.show(QueryKind::Routed as u8, since, sql);
+                }
+                entry.activity.set_waiting(true);
+            }
+            Poll::Pending
+        }
     })
-    .await
+    .await;
+    if waits {
+        entry.activity.set_waiting(false);
+    }
+    lent
 }

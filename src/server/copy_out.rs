@@ -98,10 +98,11 @@ impl Session {
         sync: bool,
     ) -> Result<Execution, ServerError> {
         self.refuse_encoding_functions(&prepared.sql)?;
-        self.count(match shards.len() {
+        let kind = match shards.len() {
             1 => QueryKind::Routed,
             _ => QueryKind::PushDown,
-        });
+        };
+        self.count(kind, &prepared.sql);
         let bound = self.bound(Arc::default(), Arc::from([]), 0, sync)?;
         Ok(Execution::copied(shards, prepared.sql.clone(), head, bound))
     }

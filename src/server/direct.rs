@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -50,6 +51,7 @@ pub(super) enum Form<'a> {
 /// A shard's reply as far as it has been read.
 pub(super) struct Reply {
     pub(super) shard: ShardId,
+    pub(super) prepared: Arc<Prepared>,
     pub(super) columns: Arc<[ColumnDescription]>,
     /// The client has sent a Bind.
     pub(super) confirms: bool,
@@ -66,6 +68,7 @@ impl Reply {
     pub(super) fn new(call: Call<'_>, confirms: bool, describes: bool) -> Self {
         Self {
             shard: call.shard,
+            prepared: call.prepared,
             columns: call.columns,
             confirms,
             describes,
@@ -145,14 +148,21 @@ impl Session {
         confirms: bool,
         describes: bool,
     ) -> Result<bool, Ended> {
+        if self.role.pools.is_paused(call.shard) {
+            // There it waits.
+            return Ok(false);
+        }
         let (now, patience) = (Instant::now(), self.shared.config().pool.queue_timeout);
-        let pools = &self.role.pools;
-        let acquired = pools.acquire_one(call.shard, now, patience);
-        let mut lease = unless_cancelled(&self.registration.entry, acquired).await?;
+        let mut lease = {
+            let pools = &self.role.pools;
+            let acquired = pin!(pools.acquire_one(call.shard, now, patience));
+            let shown = Some((&call.prepared.sql, now));
+            unless_cancelled(&self.registration.entry, shown, acquired).await?
+        };
         if !send(&call, &mut lease, self.settings.mark()) {
             return Ok(false);
         }
-        self.count_since(QueryKind::Routed, now);
+        self.count_since(QueryKind::Routed, now, &call.prepared.sql, Some(call.shard));
         self.portals.clear();
         self.connections.put(call.shard, lease);
         let mut reply = Reply::new(call, confirms, describes);
@@ -233,6 +243,9 @@ impl Session {
         poll_fn(|cx| {
             if entry.hears_cancel(cx) {
                 self.cancel_shards();
+            }
+            if entry.is_looked_at() {
+                self.tell_direct(reply.rows, reply.shard);
             }
             match self.poll_direct(reply, &mut silence, cx) {
                 Poll::Pending if silence.is_over(|| reply.bytes, cx) => {

@@ -13,6 +13,7 @@ use super::prepared::Prepared;
 use super::run::{Outcome, unsupported};
 use super::session::{Ended, Session};
 use super::transaction::{Block, Company};
+use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription, Reader};
 use crate::protocol::sqlstate;
@@ -29,6 +30,7 @@ impl Session {
             // Also where the new one fails.
             self.statements.remove(name);
         }
+        self.registration.entry.activity.parses.add(1);
         self.follow_temporary().await?;
         let prepared = Box::pin(self.prepare(sql.to_owned(), &types)).await?;
         self.refuse_when_failed(&prepared)?;
@@ -47,6 +49,7 @@ impl Session {
 
     /// Bind: portal, statement, parameter formats and values, result formats.
     pub async fn bind(&mut self, body: Bytes) -> Result<(), Ended> {
+        self.registration.entry.activity.binds.add(1);
         if self.bind_directly(&body).await? {
             return Ok(());
         }
@@ -150,6 +153,7 @@ impl Session {
         let prepared = portal.prepared.clone();
         // A COPY gives all it has.
         let max_rows = if prepared.copies() { 0 } else { max_rows };
+        self.show(Some(QueryKind::Session), &prepared.sql);
         self.refuse_when_failed(&prepared)?;
         if portal.done {
             return self.execute_again(&prepared, name);

@@ -6,6 +6,7 @@ mod broadcast;
 mod by_name;
 mod by_shape;
 mod cancel;
+mod console;
 pub mod control;
 mod copy;
 mod copy_out;
@@ -22,6 +23,7 @@ mod idle;
 mod listener;
 mod local;
 mod lock;
+mod login;
 mod notifications;
 mod open;
 mod pins;
@@ -51,6 +53,7 @@ mod tls;
 mod transaction;
 mod units;
 mod verifier;
+mod watch;
 mod wording;
 mod writes;
 
@@ -63,6 +66,8 @@ use quick_cache::sync::Cache;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::Served;
+use crate::admin::console::Console;
 use crate::backend::catalog::CatalogWatch;
 use crate::backend::roles::Roles;
 use crate::config::{Config, Live};
@@ -89,6 +94,8 @@ pub(crate) struct Shared {
     pub roles: Arc<Roles>,
     /// Tables and types, as of the last load.
     pub catalog: Arc<CatalogWatch>,
+    /// What operators see and do.
+    pub console: Arc<Console>,
     /// Live sessions.
     pub registry: Arc<Registry>,
     /// What is counted.
@@ -107,6 +114,8 @@ pub(crate) struct Shared {
     pub shard_names: Arc<[Arc<str>]>,
     /// Short work that outlives a statement: cancel requests.
     pub tasks: TaskTracker,
+    /// Cancelled when no more clients are wanted.
+    pub closing: CancellationToken,
     /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
     next_merge: AtomicU16,
@@ -118,16 +127,26 @@ impl Shared {
         tls: Option<tls::ServerTls>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let roles = Roles::new(&config);
         let live = Live::new(config.clone());
+        let served = Served {
+            roles: Roles::new(&config),
+            catalog: CatalogWatch::new(&live),
+            registry: Arc::default(),
+            closing: shutdown.child_token(),
+            shutdown: shutdown.clone(),
+            live: live.clone(),
+        };
         Arc::new(Self {
             shard_names: config
                 .shards
                 .iter()
                 .map(|s| Arc::from(s.name.as_str()))
                 .collect(),
-            catalog: CatalogWatch::new(&live),
-            registry: Arc::default(),
+            catalog: served.catalog.clone(),
+            registry: served.registry.clone(),
+            roles: served.roles.clone(),
+            closing: served.closing.clone(),
+            console: Console::new(served),
             metrics: crate::metrics::global(),
             plans: Cache::with_weighter(PLAN_CACHE_ENTRIES, PLAN_CACHE_BYTES, ByBytes),
             schema_changes: AtomicU64::new(0),
@@ -135,7 +154,6 @@ impl Shared {
             users: ArcSwap::from_pointee(auth::Users::new(&config)),
             tasks: TaskTracker::new(),
             next_merge: AtomicU16::new(0),
-            roles,
             tls: ArcSwapOption::new(tls.map(Arc::new)),
             shutdown,
             live,
@@ -147,10 +165,13 @@ impl Shared {
         self.live.now()
     }
 
-    /// Merge sessions take turns over the shards.
+    /// Merge sessions take turns over the shards that are not paused; over all where all are.
     pub fn next_merge_shard(&self) -> ShardId {
+        let shards = self.shard_names.len() as u16;
         let n = self.next_merge.fetch_add(1, Ordering::Relaxed);
-        ShardId(n % self.shard_names.len() as u16)
+        let mut in_turn = (0..shards).map(|more| ShardId(n.wrapping_add(more) % shards));
+        let open = in_turn.find(|shard| !self.roles.configured().is_paused(*shard));
+        open.unwrap_or(ShardId(n % shards))
     }
 
     /// An error that says the catalog is out of date has it loaded again.

@@ -29,7 +29,7 @@ impl Session {
         sync: bool,
     ) -> Result<Execution, ServerError> {
         let (kind, execution) = self.execution(prepared, parameters, columns, (fetch, sync))?;
-        self.count(kind);
+        self.count(kind, &prepared.sql);
         execution
     }
 

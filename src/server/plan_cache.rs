@@ -24,6 +24,8 @@ impl Session {
             self.shared.plans.insert(key, prepared.clone());
             let entries = self.shared.plans.len() as i64;
             self.shared.metrics.plan_cache_entries.set(entries);
+            let bytes = self.shared.plans.weight() as i64;
+            self.shared.metrics.plan_cache_bytes.set(bytes);
         }
         prepared
     }

@@ -180,6 +180,7 @@ impl Session {
             return Err(ServerError::new(sqlstate::IN_FAILED_TRANSACTION, message));
         }
         self.shared.metrics.plan_cache_misses.inc();
+        self.show(None, &prepared.sql);
         let since = Instant::now();
         let loaded = self.loaded()?;
         let described = self.describe_on_catalog_shard(&key.sql, &key.types).await?;
@@ -216,10 +217,8 @@ impl Session {
             planned.leaves_nothing |= functions.iter().all(sets);
         }
         prepared.is_plain = is_plain(&prepared);
-        let metrics = self.shared.metrics;
-        metrics
-            .planning_seconds
-            .observe(since.elapsed().as_secs_f64());
+        let seconds = since.elapsed().as_secs_f64();
+        self.shared.metrics.planning_seconds.observe(seconds);
         Ok(self.kept(key, prepared))
     }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -90,9 +91,16 @@ impl Session {
         if missing.is_empty() {
             return Ok(());
         }
+        // Who has a connection is let through to the end of its transaction.
+        let is_new = self.connections.is_empty();
+        if is_new && missing.iter().any(|s| self.role.pools.is_paused(*s)) {
+            Box::pin(self.await_resume(&missing)).await?;
+        }
         let deadline = Instant::now() + self.patience(&missing);
-        let acquired = self.role.pools.acquire(&missing, deadline);
-        let leases = unless_cancelled(&self.registration.entry, acquired).await?;
+        let leases = {
+            let acquired = pin!(self.role.pools.acquire(&missing, deadline));
+            unless_cancelled(&self.registration.entry, None, acquired).await?
+        };
         // A snapshot of the statement's own is no part of the client's block.
         let (settings, joining) = match self.snapshot && self.transaction.block == Block::Open {
             true => (
@@ -116,6 +124,16 @@ impl Session {
             self.connections.put(*shard, lease);
         }
         Ok(())
+    }
+
+    /// Waits for as long as an operator has one of `shards` paused.
+    async fn await_resume(&mut self, shards: &[ShardId]) -> Result<(), ServerError> {
+        let pools = &self.role.pools;
+        let passed = pin!(async {
+            pools.pass(shards).await;
+            Ok(())
+        });
+        unless_cancelled(&self.registration.entry, None, passed).await
     }
 
     /// Connections are brought back to the session's settings after an implicit transaction that changed them was rolled back.
@@ -203,8 +221,10 @@ impl Session {
         // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
         self.connections.take_merge();
         let shard = self.shared.next_merge_shard();
-        let acquired = self.role.pools.acquire_merge(shard, deadline);
-        let lease = unless_cancelled(&self.registration.entry, acquired).await?;
+        let lease = {
+            let acquired = pin!(self.role.pools.acquire_merge(shard, deadline));
+            unless_cancelled(&self.registration.entry, None, acquired).await?
+        };
         self.connections.put_merge(lease);
         let settings = self.settings_in_force();
         let (mark, replay) = (settings.mark(), settings.take_over());
@@ -311,6 +331,9 @@ impl Session {
                 execution.cancel();
                 self.cancel_shards();
             }
+            if entry.is_looked_at() {
+                self.tell(rows, execution);
+            }
             match self.poll_stream(execution, &mut rows, &mut silence, cx) {
                 Poll::Pending if silence.is_over(|| heard(execution), cx) => {
                     Poll::Ready(Err(self.silent(&execution.unfinished())))
@@ -323,6 +346,7 @@ impl Session {
             Ok(outcome) => {
                 self.shared.metrics.rows_to_clients.inc_by(rows);
                 if !matches!(outcome, Outcome::Suspended) {
+                    self.note_parts(execution);
                     self.connections.take_merge();
                 }
                 Ok(outcome)

@@ -19,12 +19,12 @@ use super::role::{FoundPath, Role};
 use super::settings::Settings;
 use super::stream::{Client, Message, ReadError};
 use super::transaction::{Block, Company, Transaction};
+use super::watch::Running;
 use crate::backend::connections::Connections;
-use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::protocol::sqlstate;
-use crate::registry::Registration;
+use crate::registry::{Registration, ShardProgress, State};
 
 /// How long a client that takes its leave may take for the replies to what it has sent before.
 const LAST_WRITE_TIME: Duration = Duration::from_secs(5);
@@ -100,16 +100,14 @@ pub struct Session {
     pub cancels: Vec<tokio::task::JoinHandle<()>>,
     /// The statement in hand, for the metrics.
     pub running: Option<Running>,
-}
-
-/// How a statement is answered, and since when.
-#[derive(Debug)]
-pub struct Running {
-    kind: QueryKind,
-    since: Instant,
-    has_row: bool,
-    /// See [`Session::count_row_at_end`].
-    row_at_end: bool,
+    /// What the shards have done for it, where that was worth a look.
+    pub parts: Vec<ShardProgress>,
+    /// When the first statement of the transaction in hand began.
+    pub transaction_since: Option<Instant>,
+    /// The registry has the text of the statement in hand.
+    pub shows_text: bool,
+    /// The client has been told that its session is over.
+    pub killed: bool,
 }
 
 impl Session {
@@ -122,11 +120,7 @@ impl Session {
                     Some(run) => Box::pin(self.answer_side_by_side(run)).await,
                 },
                 Err(ReadError::Shutdown) => {
-                    self.fatal(&ServerError::fatal(
-                        sqlstate::ADMIN_SHUTDOWN,
-                        "terminating connection due to administrator command",
-                    ))
-                    .await;
+                    self.fatal(&terminated()).await;
                     break;
                 }
                 Err(ReadError::Idle) => {
@@ -154,6 +148,10 @@ impl Session {
             if handled.is_err() {
                 break;
             }
+            if self.killed {
+                let _ = tokio::time::timeout(LAST_WRITE_TIME, self.client.flush()).await;
+                break;
+            }
         }
         self.leave().await;
     }
@@ -170,7 +168,8 @@ impl Session {
             if let Poll::Ready(message) = self.client.poll_message(cx) {
                 // As PostgreSQL does with one that finds it idle.
                 self.registration.entry.take_cancel();
-                return Poll::Ready(match idle && self.shared.shutdown.is_cancelled() {
+                let ended = self.registration.entry.is_ending();
+                return Poll::Ready(match ended || idle && self.shared.shutdown.is_cancelled() {
                     true => Err(ReadError::Shutdown),
                     false => message,
                 });
@@ -207,6 +206,8 @@ impl Session {
         if self.skipping && !matches!(message.tag, b'S' | b'X') {
             return Ok(());
         }
+        self.registration.entry.activity.set_state(State::Active);
+        self.shows_text = false;
         if matches!(message.tag, b'Q' | b'P' | b'E') {
             self.note_time();
         }
@@ -287,10 +288,15 @@ impl Session {
     /// Queues a statement's error and notes what it does to the transaction.
     pub fn fail(&mut self, error: &ServerError) {
         let state = error.sqlstate();
+        if state == sqlstate::QUERY_CANCELED && self.registration.entry.is_ending() {
+            // What it was cancelled for.
+            self.killed = true;
+            self.shared.metrics.error(sqlstate::ADMIN_SHUTDOWN);
+            return send_error(&mut self.client, &terminated());
+        }
         self.shared.metrics.error(&state);
-        // Refused before it was planned: by the session's own rules.
-        if state == sqlstate::FEATURE_NOT_SUPPORTED && self.running.is_none() {
-            self.shared.metrics.query(QueryKind::Refused);
+        if state == sqlstate::FEATURE_NOT_SUPPORTED {
+            self.note_refusal(error);
         }
         if self.transaction.block == Block::Open {
             self.transaction.block = Block::Failed;
@@ -309,50 +315,6 @@ impl Session {
         self.settle().await
     }
 
-    /// Notes how a statement is answered; the one before it has ended.
-    pub fn count(&mut self, kind: QueryKind) {
-        self.count_since(kind, Instant::now());
-    }
-
-    /// The same, of one that began a moment ago.
-    pub fn count_since(&mut self, kind: QueryKind, since: Instant) {
-        self.end_count();
-        self.shared.metrics.query(kind);
-        self.running = Some(Running {
-            kind,
-            since,
-            has_row: false,
-            row_at_end: false,
-        });
-    }
-
-    /// The statement in hand ends just now, and it has had a row: the first one came together with the last.
-    pub fn count_row_at_end(&mut self, has_row: bool) {
-        if let Some(running) = &mut self.running {
-            running.row_at_end = has_row && !running.has_row;
-        }
-    }
-
-    /// Notes that the statement in hand has its first row.
-    pub fn count_first_row(&mut self) {
-        if let Some(running) = &mut self.running
-            && !std::mem::replace(&mut running.has_row, true)
-        {
-            let seconds = running.since.elapsed().as_secs_f64();
-            self.shared.metrics.first_row_seconds.observe(seconds);
-        }
-    }
-
-    pub(super) fn end_count(&mut self) {
-        if let Some(running) = self.running.take() {
-            let seconds = running.since.elapsed().as_secs_f64();
-            self.shared.metrics.query_seconds(running.kind, seconds);
-            if running.row_at_end {
-                self.shared.metrics.first_row_seconds.observe(seconds);
-            }
-        }
-    }
-
     /// Ends a simple query or a pipeline: implicit transactions end, connections go back, ReadyForQuery goes out.
     pub async fn settle(&mut self) -> Result<(), Ended> {
         self.end_statements().await;
@@ -368,6 +330,10 @@ impl Session {
     /// What has come up, and ReadyForQuery.
     pub fn send_ready(&mut self) {
         self.in_pipeline = false;
+        if self.killed {
+            return;
+        }
+        self.show_state();
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());
     }
@@ -406,7 +372,7 @@ impl Session {
                 false => self.connections.release(),
             }
         }
-        self.end_count();
+        self.end_count_of_message();
     }
 
     /// Sends the Sync that is still owed on each connection, and waits for the replies.
@@ -438,6 +404,9 @@ impl Session {
     /// Has the client told a parameter's value, if that is news, with the next ReadyForQuery: as PostgreSQL does since 14.
     pub fn report(&mut self, name: &str, value: &str) {
         if self.reported.get(name).is_none_or(|known| known != value) {
+            if name == "application_name" {
+                self.registration.entry.set_application_name(value);
+            }
             self.reported.insert(name.to_owned(), value.to_owned());
             messages::parameter_status(name, value, &mut self.reports);
         }
@@ -467,4 +436,10 @@ impl Session {
         }
         self.connections.release();
     }
+}
+
+/// PostgreSQL's words for a session that an operator ends.
+pub(super) fn terminated() -> ServerError {
+    let message = "terminating connection due to administrator command";
+    ServerError::fatal(sqlstate::ADMIN_SHUTDOWN, message)
 }

@@ -132,6 +132,11 @@ impl Session {
                 if entry.hears_cancel(cx) {
                     self.cancel_head(&mut run);
                 }
+                if entry.is_looked_at()
+                    && let Some(head) = run.sent.front()
+                {
+                    self.tell_direct(head.reply.rows, head.reply.shard);
+                }
                 match self.poll_side_by_side(&mut run, cx) {
                     Poll::Pending if run.silence.is_over(|| run.heard, cx) => {
                         Poll::Ready(Ok(Stop::Silent))
@@ -229,7 +234,10 @@ impl Session {
             // A Query ends the unnamed statement.
             self.statements.remove("");
         }
+        let activity = &self.registration.entry.activity;
+        activity.binds.add(u64::from(unit.confirms));
         if let Some(parsed) = unit.parsed {
+            activity.parses.add(1);
             self.statements.insert(String::new(), parsed);
             held.write(|out| messages::bare(b'1', out));
         }
@@ -425,13 +433,14 @@ impl Session {
             };
             run.first += 1;
             any = true;
-            self.count_since(QueryKind::Routed, since);
+            let (sql, shard) = (&reply.prepared.sql, reply.shard);
+            self.count_since(QueryKind::Routed, since, sql, Some(shard));
             self.shared.metrics.rows_to_clients.inc_by(reply.rows);
             self.count_row_at_end(reply.rows > 0);
             if let Some(error) = reply.failed {
                 self.fail(&error);
             }
-            self.end_count();
+            self.end_count_of_message();
             self.send_ready();
         }
         run.answered |= any;

@@ -7,6 +7,7 @@ use super::run::Outcome;
 use super::session::{Ended, Session};
 use super::transaction::{Block, Company};
 use crate::executor::Execution;
+use crate::metrics::QueryKind;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::protocol::sqlstate;
@@ -110,6 +111,7 @@ impl Session {
     }
 
     async fn run_statement(&mut self, prepared: &Arc<Prepared>, last: bool) -> Result<(), Ended> {
+        self.show(Some(QueryKind::Session), &prepared.sql);
         self.refuse_when_failed(prepared)?;
         if let Some(tag) = Box::pin(self.cursor_statement(prepared)).await? {
             messages::command_complete(&tag, self.client.out());

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::metrics;
 use crate::protocol::frame::{FrameError, check_frontend_tag, frame_length};
+use crate::registry::Traffic;
 use crate::types::encoding::Encoding;
 
 /// Room made for the messages of a short reply.
@@ -42,6 +44,16 @@ pub enum ClientStream {
 impl ClientStream {
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+}
+
+impl ClientStream {
+    /// The address that the client has connected to; empty where that is none of the network's.
+    pub fn local_address(&self) -> String {
+        match self {
+            Self::Plain(socket) => socket.local_addr().map_or(String::new(), |a| a.to_string()),
+            _ => String::new(),
+        }
     }
 }
 
@@ -150,6 +162,8 @@ pub struct Client {
     /// TLS keeps written bytes until it is flushed.
     unflushed: bool,
     message_bytes_max: usize,
+    /// Its bytes, as the registry shows them.
+    pub traffic: Arc<Traffic>,
     /// What the client speaks, where that is not UTF8.
     pub encoding: Option<&'static Encoding>,
 }
@@ -164,6 +178,7 @@ impl Client {
             queued_bytes: 0,
             unflushed: false,
             message_bytes_max,
+            traffic: Arc::default(),
             encoding: None,
         }
     }
@@ -232,6 +247,7 @@ impl Client {
         }
         self.unflushed = true;
         metrics::global().bytes_to_clients.inc_by(written as u64);
+        self.traffic.sent.add(written as u64);
         while let Some(front) = self.queue.front_mut() {
             if front.len() > written {
                 front.advance(written);
@@ -310,6 +326,7 @@ impl Client {
             }
         };
         metrics::global().bytes_from_clients.inc_by(n as u64);
+        self.traffic.received.add(n as u64);
         Poll::Ready(Ok(n > 0))
     }
 
@@ -320,6 +337,18 @@ impl Client {
         let read = read.filled();
         self.input.extend_from_slice(read);
         Poll::Ready(Ok(read.len()))
+    }
+
+    /// True when the client has hung up. Reads ahead what it sends meanwhile, up to a message's limit; else the task is woken by more.
+    pub fn poll_hangup(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.input.len() < READ_BYTES {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => return true,
+                Poll::Pending => break,
+            }
+        }
+        false
     }
 
     /// The next message. What is queued is flushed before the task waits.

@@ -5,6 +5,7 @@ mod classify;
 mod copy;
 mod depth;
 mod kind;
+mod literals;
 mod lock;
 mod names;
 mod print;
@@ -21,6 +22,7 @@ pub use copy::{CopyFormat, CopySource, CopyTable, CopyTo, ForceQuote};
 pub use kind::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
 };
+pub use literals::without_literals;
 pub use lock::{LockTables, LockedTable};
 pub use names::{names_in_order, names_in_source};
 pub use pg_query::protobuf as ast;

@@ -4,6 +4,7 @@
 #![allow(unused_crate_dependencies)]
 
 mod commands;
+mod console;
 mod copy_out;
 mod cursors;
 mod equivalence;

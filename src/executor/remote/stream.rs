@@ -58,6 +58,7 @@ impl Stream {
                 started: None,
                 first_row: None,
                 last_row: None,
+                completed: None,
             },
         }
     }
@@ -76,6 +77,7 @@ impl Stream {
     }
 
     pub(super) fn complete(&mut self, form: Form, bound: &Bound) {
+        self.statistics.completed = Some(Instant::now());
         self.state = if bound.sync || form == Form::Simple {
             State::Closing
         } else {

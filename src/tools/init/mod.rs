@@ -16,7 +16,9 @@ use super::reference;
 use super::server_url;
 use super::shards::{Settings, Shards};
 use crate::backend::BackendError;
-use crate::config::{Auth, Config, Database, FunctionName, Log, Merge, Pool, Server, Shard, Tls};
+use crate::config::{
+    Auth, Config, Console, Database, FunctionName, Log, Merge, Pool, Server, Shard, Tls,
+};
 use crate::progress::Progress;
 use keys::Key;
 
@@ -136,6 +138,8 @@ fn undeclared(options: &Options) -> Result<Config, InitError> {
         pool: Pool::default(),
         merge: Merge::default(),
         log: Log::default(),
+        console: Console::default(),
+        given: Default::default(),
     })
 }
 

@@ -120,6 +120,13 @@ impl Pgbraid {
         }
     }
 
+    /// `Some` once it has ended well.
+    pub fn has_ended(&mut self) -> Option<()> {
+        let status = self.child.try_wait().expect("wait")?;
+        assert!(status.success(), "{status}:\n{}", self.log());
+        Some(())
+    }
+
     /// Panics if any of its tasks has: the process survives that.
     pub fn assert_no_panic(&self) {
         let log = self.log();
