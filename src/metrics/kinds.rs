@@ -106,11 +106,13 @@ impl ConnectionClosed {
 
 /// Words that stand for the reasons of refusals, with what their messages contain; the first that fits. A message names tables and
 /// functions, which may not become labels.
-const REFUSALS: [(&str, &[&str]); 15] = [
+const REFUSALS: [(&str, &[&str]); 17] = [
     (
         "undeclared",
         &["is not declared", "is not known to pgbraid"],
     ),
+    ("row_security", &["row security"]),
+    ("check", &["has a check"]),
     ("lock", &["FOR UPDATE", "LOCK in this mode", "LOCK TABLE"]),
     (
         "schema",

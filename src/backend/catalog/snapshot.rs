@@ -178,6 +178,8 @@ async fn contents(
         operators,
         changes,
     ) = tokio::try_join!(
+        // In this order: the first error is the cause of those behind it.
+        biased;
         one(&transaction, queries::DEFAULT_COLLATION),
         transaction.query_typed(queries::SETTINGS, &settings),
         transaction.query_typed(queries::TYPES, &everything),
