@@ -33,6 +33,7 @@ locales=$(locale -a 2>/dev/null || true)
 has_locale() { grep -qiE '^en_US\.utf-?8$' <<<"$locales"; }
 
 has_program cc || need gcc
+has_program openssl || need openssl
 [ "$(uname)" != Linux ] || [ -e /usr/include/stdlib.h ] || need libc6-dev
 has_libclang || need libclang-dev
 has_postgres || need postgresql
