@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building, testing and the demo need, where it is missing: a C compiler and libclang (the SQL parser is
 # PostgreSQL's own, in C), PostgreSQL's server programs (tests and the demo start throwaway servers), the locale en_US.UTF-8
-# (ordering text is tested under it). Does so only as root on Debian or Ubuntu; elsewhere it says exactly what is missing.
+# (ordering text is tested under it), openssl (tests make certificates). Does so only as root on Debian or Ubuntu; elsewhere it says exactly what is missing.
 set -eu
 
 missing=()
@@ -52,7 +52,7 @@ if ! has_program apt-get || [ "$(id -u)" -ne 0 ]; then
       echo "install with: sudo apt-get install ${missing[*]}"
       has_locale || echo "        then: sudo localedef -i en_US -f UTF-8 en_US.UTF-8"
     else
-      echo "(Debian's package names; PostgreSQL's server programs, libclang, a C compiler, the locale en_US.UTF-8)"
+      echo "(Debian's package names; PostgreSQL's server programs, libclang, a C compiler, openssl, the locale en_US.UTF-8)"
     fi
   } >&2
   exit 1
