@@ -143,6 +143,16 @@ fn one_shard_is_changed_and_read_as_on_one_server() {
     ]);
 }
 
+fn refused(client: &mut Client, sql: &str) {
+    let reply = client.query(sql);
+    let complaint = reply.complaint();
+    assert_eq!(
+        reply.sqlstate().as_deref(),
+        Some("0A000"),
+        "{sql}: {complaint}"
+    );
+}
+
 /// Each of two doctors may leave while the other one stays. On one server one of them is told 40001; no shard would see it.
 #[test]
 fn who_reads_several_shards_changes_none() {
@@ -153,24 +163,12 @@ fn who_reads_several_shards_changes_none() {
     let mut client = both.pgbraid().client();
     client.query("begin isolation level serializable");
     client.query("select count(*) from accounts where id between 5210 and 5219");
-    let refused = client.query("insert into accounts (id) values (5210)");
-    assert_eq!(
-        refused.sqlstate().as_deref(),
-        Some("0A000"),
-        "{}",
-        refused.complaint()
-    );
+    refused(&mut client, "insert into accounts (id) values (5210)");
     client.query("rollback");
     client.query("begin isolation level serializable");
     let inserted = client.query("insert into accounts (id) values (5210)");
     assert_eq!(inserted.sqlstate(), None, "{}", inserted.complaint());
-    let refused = client.query("select count(*) from users");
-    assert_eq!(
-        refused.sqlstate().as_deref(),
-        Some("0A000"),
-        "{}",
-        refused.complaint()
-    );
+    refused(&mut client, "select count(*) from users");
     client.query("rollback");
     assert_eq!(
         client
@@ -192,13 +190,7 @@ fn a_kept_connection_stays_on_its_shard() {
     client.query("create temp table own (a int)");
     client.query("begin isolation level serializable");
     assert_eq!(client.query("select count(*) from own").value(), "0");
-    let refused = client.query("select count(*) from users");
-    assert_eq!(
-        refused.sqlstate().as_deref(),
-        Some("0A000"),
-        "{}",
-        refused.complaint()
-    );
+    refused(&mut client, "select count(*) from users");
     client.query("rollback");
     client.query("drop table own");
     client.query("begin isolation level serializable");
