@@ -113,7 +113,7 @@ impl Session {
         if self.connections.iter_mut().next().is_none() {
             return Ok(());
         }
-        if self.pinned || self.transaction.is_tied {
+        if self.pinned || self.transaction.was_tied {
             return Err(unsupported(
                 "a SERIALIZABLE transaction over several shards is not supported in a session that keeps a connection",
                 "Give up temporary tables, advisory locks, LISTEN and cursors WITH HOLD first, or use REPEATABLE READ.",

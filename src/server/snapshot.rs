@@ -130,6 +130,7 @@ impl Session {
             _ => false,
         };
         let leaves_nothing = prepared.planned.as_ref().is_some_and(|p| p.leaves_nothing);
+        self.transaction.was_tied = self.transaction.is_tied;
         if prepared.at_home {
             self.at_home(prepared);
         }
