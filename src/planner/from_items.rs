@@ -31,11 +31,7 @@ impl<'a> Analysis<'a> {
                 "Filter by random() or by the sharding key instead.",
                 t.location,
             )),
-            Some(Node::RangeTableFunc(f)) => Err(refusal(
-                "XMLTABLE is not supported over several shards",
-                "Restrict the statement to one shard by its sharding key.",
-                f.location,
-            )),
+            Some(Node::RangeTableFunc(f)) => self.range_table_func(f, left, env, ctes),
             _ => Err(refusal(
                 "this kind of FROM item is not supported over several shards",
                 "Restrict the statement to one shard by its sharding key.",

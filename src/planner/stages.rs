@@ -182,7 +182,8 @@ impl<'a> Stager<'_, '_, 'a> {
                         Node::RangeVar(_)
                         | Node::JoinExpr(_)
                         | Node::RangeSubselect(_)
-                        | Node::RangeFunction(_),
+                        | Node::RangeFunction(_)
+                        | Node::RangeTableFunc(_),
                     ) => {
                         self.table_expression(o, n, &conditions)?;
                     }
