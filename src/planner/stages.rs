@@ -6,8 +6,6 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::stage_tables::looked_up;
-
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
 use super::flatten::{Flat, flatten, is_star};
@@ -17,6 +15,8 @@ use super::rewrite::{Rewrite, expanded_view, stage_relation};
 use super::scope::find_table;
 use super::semi_joins::SemiJoins;
 use super::stage_conditions::{References, all_of};
+use super::stage_rows::keep_operand_whole;
+use super::stage_tables::looked_up;
 use crate::catalog::{Table, TableKind};
 use crate::plan::{Plan, Remote, SqlPart, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
@@ -417,6 +417,7 @@ impl<'a> Stager<'_, '_, 'a> {
                 _ => {}
             }
         }
+        keep_operand_whole(original, new);
         Ok(())
     }
 
