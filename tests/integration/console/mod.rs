@@ -1,5 +1,6 @@
 //! The administration console, as an operator and an exporter meet it.
 
+mod counted;
 mod log;
 mod look;
 mod steer;
