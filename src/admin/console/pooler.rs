@@ -41,6 +41,7 @@ pub(super) fn databases(served: &Served) -> Table {
         ("current_client_connections", Integer),
         ("paused", Integer),
         ("disabled", Integer),
+        ("reserve_pool", Integer),
     ]);
     let config = served.config();
     for (shard, data, merge) in usages(served) {
@@ -62,6 +63,8 @@ pub(super) fn databases(served: &Served) -> Table {
             config.server.max_clients.into(),
             served.registry.clients().into(),
             served.roles.configured().is_paused(shard).into(),
+            0.into(),
+            // An earlier name, which older exporters look for.
             0.into(),
         ]);
     }
@@ -353,6 +356,10 @@ pub(super) fn stats(
                 Value::Integer(average as i64),
             )
         }));
+    }
+    if both {
+        // What there was before transactions and statements were told apart: older exporters look for it.
+        row.push(("total_requests", Value::Integer(now.queries as i64)));
     }
     Table::of_row(row)
 }
