@@ -23,6 +23,8 @@ pub struct Planned {
     /// What runs when `fan_out` fails: it computes nothing ahead of need that may raise an error. `None` where `fan_out` does not
     /// either.
     pub lazy: Option<Arc<Plan>>,
+    /// `fan_out` brings rows of tables to a merge session, not only what groups or limits leave of them on the shards.
+    pub gathers: bool,
     /// Set for INSERT, UPDATE and DELETE: they run where `route` leaves one shard, or not at all.
     pub write: Option<Write>,
     /// False where a statement may change data or session state.

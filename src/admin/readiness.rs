@@ -148,13 +148,11 @@ impl Readiness {
             differences,
         };
         crate::metrics::global().catalog_version.set(version as i64);
-        crate::metrics::global().catalog_loads.inc();
     }
 
     /// Loading failed. An earlier catalog stays in use, so only the first one is missed.
     pub fn catalog_failed(&self, why: impl Into<String>) {
         self.catalog.lock().failure = Some(why.into());
-        crate::metrics::global().catalog_load_errors.inc();
     }
 
     /// No new clients are wanted: load balancers shall look elsewhere.

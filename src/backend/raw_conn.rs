@@ -370,6 +370,7 @@ impl RawConn {
     pub fn statement_name(&mut self, sql: &Arc<str>, parameter_types: &[u32]) -> (Arc<str>, bool) {
         let (name, new) = self.statements.name(sql, parameter_types, self.batches);
         if new {
+            self.metrics.parses.inc();
             for number in self.statements.take_to_close() {
                 messages::describe_or_close(b'C', b'S', &name_of(number), &mut self.write);
             }

@@ -48,11 +48,6 @@ impl Roles {
     pub fn reconnect(&self, shards: &[ShardId]) {
         shards.iter().for_each(|s| self.retire(usize::from(s.0)));
     }
-
-    /// How long the first of the statements that wait for a connection to the shard has waited.
-    pub fn longest_wait(&self, shard: ShardId) -> Duration {
-        self.connector(usize::from(shard.0)).gate().longest_wait()
-    }
 }
 
 impl Pools {
@@ -66,7 +61,8 @@ impl Pools {
     pub async fn pass(&self, shards: &[ShardId]) {
         // While it waits for one, another may be paused.
         while let Some(shard) = shards.iter().find(|s| self.is_paused(**s)) {
-            self.gate(*shard).pass().await;
+            let user = || self.user(*shard);
+            self.gate(*shard).pass(user).await;
         }
     }
 }

@@ -9,19 +9,22 @@ pub enum QueryKind {
     Routed,
     /// By several shards, put together in the proxy.
     PushDown,
-    /// With a last step on a merge session.
-    Combined,
+    /// With a last step on a merge session, over what subqueries, groups or limits leave of the rows on the shards.
+    Staged,
+    /// With a last step on a merge session, over rows of tables.
+    Gathered,
     /// Not at all: it could not be proved exact (0A000).
     Refused,
 }
 
 impl QueryKind {
     /// In the order of their numbers.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Session,
         Self::Routed,
         Self::PushDown,
-        Self::Combined,
+        Self::Staged,
+        Self::Gathered,
         Self::Refused,
     ];
 
@@ -31,7 +34,8 @@ impl QueryKind {
             Self::Session => "session",
             Self::Routed => "routed",
             Self::PushDown => "push_down",
-            Self::Combined => "combined",
+            Self::Staged => "staged",
+            Self::Gathered => "gathered",
             Self::Refused => "refused",
         }
     }

@@ -37,6 +37,7 @@ mod stages;
 pub mod temporary;
 mod total;
 mod types;
+mod whole_rows;
 mod writes;
 
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ use crate::sql::Statement;
 use crate::sql::ast::{self, node::Node};
 use analyse::{Analysis, Dist, refusal};
 use pushdown::{FanOut, Stop};
+use whole_rows::gathers;
 
 pub use scope::find_table;
 
@@ -148,6 +150,7 @@ fn refused(why: Refusal, read_only: bool) -> Planned {
         route: Targets::All,
         fan_out: Err(why),
         lazy: None,
+        gathers: false,
         write: None,
         read_only,
         leaves_nothing: false,
@@ -204,8 +207,11 @@ impl<'p> Planner<'p> {
         let analysed = analysis.select(select, None, &None);
         let hidden = effects.hidden_now || of_views.hidden_now || analysed.is_err();
         let clocked = self.clocked(select, &analysis, uses_now && !hidden);
-        let planned = |route, fan_out| Planned {
+        let planned = |route, fan_out: Result<Plan, Refusal>| Planned {
             route,
+            gathers: fan_out
+                .as_ref()
+                .is_ok_and(|plan| gathers(plan, self.catalog)),
             fan_out,
             lazy: None,
             write: None,

@@ -82,7 +82,8 @@ impl Session {
         match &planned.fan_out {
             Ok(plan) => {
                 let kind = match plan {
-                    Plan::Combine { .. } => QueryKind::Combined,
+                    Plan::Combine { .. } if planned.gathers => QueryKind::Gathered,
+                    Plan::Combine { .. } => QueryKind::Staged,
                     _ => QueryKind::PushDown,
                 };
                 self.refuse_lossy_text(plan, &bound.columns)?;

@@ -365,6 +365,7 @@ fn pass_through() -> Planned {
         route: Targets::Shard(CATALOG_SHARD),
         fan_out,
         lazy: None,
+        gathers: false,
         write: None,
         read_only: true,
         leaves_nothing: true,

@@ -190,7 +190,7 @@ impl Session {
             user = %entry.user,
             pid = entry.pid,
             plan = running.kind.label(),
-            milliseconds = seconds * 1e3,
+            milliseconds = (seconds * 1e6).round() / 1e3,
             shards_milliseconds = parts,
             statement = statement.map(|s| without_literals(&s.sql)).unwrap_or_default(),
             "slow statement"

@@ -1,5 +1,6 @@
 //! The administration console, as an operator and an exporter meet it.
 
+mod counted;
 mod log;
 mod look;
 mod steer;
@@ -139,9 +140,37 @@ fn what_is_no_command_is_refused_and_the_console_goes_on() {
         ("SET log.slow_query = '1'", "22023"),
         ("SET pool.size = 5", "55P02"),
         ("SET nothing = 5", "42704"),
+        ("SHOW", "42601"),
+        ("SHOW POOLS WHERE", "42601"),
+        ("SHOW POOLS WHERE database = 's1", "42601"),
+        ("SHOW POOLS more", "0A000"),
+        ("RESET log.level", "42601"),
+        ("BEGIN", "42601"),
+        ("ä", "42601"),
+        ("RESUME nowhere", "42704"),
+        ("RECONNECT nowhere", "42704"),
+        ("SET log.slow_query = '99999999999999999999s'", "22023"),
+        ("SET log.refusals = 'loud'", "22023"),
+        ("SET log.level", "42601"),
     ] {
         assert_eq!(state(&ops.query(sql)), expected, "{sql}");
     }
+    for (text, expected) in [
+        (
+            format!("SHOW POOLS WHERE {}sv_idle = 0", "NOT ".repeat(4000)),
+            "42601",
+        ),
+        (
+            format!("SHOW POOLS WHERE {}1", "sv_idle = 0 AND ".repeat(9000)),
+            "54000",
+        ),
+        ("x".repeat(1 << 20), "54000"),
+    ] {
+        assert_eq!(state(&ops.query(&text)), expected, "{} bytes", text.len());
+    }
+    // Many short ones in one message are as good as many messages.
+    assert_eq!(ops.query(&"SHOW STATE;".repeat(2000)).tag, "SHOW");
+    assert!(rows(&mut ops, "SHOW QUERIES; ;").is_empty());
     // The commands behind one that fails are not carried out.
     let reply = ops.query("SHOW VERSION; SHOW NOTHING; PAUSE");
     assert_eq!(state(&reply), "42601");

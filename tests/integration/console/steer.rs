@@ -200,6 +200,62 @@ fn kill_ends_a_client_whatever_it_does() {
 }
 
 #[test]
+fn who_kills_itself_is_told_before_it_goes() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(config());
+    let mut ops = console(&pgbraid, "ops");
+    let id = i32::from_be_bytes(ops.key[..4].try_into().expect("4 bytes"));
+    done(&mut ops, &format!("KILL {id}"), "KILL");
+    let (messages, ended) = ops.drain(crate::harness::PATIENCE);
+    let errors: Vec<_> = messages.iter().filter_map(|m| m.field(b'C')).collect();
+    assert_eq!((errors, ended), (vec!["57P01".to_owned()], true));
+    assert_eq!(rows(&mut console(&pgbraid, "ops"), "SHOW SHARDS").len(), 3);
+}
+
+#[test]
+fn pause_and_resume_may_be_said_twice() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(config());
+    let (mut ops, mut client) = (console(&pgbraid, "ops"), pgbraid.client());
+    done(&mut ops, "RESUME", "RESUME");
+    done(&mut ops, "PAUSE s2", "PAUSE");
+    done(&mut ops, "PAUSE", "PAUSE");
+    done(&mut ops, "PAUSE", "PAUSE");
+    client
+        .send(&query("select count(*) from users"))
+        .expect("sent");
+    held(&mut ops, 1);
+    // Who paused may have left.
+    drop(ops);
+    let mut ops = console(&pgbraid, "ops");
+    done(&mut ops, "RESUME s1; RESUME; RESUME s1", "RESUME");
+    assert_eq!(answer(&mut client).value(), "300");
+}
+
+#[test]
+fn a_paused_pgbraid_shuts_down_with_statements_held() {
+    if target_is_postgres() {
+        return;
+    }
+    let mut pgbraid = Pgbraid::start(config().server("shutdown_grace = \"1s\""));
+    let (mut ops, mut client) = (console(&pgbraid, "ops"), pgbraid.client());
+    done(&mut ops, "PAUSE", "PAUSE");
+    client
+        .send(&query("select count(*) from users"))
+        .expect("sent");
+    held(&mut ops, 1);
+    done(&mut ops, "SHUTDOWN", "SHUTDOWN");
+    eventually("it ends", || pgbraid.has_ended());
+    let (messages, ended) = client.drain(crate::harness::PATIENCE);
+    let errors = messages.iter().filter(|m| m.tag == b'E');
+    assert_eq!((errors.count(), ended), (1, true), "{messages:?}");
+}
+
+#[test]
 fn reconnect_replaces_connections_without_harm() {
     if target_is_postgres() {
         return;
