@@ -61,6 +61,7 @@ impl Session {
     /// 53300 when none becomes free in time; what connecting says.
     async fn join(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
         let own = self.transaction.block == Block::Idle;
+        self.give_way(shards);
         if self.wants_one_instant() {
             Box::pin(self.join_at_one_instant(shards, begin)).await?;
             if own {
@@ -91,10 +92,9 @@ impl Session {
         if missing.is_empty() {
             return Ok(());
         }
-        // Who has a connection is let through to the end of its transaction.
-        let is_new = self.connections.is_empty();
-        if is_new && missing.iter().any(|s| self.role.pools.is_paused(*s)) {
-            Box::pin(self.await_resume(&missing)).await?;
+        let holds = !self.connections.is_empty();
+        if missing.iter().any(|s| self.role.pools.stops(*s, holds)) {
+            Box::pin(self.await_resume(&missing, holds)).await?;
         }
         let deadline = Instant::now() + self.patience(&missing);
         let leases = {
@@ -126,11 +126,27 @@ impl Session {
         Ok(())
     }
 
+    /// Gives the connections back where an operator has one of `shards` paused and nothing holds them: they have only told what the
+    /// statement is.
+    fn give_way(&mut self, shards: &[ShardId]) {
+        let is_paused = |s: &ShardId| self.role.pools.is_paused(*s) && !self.connections.holds(*s);
+        if !shards.iter().any(is_paused)
+            || self.pinned
+            || self.transaction.block != Block::Idle
+            || self.connections.merge().is_some()
+        {
+            return;
+        }
+        if self.connections.iter_mut().all(|(_, conn)| conn.is_clean()) {
+            self.connections.release();
+        }
+    }
+
     /// Waits for as long as an operator has one of `shards` paused.
-    async fn await_resume(&mut self, shards: &[ShardId]) -> Result<(), ServerError> {
+    async fn await_resume(&mut self, shards: &[ShardId], holds: bool) -> Result<(), ServerError> {
         let pools = &self.role.pools;
         let passed = pin!(async {
-            pools.pass(shards).await;
+            pools.pass(shards, holds).await;
             Ok(())
         });
         unless_cancelled(&self.registration.entry, None, passed).await
