@@ -20,10 +20,10 @@ use super::transaction::Block;
 use crate::backend::BackendError;
 use crate::backend::raw_conn::RawConn;
 use crate::executor::{Execution, Item, backend_error};
+use crate::metrics::Reason;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
-use crate::protocol::sqlstate;
 
 /// A reply is written once it has grown to this, or ends.
 pub const FLUSH_BYTES: usize = 64 << 10;
@@ -185,6 +185,7 @@ impl Session {
         let mut held = self.connections.iter_mut();
         match held.any(|(shard, conn)| shards.contains(&shard) && conn.unsynced()) {
             true => Err(unsupported(
+                Reason::Cursor,
                 "the statement reads a shard in several steps while a portal on it is half read",
                 "Read the portal to its end, or close it, before the next statement.",
             )),
@@ -502,6 +503,6 @@ fn heard(execution: &Execution) -> u64 {
 }
 
 /// The error for statements that pgbraid cannot run exactly.
-pub fn unsupported(message: impl Into<String>, hint: &str) -> ServerError {
-    ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint)
+pub fn unsupported(reason: Reason, message: impl Into<String>, hint: &str) -> ServerError {
+    ServerError::refusal(reason, message).with_hint(hint)
 }
