@@ -15,7 +15,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-pub use kinds::{ClientRefused, ConnectionClosed, QueryKind, refusal_reason, refusal_reasons};
+pub use kinds::{ClientRefused, ConnectionClosed, QueryKind, Reason};
 pub use shards::ShardMetrics;
 
 use shards::ShardFamilies;
@@ -39,7 +39,7 @@ pub struct Metrics {
     pub clients_accepted: IntCounter,
     clients_refused: [IntCounter; ClientRefused::ALL.len()],
     queries: [IntCounter; QueryKind::ALL.len()],
-    refusals: IntCounterVec,
+    refusals: [IntCounter; Reason::ALL.len()],
     /// Statements that took longer than `log.slow_query`.
     pub slow_queries: IntCounter,
     transactions: IntCounter,
@@ -125,8 +125,6 @@ impl Metrics {
             "Statements refused by reason",
             &["reason"],
         );
-        // Shown from the start, so that the first one is an increase.
-        refusal_reasons().for_each(|r| drop(refusals.with_label_values(&[r])));
         let seconds = make.histograms(
             "pgbraid_query_seconds",
             "From the start of a statement's execution to the end of its reply",
@@ -157,7 +155,7 @@ impl Metrics {
             ),
             clients_refused: ClientRefused::ALL.map(|r| refused.with_label_values(&[r.label()])),
             queries: QueryKind::ALL.map(|k| queries.with_label_values(&[k.label()])),
-            refusals,
+            refusals: Reason::ALL.map(|r| refusals.with_label_values(&[r.label()])),
             slow_queries: make.counter(
                 "pgbraid_slow_queries_total",
                 "Statements that took longer than log.slow_query",
@@ -261,14 +259,14 @@ impl Metrics {
         seconds.map(Histogram::get_sample_sum).sum()
     }
 
-    /// Counts a refusal; `reason` is one of [`refusal_reasons`].
-    pub fn refused(&self, reason: &'static str) {
-        self.refusals.with_label_values(&[reason]).inc();
+    /// Counts a refusal.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals[reason as usize].inc();
     }
 
     /// Refusals counted for a reason.
-    pub fn refusals(&self, reason: &'static str) -> u64 {
-        self.refusals.with_label_values(&[reason]).get()
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals[reason as usize].get()
     }
 
     /// Clients that do this at the moment.

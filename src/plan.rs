@@ -8,6 +8,7 @@ mod display;
 use std::sync::Arc;
 
 use crate::catalog::sharding::{KeyDatum, Sharding, ShardingFunction};
+use crate::metrics::Reason;
 use crate::types::compare::TextOrder;
 
 pub use crate::catalog::ShardId;
@@ -393,6 +394,8 @@ pub struct StageColumn {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
+    /// What kind of thing it is, for whoever counts refusals.
+    pub reason: Reason,
     /// What cannot be proved, as the client reads it.
     pub message: String,
     /// What to write instead.

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     closed: AtomicBool,
+    /// Closed for those as well who are in the middle of something on other shards.
+    shut: AtomicBool,
     opened: Notify,
     /// Statements that wait for it to open.
     held: AtomicUsize,
@@ -68,12 +70,28 @@ impl Gate {
 
     pub(super) fn open(&self) {
         self.closed.store(false, Ordering::Release);
+        self.set_shut(false);
+    }
+
+    #[inline]
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::Release);
         self.opened.notify_waiters();
     }
 
-    /// Waits until it is open. Dropping the future gives the wait up.
-    pub(super) async fn pass(&self, user: impl FnOnce() -> Arc<str>) {
-        if !self.is_closed() {
+    /// True where it lets nobody through, or nobody but who `holds` connections to other shards.
+    #[inline]
+    pub(super) fn stops(&self, holds: bool) -> bool {
+        self.is_closed() && (!holds || self.is_shut())
+    }
+
+    /// Waits until it lets through. Dropping the future gives the wait up.
+    pub(super) async fn pass(&self, holds: bool, user: impl FnOnce() -> Arc<str>) {
+        if !self.stops(holds) {
             return;
         }
         self.held.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +101,7 @@ impl Gate {
             let mut opened = pin!(self.opened.notified());
             // From here on it is woken, not only from its first poll on.
             opened.as_mut().enable();
-            if !self.is_closed() {
+            if !self.stops(holds) {
                 return;
             }
             opened.await;
@@ -123,11 +141,15 @@ mod tests {
     #[tokio::test]
     async fn a_closed_gate_holds_until_it_opens() {
         let gate = Arc::new(Gate::default());
-        gate.pass(app).await;
+        gate.pass(false, app).await;
         gate.close();
+        // It is on its way.
+        gate.pass(true, app).await;
+        gate.set_shut(true);
+        assert!(gate.stops(true));
         let passing = tokio::spawn({
             let gate = gate.clone();
-            async move { gate.pass(app).await }
+            async move { gate.pass(true, app).await }
         });
         while gate.held() == 0 {
             tokio::task::yield_now().await;
@@ -143,7 +165,7 @@ mod tests {
     async fn who_gives_up_is_not_counted_any_more() {
         let gate = Gate::default();
         gate.close();
-        let passed = tokio::time::timeout(Duration::from_millis(1), gate.pass(app));
+        let passed = tokio::time::timeout(Duration::from_millis(1), gate.pass(false, app));
         assert!(passed.await.is_err());
         assert_eq!((gate.held(), gate.waits()), (0, vec![]));
     }

@@ -21,6 +21,7 @@ use super::target::{self, Choice};
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
+use crate::metrics::Reason;
 use crate::plan::{
     Count, Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
 };
@@ -393,8 +394,8 @@ fn aggregate_formats(
             .replace(column.format)
             .is_some_and(|f| f != column.format)
         {
-            return Err(ServerError::new(
-                sqlstate::FEATURE_NOT_SUPPORTED,
+            return Err(ServerError::refusal(
+                Reason::Form,
                 "one grouped value cannot be returned in text and in binary form at once",
             ));
         }

@@ -3,6 +3,7 @@
 use super::clock::{self, Constants};
 use super::proof::{self, Proof};
 use crate::catalog::{Catalog, Function, FunctionKind, Volatility};
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, walk};
@@ -263,6 +264,10 @@ pub(super) fn effects<'a>(
 
 fn forbid(out: &mut Effects, what: &str, location: i32) {
     out.forbidden.get_or_insert_with(|| Refusal {
+        reason: match what {
+            w if w.contains("the clock") => Reason::Clock,
+            _ => Reason::Function,
+        },
         message: format!("{what} not supported over several shards"),
         hint: match what {
             w if w.contains("the clock") => {
@@ -279,6 +284,7 @@ fn forbid(out: &mut Effects, what: &str, location: i32) {
 /// Notes what a function's or operator's body leaves open.
 fn judge(proof: Proof, what: &str, location: i32, out: &mut Effects) {
     let refusal = |hint: &str| Refusal {
+        reason: Reason::Function,
         message: format!(
             "{what} may read or change tables, which cannot be proved right over several shards"
         ),

@@ -43,6 +43,7 @@ mod writes;
 use std::collections::HashMap;
 
 use crate::catalog::Catalog;
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Plan, Planned, Refusal, Remote, Targets};
 use crate::sql::Statement;
 use crate::sql::ast::{self, node::Node};
@@ -108,12 +109,13 @@ pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Pro
         Ok(all) => match <[_; 1]>::try_from(all) {
             Ok([statement]) => return plan_parsed(statement, request, catalog),
             Err(_) => refusal(
+                Reason::Other,
                 "one statement is expected",
                 "Send statements one by one.",
                 -1,
             ),
         },
-        Err(e) => refusal(e.message, "Correct the statement.", -1),
+        Err(e) => refusal(Reason::Other, e.message, "Correct the statement.", -1),
     };
     Ok(refused(why, true))
 }
@@ -135,6 +137,7 @@ pub fn plan_parsed(
             Some(change) => Planner::new(request, catalog).change(&change),
             None => Ok(refused(
                 refusal(
+                    Reason::Write,
                     "only SELECT, and INSERT, UPDATE and DELETE on one shard, are supported over several shards",
                     "Run the statement on the shard itself.",
                     -1,
@@ -307,6 +310,7 @@ impl<'p> Planner<'p> {
         };
         let (_, name) = analysis.clock_views.iter().find(is_guarded)?;
         Some(refusal(
+            Reason::Clock,
             format!(
                 "view {name}, which protects its rows and uses now(), is not supported over several shards"
             ),
@@ -358,6 +362,7 @@ impl<'p> Planner<'p> {
         }
         found.map(|location| {
             refusal(
+                Reason::Form,
                 "a subquery in this place is not supported over several shards",
                 "Move the subquery to FROM, or to a statement of its own.",
                 location,
@@ -451,6 +456,7 @@ fn forbidden(
 ) -> Option<Refusal> {
     if !read_only {
         return Some(refusal(
+            Reason::Write,
             "writes are not supported over several shards",
             "Restrict the statement to reading.",
             -1,

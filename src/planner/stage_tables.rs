@@ -15,6 +15,7 @@ use super::stage_conditions::{About, Base, strip_schema};
 use super::stages::{Conditions, Stager, aliased, string};
 use super::types::static_stage_column;
 use crate::catalog::Distribution;
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Remote, StageColumn, Targets};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, expression_text, quote_identifier, walk};
@@ -135,6 +136,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let has_system = analysis.system_rows.contains(&id);
         if has_system && analysis.whole_rows.contains(&id) {
             return Err(refusal(
+                Reason::Catalog,
                 format!(
                     "system columns of {} cannot be brought together from several shards",
                     table.name
@@ -155,6 +157,7 @@ impl<'a> Stager<'_, '_, 'a> {
                 static_stage_column(analysis.catalog, stage_name.clone(), &Ty::of(column))
                     .ok_or_else(|| {
                         refusal(
+                            Reason::Form,
                             format!("column {} cannot be brought together from several shards because of its type", column.name),
                             "Cast the column to text in a subquery.",
                             v.location,

@@ -18,6 +18,7 @@ use super::stage_conditions::{References, all_of};
 use super::stage_rows::keep_operand_whole;
 use super::stage_tables::looked_up;
 use crate::catalog::{Table, TableKind};
+use crate::metrics::Reason;
 use crate::plan::{Plan, Remote, SqlPart, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, ChildMut, children, children_mut, select_children, select_children_mut};
@@ -51,6 +52,7 @@ impl FanOut<'_, '_> {
     pub(super) fn gather_all(&self) -> Result<Plan, Stop> {
         if !self.select.locking_clause.is_empty() {
             return Err(refusal(
+                Reason::Lock,
                 "FOR UPDATE is not supported for this statement over several shards",
                 "Lock the rows of one shard by its sharding key.",
                 -1,
@@ -117,6 +119,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let block = self.fan_out.analysis.blocks.get(&node_id(original));
         if !original.locking_clause.is_empty() {
             return Err(refusal(
+                Reason::Lock,
                 "FOR UPDATE in a subquery is not supported over several shards",
                 "Lock in a statement of its own.",
                 -1,
@@ -254,6 +257,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let number = stages.len() + 1;
         if number > STAGES_MAX {
             return Err(refusal(
+                Reason::Form,
                 "the statement reads too many relations",
                 "Split it into several statements.",
                 -1,
@@ -353,6 +357,7 @@ impl<'a> Stager<'_, '_, 'a> {
         match found {
             Some(table) if table.kind == TableKind::View => self.view(v, table, new),
             _ => Err(refusal(
+                Reason::Undeclared,
                 "a relation of this statement is not known",
                 "Name its schema.",
                 v.location,
@@ -364,6 +369,7 @@ impl<'a> Stager<'_, '_, 'a> {
     fn view(&self, v: &'a ast::RangeVar, table: &Table, new: &mut ast::Node) -> Result<(), Stop> {
         if table.guarded {
             return Err(refusal(
+                Reason::View,
                 format!(
                     "view {} protects its rows and cannot be taken apart over several shards",
                     table.name
@@ -376,6 +382,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let key = (table.schema.clone(), table.name.clone());
         let Some(body) = self.fan_out.analysis.views.get(&key) else {
             return Err(refusal(
+                Reason::View,
                 "a view of this statement cannot be looked into",
                 "Read its tables.",
                 v.location,

@@ -10,7 +10,7 @@ use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use crate::executor::{Bound, Execution, Parameters};
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::plan::Plan;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -44,6 +44,7 @@ impl Session {
         let Some(planned) = &prepared.planned else {
             // A prepared INSERT and its like come here by EXECUTE.
             return Err(unsupported(
+                Reason::Write,
                 "only SELECT is supported over several shards",
                 "Writes over several shards are not there yet: run the statement on the shard itself.",
             ));
@@ -59,6 +60,7 @@ impl Session {
         {
             let hint = "Ask for the column in text form, or cast it to text.";
             return Err(unsupported(
+                Reason::Catalog,
                 "binary output that carries OIDs is not supported over several shards",
                 hint,
             ));

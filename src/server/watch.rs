@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::session::Session;
 use super::transaction::Block;
 use crate::executor::{Execution, ShardStatistics, Step};
-use crate::metrics::{QueryKind, refusal_reason};
+use crate::metrics::QueryKind;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::registry::{PLANNING, Progress, ShardProgress, State};
@@ -199,12 +199,11 @@ impl Session {
 
     /// Counts an error of ours that refuses a statement, and logs it where that is asked for.
     pub(super) fn note_refusal(&mut self, error: &ServerError) {
-        // A server's own errors name the routine they come from.
-        if error.field(b'R').is_some() {
+        // A server's own 0A000 is none of ours.
+        let Some(reason) = error.reason() else {
             return;
-        }
+        };
         let message = error.message();
-        let reason = refusal_reason(&message);
         self.shared.metrics.refused(reason);
         let is_counted = self
             .running
@@ -228,7 +227,7 @@ impl Session {
                     $level,
                     user = %entry.user,
                     pid = entry.pid,
-                    reason,
+                    reason = reason.label(),
                     why = message,
                     statement,
                     "statement refused"

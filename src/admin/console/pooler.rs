@@ -53,7 +53,7 @@ pub(super) fn databases(served: &Served) -> Table {
             s.dbname.clone().into(),
             s.user.clone().into(),
             data.size.into(),
-            0.into(),
+            config.pool.min_size.into(),
             0.into(),
             config.pool.max_lifetime.as_secs().into(),
             POOL_MODE.into(),

@@ -7,7 +7,7 @@ use super::table::{Table, Value};
 use crate::admin::Served;
 use crate::catalog::sharding::ShardingFunction;
 use crate::catalog::{Distribution, TableKind};
-use crate::metrics::{self, QueryKind, ShardMetrics, refusal_reasons};
+use crate::metrics::{self, QueryKind, Reason, ShardMetrics};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -290,10 +290,10 @@ pub(super) fn errors() -> Table {
     for (class, count) in metrics.errors_by_class() {
         table.push(vec!["error".into(), class.into(), count.into()]);
     }
-    for reason in refusal_reasons() {
+    for reason in Reason::ALL {
         let count = metrics.refusals(reason);
         if count > 0 {
-            table.push(vec!["refusal".into(), reason.into(), count.into()]);
+            table.push(vec!["refusal".into(), reason.label().into(), count.into()]);
         }
     }
     table

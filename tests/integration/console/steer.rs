@@ -100,6 +100,35 @@ fn pause_of_one_shard_leaves_the_others_at_work() {
 }
 
 #[test]
+fn a_paused_shard_is_left_alone_by_those_who_come_by_way_of_others() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(config());
+    let mut ops = console(&pgbraid, "ops");
+    done(&mut ops, "PAUSE s3", "PAUSE");
+    // The first shard tells what the statement is; then it would be held with that one's connection in hand.
+    let [mut alone, mut in_block] = [(); 2].map(|()| pgbraid.client());
+    in_block.query("begin");
+    for client in [&mut alone, &mut in_block] {
+        let never_seen = format!("select count(*) + {} from users", client.key[3]);
+        client.send(&query(&never_seen)).expect("sent");
+    }
+    held(&mut ops, 2);
+    let of_shard = "SHOW DATABASES WHERE name = 's3'";
+    assert_eq!(row(&mut ops, of_shard)["current_connections"], "0");
+    // What has not begun holds nothing.
+    let busy = rows(&mut ops, "SHOW POOLS WHERE cl_active > 0");
+    assert_eq!(busy.len(), 1, "{busy:?}");
+    done(&mut ops, "RESUME", "RESUME");
+    for client in [&mut alone, &mut in_block] {
+        let first = client.key[3];
+        assert_eq!(answer(client).value(), (300 + u32::from(first)).to_string());
+    }
+    in_block.query("commit");
+}
+
+#[test]
 fn pause_waits_for_transactions_which_may_go_on_to_other_shards() {
     if target_is_postgres() {
         return;
