@@ -40,6 +40,7 @@ mod types;
 mod writes;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::plan::{KeyCondition, Plan, Planned, Refusal, Remote, Targets};
@@ -204,9 +205,9 @@ impl<'p> Planner<'p> {
         let analysed = analysis.select(select, None, &None);
         let hidden = effects.hidden_now || of_views.hidden_now || analysed.is_err();
         let clocked = self.clocked(select, &analysis, uses_now && !hidden);
-        let planned = |route, fan_out| Planned {
+        let planned = |route, fan_out: Result<Plan, Refusal>| Planned {
             route,
-            fan_out,
+            fan_out: fan_out.map(Arc::new),
             lazy: None,
             write: None,
             read_only,
