@@ -4,6 +4,7 @@
 //! Nothing here talks to a shard or looks into a catalog.
 
 mod display;
+mod outline;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub struct Planned {
     /// Bind, the client's text goes there unchanged and `fan_out` is not looked at.
     pub route: Targets,
     /// What runs when `route` leaves several shards.
-    pub fan_out: Result<Plan, Refusal>,
+    pub fan_out: Result<Arc<Plan>, Refusal>,
     /// What runs when `fan_out` fails: it computes nothing ahead of need that may raise an error. `None` where `fan_out` does not
     /// either.
     pub lazy: Option<Arc<Plan>>,

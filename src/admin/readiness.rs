@@ -17,7 +17,7 @@ use crate::backend::roles::Roles;
 use crate::config::Config;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
-use crate::registry::{Registry, State};
+use crate::registry::{Registry, State, servers};
 
 /// Tries to reach one shard (by its place in the configuration); `Err` says why it cannot be.
 pub type Probe =
@@ -135,6 +135,7 @@ impl Readiness {
             shard.connections_in_use.set(sum(|u| u.in_use));
             shard.connections_idle.set(sum(|u| u.idle));
             shard.waiters.set(sum(|u| u.waiting));
+            shard.in_flight.set(servers::at_work(name) as i64);
             shard.closed_in_all(ConnectionClosed::Idle, retired.idle);
             shard.closed_in_all(ConnectionClosed::Age, retired.age);
         }

@@ -86,6 +86,9 @@ pub struct RawConn {
     metrics: Arc<ShardMetrics>,
     /// When the first byte went out of what the shard has not answered in full.
     asked: Option<Instant>,
+    /// Rows have come of that, and when the first one had, unless all has come at once.
+    has_row: bool,
+    first_row: Option<Instant>,
     /// When it had answered all it was asked.
     rests_since: Instant,
     /// It was the shard or the network that ended it.
@@ -121,6 +124,8 @@ impl RawConn {
             cancel_key: CancelKey::default(),
             lease: LeaseNumber::default(),
             asked: None,
+            has_row: false,
+            first_row: None,
             rests_since: Instant::now(),
             lost: false,
             listed: None,
@@ -203,8 +208,11 @@ impl RawConn {
             match ready!(Pin::new(&mut self.socket).poll_write(cx, unwritten)) {
                 Ok(0) => self.write_failed("the connection takes no more data".into()),
                 Ok(n) => {
-                    metrics::global().bytes_to_shards.inc_by(n as u64);
-                    self.asked.get_or_insert_with(Instant::now);
+                    self.metrics.bytes_sent.inc_by(n as u64);
+                    if self.asked.is_none() {
+                        self.asked = Some(Instant::now());
+                        self.show_at_work(true);
+                    }
                     self.written += n;
                     self.socket_unflushed = true;
                 }
@@ -249,8 +257,8 @@ impl RawConn {
         loop {
             match ready!(self.poll_scanned(columns, cx))? {
                 Scanned::Rows(run) => {
-                    let rows = u64::from(run.rows);
-                    metrics::global().rows_from_shards.inc_by(rows);
+                    self.metrics.rows.inc_by(u64::from(run.rows));
+                    self.has_row = true;
                     return Poll::Ready(Ok(Event::Rows(run)));
                 }
                 Scanned::Message { tag: b'A', frame } => {
@@ -281,6 +289,10 @@ impl RawConn {
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(self.broken(fault.to_string()))),
             }
+            if self.has_row && self.first_row.is_none() {
+                // There is more to come: the first row's time is not the last one's.
+                self.first_row = Some(Instant::now());
+            }
             match ready!(self.reader.poll_fill(&mut self.socket, cx)) {
                 Ok(0) => {
                     let reason = match &self.write_error {
@@ -289,7 +301,7 @@ impl RawConn {
                     };
                     return Poll::Ready(Err(self.ended(reason)));
                 }
-                Ok(n) => metrics::global().bytes_from_shards.inc_by(n as u64),
+                Ok(n) => self.metrics.bytes_received.inc_by(n as u64),
                 Err(e) => return Poll::Ready(Err(self.ended(e.to_string()))),
             }
         }
@@ -342,10 +354,23 @@ impl RawConn {
                 self.rests_since = Instant::now();
                 let seconds = (self.rests_since - asked).as_secs_f64();
                 self.metrics.query_seconds.observe(seconds);
+                if std::mem::take(&mut self.has_row) {
+                    let first = self.first_row.take().map(|at| (at - asked).as_secs_f64());
+                    let first = first.unwrap_or(seconds);
+                    self.metrics.first_row_seconds.observe(first);
+                    self.metrics.last_row_seconds.inc_by(seconds);
+                }
+                self.show_at_work(false);
             }
             self.reader.release(false);
         }
         Ok(())
+    }
+
+    fn show_at_work(&self, at_work: bool) {
+        if let Some(listed) = &self.listed {
+            listed.set_at_work(at_work);
+        }
     }
 
     pub(super) fn note_parameter(&mut self, body: &[u8]) -> Result<(), BackendError> {

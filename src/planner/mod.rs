@@ -41,6 +41,7 @@ mod whole_rows;
 mod writes;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::metrics::Reason;
@@ -215,7 +216,7 @@ impl<'p> Planner<'p> {
             gathers: fan_out
                 .as_ref()
                 .is_ok_and(|plan| gathers(plan, self.catalog)),
-            fan_out,
+            fan_out: fan_out.map(Arc::new),
             lazy: None,
             write: None,
             read_only,

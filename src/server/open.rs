@@ -83,7 +83,7 @@ impl Session {
         refuse_clock_parameters(&bound.parameters)?;
         match &planned.fan_out {
             Ok(plan) => {
-                let kind = match plan {
+                let kind = match &**plan {
                     Plan::Combine { .. } if planned.gathers => QueryKind::Gathered,
                     Plan::Combine { .. } => QueryKind::Staged,
                     _ => QueryKind::PushDown,
@@ -94,7 +94,8 @@ impl Session {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }
                 let execution = Execution::new(plan, bound, shards);
-                Ok((kind, execution.map(|e| e.or_lazily(planned.lazy.clone()))))
+                let execution = execution.map(|e| e.of_plan(plan).or_lazily(planned.lazy.clone()));
+                Ok((kind, execution))
             }
             Err(refusal) => {
                 let refused = refused(refusal, &prepared.sql);

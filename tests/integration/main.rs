@@ -17,6 +17,7 @@ mod leaving;
 mod lifecycle;
 mod logins;
 mod one_shard;
+mod page;
 mod pipelines;
 mod random;
 mod reruns;

@@ -138,12 +138,12 @@ fn query(served: &Served, session: &Arc<SessionEntry>) -> Vec<Value> {
 }
 
 /// The one that is waited for: of those that are not done the one that has sent least, else the one that was done last.
-fn slowest(parts: &[ShardProgress]) -> Option<&ShardProgress> {
+pub(in crate::admin) fn slowest(parts: &[ShardProgress]) -> Option<&ShardProgress> {
     let waited_for = parts.iter().filter(|p| !p.done).min_by_key(|p| p.rows);
     waited_for.or_else(|| parts.iter().max_by_key(|p| p.last))
 }
 
-fn plan_label(kind: u8) -> &'static str {
+pub(in crate::admin) fn plan_label(kind: u8) -> &'static str {
     let known = QueryKind::ALL.into_iter().find(|k| *k as u8 == kind);
     known.map_or("planning", QueryKind::label)
 }

@@ -213,7 +213,7 @@ impl Desk {
             outcome.reason = how.to_owned();
             return;
         }
-        match &planned.fan_out {
+        match planned.fan_out.as_deref() {
             Ok(Plan::Combine { .. }) if planned.gathers => outcome.way = Way::Gather,
             Ok(Plan::Combine { .. }) => outcome.way = Way::Stage,
             Ok(_) => outcome.way = Way::PushDown,
