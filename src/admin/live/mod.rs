@@ -152,3 +152,17 @@ fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |d| d.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::QueryKind;
+
+    #[test]
+    fn the_page_names_every_kind_of_plan() {
+        let script = include_str!("page.js");
+        for kind in QueryKind::ALL {
+            let named = format!("[\"{}\", ", kind.label());
+            assert!(script.contains(&named), "{named}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ const MINUTE = 60;
 // A shard is called the slowest when it takes so many times what the median one takes.
 const SLOWER = 1.1;
 const QUANTILES = [0.5, 0.95, 0.99];
-const KINDS = [["routed", "routed"], ["push_down", "pushed down"], ["combined", "combined"], ["session", "session"], ["refused", "refused"]];
+const KINDS = [["routed", "routed"], ["push_down", "pushed down"], ["staged", "staged"], ["gathered", "gathered"], ["session", "session"], ["refused", "refused"]];
 const TICKS = [0.001, 0.01, 0.1, 1, 10];
 
 const byId = (id) => document.getElementById(id);
@@ -284,7 +284,7 @@ function draw(shown, points, most) {
 
 // How many statements took how long, whatever their plan; what the session answers by itself is not what anybody waits for.
 function counted(sample) {
-  return added(["routed", "push_down", "combined"].map((kind) => sample.seconds[kind].counts));
+  return added(["routed", "push_down", "staged", "gathered"].map((kind) => sample.seconds[kind].counts));
 }
 
 function showTimes(now) {
