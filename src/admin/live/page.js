@@ -176,11 +176,11 @@ function showGlance(from, now) {
   const clients = now.clients;
   const inTransaction = clients["idle in transaction"] + clients["idle in transaction (aborted)"];
   const tiles = [
-    ["Statements a second", amount(rate(from, now, (s) => sum(s.statements))), `${whole.format(sum(now.statements))} since ${clock(now.started)}`],
+    ["Statements/s", amount(rate(from, now, (s) => sum(s.statements))), `${whole.format(sum(now.statements))} since ${clock(now.started)}`],
     ["95 % within", minute === now ? "–" : within(counts, now.bounds, 0.95), "of the last minute"],
-    ["Rows a second", amount(rate(from, now, (s) => s.rows_to_clients)), `${bytes(rate(from, now, (s) => s.bytes_to_clients))} a second to clients`],
+    ["Rows/s", amount(rate(from, now, (s) => s.rows_to_clients)), `${bytes(rate(from, now, (s) => s.bytes_to_clients))}/s to clients`],
     ["Clients", whole.format(sum(clients)), `${clients.active} active, ${clients.waiting} waiting, ${inTransaction} in a transaction`],
-    ["Errors a second", amount(rate(from, now, (s) => s.errors)), `${whole.format(now.errors)} in all`],
+    ["Errors/s", amount(rate(from, now, (s) => s.errors)), `${whole.format(now.errors)} in all`],
     ["Refused", whole.format(now.statements.refused), "statements in all"],
   ];
   keyed(byId("glance"), tiles, ([name]) => name, ([name]) => make("div", "", make("dt", "", name), make("dd"), make("dd", "small")), (tile, [, value, more]) => {
