@@ -267,7 +267,6 @@ impl Registry {
         let at_work = sessions.iter();
         let at_work = at_work.filter(|s| s.activity.state() == State::Active);
         let told = at_work.map(|session| async move {
-            session.activity.forget_progress();
             let mut told = pin!(session.activity.told.notified());
             // From here on it is woken, not only from its first poll on.
             told.as_mut().enable();

@@ -57,6 +57,18 @@ pub struct ShardReport {
     pub error: Option<String>,
 }
 
+impl ShardReport {
+    /// Why it speaks against being ready; the errors of connections say already which shard it is.
+    fn reason(&self) -> Option<String> {
+        let error = self.error.as_ref()?;
+        let told = format!("shard {} cannot be reached", self.name);
+        Some(match error.starts_with(&told) {
+            true => error.clone(),
+            false => format!("{told}: {error}"),
+        })
+    }
+}
+
 #[derive(Default)]
 struct CatalogState {
     version: u64,
@@ -169,9 +181,7 @@ impl Readiness {
             reasons.push("pgbraid is shutting down".to_string());
         }
         for shard in &shards {
-            if let Some(error) = &shard.error {
-                reasons.push(format!("shard {} cannot be reached: {error}", shard.name));
-            }
+            reasons.extend(shard.reason());
         }
         let catalog = self.catalog.lock();
         if catalog.version == 0 {
@@ -275,6 +285,22 @@ mod tests {
             half.report().await.reasons,
             ["shard s2 cannot be reached: connection refused"]
         );
+    }
+
+    #[test]
+    fn a_reason_names_its_shard_once() {
+        let reason = |error: &str| {
+            let report = ShardReport {
+                name: "s1".into(),
+                reachable: false,
+                milliseconds: 0,
+                error: Some(error.into()),
+            };
+            report.reason().unwrap()
+        };
+        assert_eq!(reason("refused"), "shard s1 cannot be reached: refused");
+        let whole = "shard s1 cannot be reached: refused";
+        assert_eq!(reason(whole), whole);
     }
 
     #[tokio::test]

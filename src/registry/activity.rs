@@ -148,7 +148,8 @@ pub struct Activity {
     state: AtomicU8,
     waiting: AtomicBool,
     statement: Mutex<Option<Statement>>,
-    progress: Mutex<Option<Progress>>,
+    /// With when it was told.
+    progress: Mutex<Option<(Instant, Progress)>>,
     plan: Mutex<Option<Arc<dyn Outline>>>,
     pub(super) told: Notify,
     queries: Count,
@@ -244,14 +245,9 @@ impl Activity {
 
     /// Tells how far the statement is: somebody has asked. `plan` is there where it runs by more than one step.
     pub fn tell(&self, progress: Progress, plan: Option<Arc<dyn Outline>>) {
-        *self.progress.lock() = Some(progress);
+        *self.progress.lock() = Some((Instant::now(), progress));
         *self.plan.lock() = plan;
         self.told.notify_waiters();
-    }
-
-    pub(super) fn forget_progress(&self) {
-        *self.progress.lock() = None;
-        *self.plan.lock() = None;
     }
 
     /// The plan it was told with, given up: nobody keeps it longer than it takes to show it.
@@ -259,9 +255,11 @@ impl Activity {
         self.plan.lock().take()
     }
 
-    /// What was told since the last time it was asked for.
+    /// What it has told of the statement it runs, the last time.
     pub fn progress(&self) -> Option<Progress> {
-        self.progress.lock().clone()
+        let began = self.statement.lock().as_ref().map(|s| s.since);
+        let (told, progress) = self.progress.lock().clone()?;
+        began.is_none_or(|began| told >= began).then_some(progress)
     }
 
     /// Where the session stands.
@@ -320,6 +318,17 @@ mod tests {
             assert_eq!(activity.statement().is_some(), kept);
         }
         assert_eq!(activity.totals().queries, 2);
+    }
+
+    #[test]
+    fn what_was_told_of_another_statement_is_not_shown() {
+        let activity = Activity::new(Arc::default());
+        activity.begin(0, Instant::now(), &"select 1".into());
+        activity.tell(Progress::default(), None);
+        assert_eq!(activity.progress(), Some(Progress::default()));
+        let later = Instant::now() + Duration::from_secs(1);
+        activity.begin(0, later, &"select 2".into());
+        assert_eq!(activity.progress(), None);
     }
 
     #[test]

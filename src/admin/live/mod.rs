@@ -161,7 +161,7 @@ mod tests {
     fn the_page_names_every_kind_of_plan() {
         let script = include_str!("page.js");
         for kind in QueryKind::ALL {
-            let named = format!("[\"{}\", ", kind.label());
+            let named = format!("\"{}\"", kind.label());
             assert!(script.contains(&named), "{named}");
         }
     }

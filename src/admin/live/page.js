@@ -9,7 +9,9 @@ const MINUTE = 60;
 // A shard is called the slowest when it takes so many times what the median one takes.
 const SLOWER = 1.1;
 const QUANTILES = [0.5, 0.95, 0.99];
-const KINDS = [["routed", "routed"], ["push_down", "pushed down"], ["staged", "staged"], ["gathered", "gathered"], ["session", "session"], ["refused", "refused"]];
+// How statements are answered, in this order; what the session answers by itself, or refuses, asks no shard.
+const KINDS = ["routed", "push_down", "staged", "gathered", "session", "refused"];
+const WITHOUT_SHARDS = ["session", "refused"];
 const TICKS = [0.001, 0.01, 0.1, 1, 10];
 
 const byId = (id) => document.getElementById(id);
@@ -176,11 +178,11 @@ function showGlance(from, now) {
   const clients = now.clients;
   const inTransaction = clients["idle in transaction"] + clients["idle in transaction (aborted)"];
   const tiles = [
-    ["Statements a second", amount(rate(from, now, (s) => sum(s.statements))), `${whole.format(sum(now.statements))} since ${clock(now.started)}`],
+    ["Statements/s", amount(rate(from, now, (s) => sum(s.statements))), `${whole.format(sum(now.statements))} since ${clock(now.started)}`],
     ["95 % within", minute === now ? "–" : within(counts, now.bounds, 0.95), "of the last minute"],
-    ["Rows a second", amount(rate(from, now, (s) => s.rows_to_clients)), `${bytes(rate(from, now, (s) => s.bytes_to_clients))} a second to clients`],
+    ["Rows/s", amount(rate(from, now, (s) => s.rows_to_clients)), `${bytes(rate(from, now, (s) => s.bytes_to_clients))}/s to clients`],
     ["Clients", whole.format(sum(clients)), `${clients.active} active, ${clients.waiting} waiting, ${inTransaction} in a transaction`],
-    ["Errors a second", amount(rate(from, now, (s) => s.errors)), `${whole.format(now.errors)} in all`],
+    ["Errors/s", amount(rate(from, now, (s) => s.errors)), `${whole.format(now.errors)} in all`],
     ["Refused", whole.format(now.statements.refused), "statements in all"],
   ];
   keyed(byId("glance"), tiles, ([name]) => name, ([name]) => make("div", "", make("dt", "", name), make("dd"), make("dd", "small")), (tile, [, value, more]) => {
@@ -282,9 +284,19 @@ function draw(shown, points, most) {
   shown.area.setAttribute("d", line ? `M${start} 30L${line}L${MINUTE - 1} 30Z` : "");
 }
 
-// How many statements took how long, whatever their plan; what the session answers by itself is not what anybody waits for.
+// Kinds of another version come last.
+function kindsOf(sample) {
+  const known = Object.keys(sample.seconds);
+  return [...KINDS.filter((kind) => known.includes(kind)), ...known.filter((kind) => !KINDS.includes(kind))];
+}
+
+function words(kind) {
+  return kind.replaceAll("_", " ");
+}
+
+// How many statements took how long, whatever their plan; what asks no shard is not what anybody waits for.
 function counted(sample) {
-  return added(["routed", "push_down", "staged", "gathered"].map((kind) => sample.seconds[kind].counts));
+  return added(kindsOf(sample).filter((kind) => !WITHOUT_SHARDS.includes(kind)).map((kind) => sample.seconds[kind].counts));
 }
 
 function showTimes(now) {
@@ -313,11 +325,11 @@ function showTimes(now) {
 function showKinds(from, now) {
   const start = { now: now.started, statements: {}, seconds: {} };
   const earlier = from ?? start;
-  keyed(byId("kinds"), KINDS, ([kind]) => kind, ([, name]) => {
-    const head = make("th", "", name);
+  keyed(byId("kinds"), kindsOf(now), (kind) => kind, (kind) => {
+    const head = make("th", "", words(kind));
     head.scope = "row";
     return make("tr", "", head, make("td"), ...QUANTILES.map(() => make("td")));
-  }, (row, [kind]) => {
+  }, (row, kind) => {
     say(row.children[1], amount(rate(earlier, now, (s) => s.statements[kind] ?? 0)));
     const counts = less(earlier.seconds[kind]?.counts, now.seconds[kind].counts);
     QUANTILES.forEach((share, at) => say(row.children[2 + at], within(counts, now.bounds, share)));
@@ -339,7 +351,7 @@ function planOf(step) {
 function showStatement(item, statement) {
   const [head, text, plan, parts] = item.children;
   say(head.children[0], duration(statement.seconds));
-  say(head.children[1], statement.state === "waiting" ? "waits for a connection" : statement.kind.replace("_", " "));
+  say(head.children[1], statement.state === "waiting" ? "waits for a connection" : words(statement.kind));
   dress(head.children[1], statement.state === "waiting" ? "badge warn" : "badge");
   say(head.children[2], statement.rows === null ? "" : `${times(statement.rows, "row")} so far`);
   say(head.children[3], statement.waits_for === null ? "" : `waits for ${statement.waits_for}`);

@@ -1,5 +1,6 @@
 //! The page in a browser.
 
+use pgbraid::metrics::QueryKind;
 use serde_json::json;
 
 use super::browser::Browser;
