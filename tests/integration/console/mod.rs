@@ -1,13 +1,13 @@
 //! The administration console, as an operator and an exporter meet it.
 
 mod counted;
+mod extended;
 mod log;
 mod look;
 mod steer;
 
 use std::collections::BTreeMap;
 
-use crate::harness::client::frame;
 use crate::harness::{Client, Config, Pgbraid, Reply, cluster, target_is_postgres};
 
 /// An administrator `ops`, a watcher `exporter`; passwords as the names.
@@ -181,22 +181,6 @@ fn what_is_no_command_is_refused_and_the_console_goes_on() {
     // As drivers ask whether there is anybody.
     let reply = ops.query("-- ping");
     assert_eq!((reply.rows.len(), reply.error), (0, None));
-}
-
-#[test]
-fn the_extended_protocol_is_refused_up_to_its_sync() {
-    if target_is_postgres() {
-        return;
-    }
-    let pgbraid = Pgbraid::start(config());
-    let mut ops = console(&pgbraid, "ops");
-    let parse = frame(b'P', b"\0SHOW POOLS\0\0\0");
-    let describe = frame(b'D', b"S\0");
-    ops.send(&[parse, describe, frame(b'S', b"")].concat())
-        .expect("sent");
-    let messages = ops.until_ready().expect("an answer");
-    assert_eq!(state(&Reply::of(&messages)), "0A000");
-    assert_eq!(rows(&mut ops, "SHOW POOLS").len(), 3);
 }
 
 #[test]
