@@ -3,7 +3,7 @@
 //! Subqueries and WITH queries that are distributive by themselves become one stage each; of a table come only the
 //! columns that something names and the rows that pass the conditions on it alone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use super::analyse::{Block, node_id, refusal};
@@ -42,6 +42,10 @@ pub(super) struct Stager<'f, 'p, 'a> {
     pub(super) semi_joins: RefCell<SemiJoins>,
     /// What names columns where.
     pub(super) references: RefCell<References>,
+    /// Of the query in hand only what rows it has counts, not how often: it stands behind EXISTS, IN, ANY or ALL.
+    pub(super) is_set: Cell<bool>,
+    /// Queries behind these, met so far.
+    sets: RefCell<HashSet<usize>>,
 }
 
 /// Conditions that may move into the stage of the one relation they are about.
@@ -67,6 +71,8 @@ impl FanOut<'_, '_> {
             looked_up: looked_up(self.analysis, self.select),
             semi_joins: RefCell::default(),
             references: RefCell::new(References::new(self.analysis, self.select)),
+            is_set: Cell::new(false),
+            sets: RefCell::default(),
         };
         let mut select = self.select.clone();
         stager.select(self.select, &mut select, true)?;
@@ -135,7 +141,9 @@ impl<'a> Stager<'_, '_, 'a> {
             }
         }
         self.references.borrow_mut().enter();
+        let outer = self.is_set.replace(self.counts_as_set(original, block));
         self.parts(original, new, block)?;
+        self.is_set.set(outer);
         self.references.borrow_mut().leave();
         if self.fan_out.analysis.unread.contains(&node_id(original)) {
             new.target_list
@@ -145,6 +153,13 @@ impl<'a> Stager<'_, '_, 'a> {
             Some(block) if block.grouped => self.group_dependent_columns(original, new, block),
             _ => Ok(()),
         }
+    }
+
+    /// True where rows of its tables that come twice make no difference.
+    fn counts_as_set(&self, select: &ast::SelectStmt, block: Option<&Block>) -> bool {
+        let is_plain = block.is_some_and(|b| !b.grouped && !b.windows);
+        let is_whole = select.limit_count.is_none() && select.limit_offset.is_none();
+        is_plain && is_whole && self.sets.borrow().contains(&node_id(select))
     }
 
     /// Edits all clauses, FROM before what names its columns.
@@ -404,6 +419,7 @@ impl<'a> Stager<'_, '_, 'a> {
             (Some(Node::SelectStmt(o)), Some(Node::SelectStmt(n))) => {
                 return self.select(o, n, false);
             }
+            (Some(Node::SubLink(link)), _) => self.note_set(link),
             (Some(Node::ColumnRef(o)), Some(Node::ColumnRef(c))) => {
                 self.redirect(o, c);
                 self.replace_row(o, new);
@@ -426,6 +442,16 @@ impl<'a> Stager<'_, '_, 'a> {
         }
         keep_operand_whole(original, new);
         Ok(())
+    }
+
+    fn note_set(&self, link: &ast::SubLink) {
+        use ast::SubLinkType as T;
+        let query = link.subselect.as_deref().and_then(|q| q.node.as_ref());
+        if let (Ok(T::ExistsSublink | T::AnySublink | T::AllSublink), Some(Node::SelectStmt(s))) =
+            (T::try_from(link.sub_link_type), query)
+        {
+            self.sets.borrow_mut().insert(node_id(&**s));
+        }
     }
 
     /// A column keeps the name it has by its expression, whatever takes that one's place.

@@ -19,7 +19,10 @@ fn slow_statements_are_logged_without_literals() {
     client.query("select pg_sleep(0.3), 'before' from users where id = 7");
     done(&mut ops, "SET log.slow_query = '250ms'", "SET");
     let setting = row(&mut ops, "SHOW CONFIG WHERE key = 'log.slow_query'");
-    assert_eq!((&*setting["value"], &*setting["default"]), ("250000us", "0"));
+    assert_eq!(
+        (&*setting["value"], &*setting["default"]),
+        ("250000us", "0")
+    );
     assert_eq!(setting["changeable"], "yes");
     client.query("select name from users where id = 7");
     client.query("select pg_sleep(0.3), 'secret' from users where id = 7");
