@@ -70,6 +70,17 @@ fn numbers_move_while_a_load_runs() {
     browser.wait_for(&format!(
         "parseFloat(document.querySelector('{all}').textContent.replace(/,/g, '')) > {early}"
     ));
+    // Every kind of statement that there is has its line.
+    let kinds = browser
+        .text("[...document.querySelectorAll('#kinds th')].map(th => th.textContent).join()");
+    let labels = QueryKind::ALL.map(|kind| kind.label().replace('_', " "));
+    assert_eq!(kinds.split(',').count(), labels.len(), "{kinds}");
+    for label in labels {
+        assert!(
+            kinds.split(',').any(|kind| kind == label),
+            "{label}: {kinds}"
+        );
+    }
     for shown in [".lane .first dd", ".lane .last dd", ".lane .bytes dd"] {
         assert!(number(&browser, shown) > 0.0, "{shown}");
     }
