@@ -352,25 +352,12 @@ impl RawConn {
         if self.outstanding == 0 {
             if let Some(asked) = self.asked.take() {
                 self.rests_since = Instant::now();
-                let seconds = (self.rests_since - asked).as_secs_f64();
-                self.metrics.query_seconds.observe(seconds);
-                if std::mem::take(&mut self.has_row) {
-                    let first = self.first_row.take().map(|at| (at - asked).as_secs_f64());
-                    let first = first.unwrap_or(seconds);
-                    self.metrics.first_row_seconds.observe(first);
-                    self.metrics.last_row_seconds.inc_by(seconds);
-                }
+                self.count_answer(asked);
                 self.show_at_work(false);
             }
             self.reader.release(false);
         }
         Ok(())
-    }
-
-    fn show_at_work(&self, at_work: bool) {
-        if let Some(listed) = &self.listed {
-            listed.set_at_work(at_work);
-        }
     }
 
     pub(super) fn note_parameter(&mut self, body: &[u8]) -> Result<(), BackendError> {
