@@ -31,6 +31,7 @@ mod semi_joins;
 mod set_operations;
 mod stage_conditions;
 mod stage_rows;
+mod stage_sets;
 mod stage_subqueries;
 mod stage_tables;
 mod stages;

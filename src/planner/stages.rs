@@ -45,7 +45,7 @@ pub(super) struct Stager<'f, 'p, 'a> {
     /// Of the query in hand only what rows it has counts, not how often: it stands behind EXISTS, IN, ANY or ALL.
     pub(super) is_set: Cell<bool>,
     /// Queries behind these, met so far.
-    sets: RefCell<HashSet<usize>>,
+    pub(super) sets: RefCell<HashSet<usize>>,
 }
 
 /// Conditions that may move into the stage of the one relation they are about.
@@ -153,13 +153,6 @@ impl<'a> Stager<'_, '_, 'a> {
             Some(block) if block.grouped => self.group_dependent_columns(original, new, block),
             _ => Ok(()),
         }
-    }
-
-    /// True where rows of its tables that come twice make no difference.
-    fn counts_as_set(&self, select: &ast::SelectStmt, block: Option<&Block>) -> bool {
-        let is_plain = block.is_some_and(|b| !b.grouped && !b.windows);
-        let is_whole = select.limit_count.is_none() && select.limit_offset.is_none();
-        is_plain && is_whole && self.sets.borrow().contains(&node_id(select))
     }
 
     /// Edits all clauses, FROM before what names its columns.
@@ -442,16 +435,6 @@ impl<'a> Stager<'_, '_, 'a> {
         }
         keep_operand_whole(original, new);
         Ok(())
-    }
-
-    fn note_set(&self, link: &ast::SubLink) {
-        use ast::SubLinkType as T;
-        let query = link.subselect.as_deref().and_then(|q| q.node.as_ref());
-        if let (Ok(T::ExistsSublink | T::AnySublink | T::AllSublink), Some(Node::SelectStmt(s))) =
-            (T::try_from(link.sub_link_type), query)
-        {
-            self.sets.borrow_mut().insert(node_id(&**s));
-        }
     }
 
     /// A column keeps the name it has by its expression, whatever takes that one's place.
