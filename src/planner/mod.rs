@@ -13,6 +13,7 @@ mod final_aggregate;
 mod flatten;
 mod from_items;
 mod functions;
+mod gathers;
 mod grouping;
 mod inherited_order;
 mod joins;
@@ -48,6 +49,7 @@ use crate::sql::ast::{self, node::Node};
 use analyse::{Analysis, Dist, refusal};
 use pushdown::{FanOut, Stop};
 
+pub use gathers::gathers;
 pub use scope::find_table;
 
 /// A statement to plan.

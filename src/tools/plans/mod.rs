@@ -10,14 +10,13 @@ use serde::Serialize;
 use crate::backend::catalog;
 use crate::backend::connector::Connector;
 use crate::backend::raw_conn::RawConn;
-use crate::catalog::{Catalog, FunctionKind};
+use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::plan::{KeyCondition, KeyValue, Plan, Planned, Refusal, Targets};
 use crate::planner::{self, Facts, Request};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 use crate::server::{control, probe, refusal_of_kind};
-use crate::sql::ast::node::Node;
 use crate::sql::{self, CopySource, Kind};
 
 use super::report::statement_line;
@@ -225,45 +224,11 @@ impl Desk {
     }
 
     fn way(&self, plan: &Plan) -> Way {
-        let Plan::Combine { stages, .. } = plan else {
-            return Way::PushDown;
-        };
-        match stages.iter().any(|stage| self.is_of_rows(&stage.plan)) {
-            true => Way::Gather,
-            false => Way::Stage,
-        }
-    }
-
-    /// True where a stage holds rows of tables as they are, not what groups or limits make of them on the shards.
-    fn is_of_rows(&self, plan: &Plan) -> bool {
         match plan {
-            Plan::Remote(remote) => {
-                // The catalog shard's rows alone are what one server would read.
-                remote.targets == Targets::All && self.is_plain(&remote.sql)
-            }
-            Plan::Gather { input } | Plan::GatherMerge { input, .. } => self.is_of_rows(input),
-            _ => false,
+            Plan::Combine { .. } if planner::gathers(plan, &self.catalog) => Way::Gather,
+            Plan::Combine { .. } => Way::Stage,
+            _ => Way::PushDown,
         }
-    }
-
-    fn is_plain(&self, text: &str) -> bool {
-        let parsed = sql::parse(text).unwrap_or_default();
-        let [statement] = parsed.as_slice() else {
-            return true;
-        };
-        let Node::SelectStmt(select) = &statement.node else {
-            return true;
-        };
-        let aggregates = |name: &String| {
-            let overloads = self.catalog.functions.get(name);
-            overloads.is_some_and(|all| all.iter().any(|f| f.kind == FunctionKind::Aggregate))
-        };
-        select.group_clause.is_empty()
-            && select.distinct_clause.is_empty()
-            && select.limit_count.is_none()
-            && !sql::functions_called(&statement.node)
-                .iter()
-                .any(aggregates)
     }
 }
 
