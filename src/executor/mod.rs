@@ -24,6 +24,7 @@ mod gather_merge;
 mod keys;
 mod limit;
 mod merge_transaction;
+mod missing;
 mod object_oids;
 mod operator;
 mod pipeline;
@@ -100,6 +101,8 @@ pub struct Bound {
     pub shows_objects: bool,
     /// A shard whose connection the session already holds: taken where any shard would do.
     pub preferred: Option<ShardId>,
+    /// Shards that cannot be reached and whose rows may be left out, ascending; nearly always none.
+    pub missing: Vec<ShardId>,
 }
 
 /// What comes out of an execution, in order.
@@ -179,6 +182,12 @@ pub struct Execution {
     copy: Option<Box<CopyOut>>,
     /// The first row comes after all of the shards' rows.
     reads_all: bool,
+    /// Rows have come out.
+    has_given: bool,
+    /// It may do without the rows of shards that are lost.
+    partial: bool,
+    /// Missing shards that would have run the client's own text.
+    lacking: Vec<ShardId>,
 }
 
 impl Execution {
@@ -279,12 +288,68 @@ impl Execution {
         target::possible(targets, &bound.parameters, bound.choice(shards))
     }
 
+    /// Where the client's text goes that a missing shard would have answered, and that shard, if it is missing: no other one has rows of
+    /// its keys.
+    ///
+    /// # Errors
+    /// 08006 for what is on that shard alone.
+    pub fn in_place_of(
+        shard: ShardId,
+        targets: &Targets,
+        bound: &Bound,
+        shards: usize,
+    ) -> Result<(ShardId, Vec<ShardId>), ServerError> {
+        if !bound.missing.contains(&shard) {
+            return Ok((shard, Vec::new()));
+        }
+        let there = missing::without(vec![shard], targets, bound, shards)?;
+        let found = there.shards.first().copied().unwrap_or(shard);
+        Ok((found, there.lacking))
+    }
+
+    /// Notes missing shards that would have answered.
+    #[must_use]
+    pub fn with_lacking(self, lacking: Vec<ShardId>) -> Self {
+        Self { lacking, ..self }
+    }
+
+    /// Shards whose rows it does without, ascending.
+    pub fn lacking(&self) -> Vec<ShardId> {
+        let mut all = self.lacking.clone();
+        self.pipeline.collect_lacking(&mut all);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Shards that it must not need.
+    pub fn missing(&self) -> &[ShardId] {
+        &self.bound.missing
+    }
+
+    /// Says that it may be begun anew without the rows of shards that are lost.
+    #[must_use]
+    pub fn partially(self) -> Self {
+        Self {
+            partial: true,
+            ..self
+        }
+    }
+
+    /// True for one of which [`Execution::partially`] was said, until its first row comes out.
+    pub fn may_begin_anew(&self) -> bool {
+        self.partial && !self.has_given && self.copy.is_none()
+    }
+
     fn over(pipeline: Pipeline, bound: Arc<Bound>, shards: Vec<ShardId>) -> Self {
         Self {
             shards,
             pipeline,
             checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
             reads_all: false,
+            has_given: false,
+            partial: false,
+            lacking: Vec::new(),
             spill: None,
             lazy: None,
             cancelled: false,
@@ -417,6 +482,7 @@ impl Execution {
     /// Keeps what of `run` is over the budget.
     fn within_budget(&mut self, mut run: Run) -> Item {
         self.lazy = None;
+        self.has_given = true;
         if let Some(budget) = self.budget {
             if u64::from(run.rows) > budget {
                 let rest = row::split(&mut run, budget as u32);
@@ -480,6 +546,7 @@ mod testing {
             catalog: None,
             shows_objects: true,
             preferred: None,
+            missing: Vec::new(),
         }
     }
 }

@@ -14,10 +14,11 @@ use super::final_aggregate::FinalAggregate;
 use super::gather::Gather;
 use super::gather_merge::GatherMerge;
 use super::limit::Limit;
+use super::missing::{self, There};
 use super::operator::Operator;
 use super::project::Project;
 use super::remote::{CopyData, Form, Place, RemoteSource, RemoteStep, Statement};
-use super::target::{self, Choice};
+use super::target::Choice;
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
@@ -34,6 +35,8 @@ pub(super) struct Pipeline {
     root: Option<Box<dyn Operator>>,
     /// The remote's CommandComplete is the client's too: one shard, whose rows all go out.
     tag_passes: bool,
+    /// Shards that would have run it, and are missing.
+    lacking: Vec<ShardId>,
 }
 
 /// Where a pipeline's rows come from.
@@ -50,10 +53,14 @@ impl Pipeline {
                 foot: Foot::Combine(Box::new(Combine::new(parts, bound, shards)?)),
                 root: Some(operator(plan, bound, 1)?),
                 tag_passes: keeps_count(plan),
+                lacking: Vec::new(),
             });
         }
         let remote = remote_of(plan)?;
-        let targets = target::evaluate(&remote.targets, &bound.parameters, bound.choice(shards));
+        let There {
+            shards: targets,
+            lacking,
+        } = missing::there(&remote.targets, bound, shards)?;
         let root = operator(plan, bound, targets.len())?;
         let statement = statement(plan, remote, bound)?;
         let tag_passes = targets.len() == 1 && keeps_count(plan);
@@ -62,6 +69,7 @@ impl Pipeline {
             foot: Foot::Remote(RemoteStep::new(statement, places)),
             root: Some(root),
             tag_passes,
+            lacking,
         })
     }
 
@@ -123,6 +131,7 @@ impl Pipeline {
             foot: Foot::Remote(RemoteStep::new(statement, places)),
             root: several.then(|| Box::new(CopyGather::new(head)) as Box<dyn Operator>),
             tag_passes: true,
+            lacking: Vec::new(),
         }
     }
 
@@ -134,6 +143,7 @@ impl Pipeline {
             )),
             root: None,
             tag_passes: true,
+            lacking: Vec::new(),
         }
     }
 
@@ -142,6 +152,14 @@ impl Pipeline {
         match &self.foot {
             Foot::Remote(remote) => out.extend(remote.shards()),
             Foot::Combine(combine) => combine.collect_shards(out),
+        }
+    }
+
+    /// Missing shards of every step.
+    pub(super) fn collect_lacking(&self, out: &mut Vec<ShardId>) {
+        out.extend(&self.lacking);
+        if let Foot::Combine(combine) = &self.foot {
+            combine.collect_lacking(out);
         }
     }
 

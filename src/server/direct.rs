@@ -180,6 +180,7 @@ impl Session {
     pub(super) fn takes_short_way(&self) -> bool {
         self.is_alone()
             && !self.pinned
+            && !self.steered
             && self.client.encoding.is_none()
             && self.portals.named() == 0
             && self.connections.is_empty()

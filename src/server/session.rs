@@ -12,6 +12,7 @@ use super::Shared;
 use super::cursors::{Cursors, Sink};
 use super::encoding::send_error;
 use super::idle::Idle;
+use super::missing::Steering;
 use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
@@ -92,6 +93,10 @@ pub struct Session {
     pub in_pipeline: bool,
     /// How long the client has been silent.
     pub idle: Idle,
+    /// One of pgbraid's own settings is on, or the client has been told of missing shards: nothing takes the short way.
+    pub steered: bool,
+    /// What those have made of the statement in hand.
+    pub steering: Steering,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
     /// The running statement has a savepoint of our own in the client's transaction.
