@@ -3,8 +3,8 @@
 //! A database without their rows would read the same tables: a step that any shard can run goes to another one, one by keys to the other
 //! shards of these keys. Where none is left of those, no row fits; one shard still runs it, for an aggregate over no rows is a row.
 
-use super::target;
-use super::{Bound, error};
+use super::target::{self, Choice};
+use super::{Bound, Execution, error};
 use crate::plan::{ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -87,6 +87,73 @@ fn only_there(missing: &[ShardId], targets: &Targets, bound: &Bound) -> ServerEr
 fn none_left() -> ServerError {
     let message = "no shard can be reached";
     ServerError::new(sqlstate::CONNECTION_FAILURE, message)
+}
+
+impl Execution {
+    /// Where the client's text goes that a missing shard would have answered, and that shard, if it is missing: no other one has rows of
+    /// its keys.
+    ///
+    /// # Errors
+    /// 08006 for what is on that shard alone.
+    pub fn in_place_of(
+        shard: ShardId,
+        targets: &Targets,
+        bound: &Bound,
+        shards: usize,
+    ) -> Result<(ShardId, Vec<ShardId>), ServerError> {
+        if !bound.missing.contains(&shard) {
+            return Ok((shard, Vec::new()));
+        }
+        let there = without(vec![shard], targets, bound, shards)?;
+        let found = there.shards.first().copied().unwrap_or(shard);
+        Ok((found, there.lacking))
+    }
+
+    /// Notes missing shards that would have answered.
+    #[must_use]
+    pub fn with_lacking(self, lacking: Vec<ShardId>) -> Self {
+        Self { lacking, ..self }
+    }
+
+    /// Shards whose rows it does without, ascending.
+    pub fn lacking(&self) -> Vec<ShardId> {
+        let mut all = self.lacking.clone();
+        self.pipeline.collect_lacking(&mut all);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Shards that it must not need.
+    pub fn missing(&self) -> &[ShardId] {
+        &self.bound.missing
+    }
+
+    /// Says that it may be begun anew without the rows of shards that are lost.
+    #[must_use]
+    pub fn partially(self) -> Self {
+        Self {
+            partial: true,
+            ..self
+        }
+    }
+
+    /// True for one of which [`Execution::partially`] was said, until its first row comes out.
+    pub fn may_begin_anew(&self) -> bool {
+        self.partial && !self.has_given && self.copy.is_none()
+    }
+}
+
+impl Bound {
+    /// What targets are evaluated with.
+    pub(super) fn choice(&self, shards: usize) -> Choice {
+        let known = self.catalog.as_ref().and_then(|c| c.catalog_shard);
+        Choice {
+            shards,
+            catalog_shard: known.unwrap_or(ShardId(0)),
+            preferred: self.preferred,
+        }
+    }
 }
 
 #[cfg(test)]

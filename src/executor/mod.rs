@@ -288,59 +288,6 @@ impl Execution {
         target::possible(targets, &bound.parameters, bound.choice(shards))
     }
 
-    /// Where the client's text goes that a missing shard would have answered, and that shard, if it is missing: no other one has rows of
-    /// its keys.
-    ///
-    /// # Errors
-    /// 08006 for what is on that shard alone.
-    pub fn in_place_of(
-        shard: ShardId,
-        targets: &Targets,
-        bound: &Bound,
-        shards: usize,
-    ) -> Result<(ShardId, Vec<ShardId>), ServerError> {
-        if !bound.missing.contains(&shard) {
-            return Ok((shard, Vec::new()));
-        }
-        let there = missing::without(vec![shard], targets, bound, shards)?;
-        let found = there.shards.first().copied().unwrap_or(shard);
-        Ok((found, there.lacking))
-    }
-
-    /// Notes missing shards that would have answered.
-    #[must_use]
-    pub fn with_lacking(self, lacking: Vec<ShardId>) -> Self {
-        Self { lacking, ..self }
-    }
-
-    /// Shards whose rows it does without, ascending.
-    pub fn lacking(&self) -> Vec<ShardId> {
-        let mut all = self.lacking.clone();
-        self.pipeline.collect_lacking(&mut all);
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
-    /// Shards that it must not need.
-    pub fn missing(&self) -> &[ShardId] {
-        &self.bound.missing
-    }
-
-    /// Says that it may be begun anew without the rows of shards that are lost.
-    #[must_use]
-    pub fn partially(self) -> Self {
-        Self {
-            partial: true,
-            ..self
-        }
-    }
-
-    /// True for one of which [`Execution::partially`] was said, until its first row comes out.
-    pub fn may_begin_anew(&self) -> bool {
-        self.partial && !self.has_given && self.copy.is_none()
-    }
-
     fn over(pipeline: Pipeline, bound: Arc<Bound>, shards: Vec<ShardId>) -> Self {
         Self {
             shards,

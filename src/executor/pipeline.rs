@@ -13,17 +13,16 @@ use super::distinct::Distinct;
 use super::final_aggregate::FinalAggregate;
 use super::gather::Gather;
 use super::gather_merge::GatherMerge;
-use super::limit::Limit;
+use super::limit::{self, Limit};
 use super::missing::{self, There};
 use super::operator::Operator;
 use super::project::Project;
 use super::remote::{CopyData, Form, Place, RemoteSource, RemoteStep, Statement};
-use super::target::Choice;
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
 use crate::plan::{
-    Count, Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
+    Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
 };
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -440,7 +439,7 @@ fn operator(
             count,
             offset,
         } => {
-            let (count, offset) = limit_counts(*count, *offset, bound)?;
+            let (count, offset) = limit::counts(*count, *offset, bound)?;
             Box::new(Limit::new(operator(input, bound, inputs)?, count, offset))
         }
         Plan::GatherMerge { input, keys } => {
@@ -471,44 +470,4 @@ fn operator(
             Box::new(Distinct::new(input, bound.memory_max))
         }
     })
-}
-
-/// LIMIT and OFFSET with their parameters. PostgreSQL computes OFFSET first.
-fn limit_counts(
-    count: Option<Count>,
-    offset: Option<Count>,
-    bound: &Bound,
-) -> Result<(Option<u64>, u64), ServerError> {
-    let offset = row_count(offset, bound)
-        .map_err(|()| ServerError::new(sqlstate::INVALID_OFFSET, "OFFSET must not be negative"))?;
-    let count = row_count(count, bound)
-        .map_err(|()| ServerError::new(sqlstate::INVALID_LIMIT, "LIMIT must not be negative"))?;
-    Ok((count, offset.unwrap_or(0)))
-}
-
-fn row_count(count: Option<Count>, bound: &Bound) -> Result<Option<u64>, ()> {
-    match count {
-        None => Ok(None),
-        Some(Count::Rows(rows)) => Ok(Some(rows)),
-        Some(Count::Parameter(index)) => match bound.parameters.encoded(index) {
-            Some(Some(value)) => match value.integer() {
-                Some(rows) => u64::try_from(rows).map(Some).map_err(|_| ()),
-                // The shards refuse what is no number before a row is counted.
-                None => Ok(None),
-            },
-            _ => Ok(None),
-        },
-    }
-}
-
-impl Bound {
-    /// What targets are evaluated with.
-    pub(super) fn choice(&self, shards: usize) -> Choice {
-        let known = self.catalog.as_ref().and_then(|c| c.catalog_shard);
-        Choice {
-            shards,
-            catalog_shard: known.unwrap_or(ShardId(0)),
-            preferred: self.preferred,
-        }
-    }
 }

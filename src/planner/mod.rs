@@ -13,7 +13,6 @@ mod final_aggregate;
 mod flatten;
 mod from_items;
 mod functions;
-mod gathers;
 mod grouping;
 mod inherited_order;
 mod joins;
@@ -38,18 +37,19 @@ mod stages;
 pub mod temporary;
 mod total;
 mod types;
+pub mod ways;
 mod writes;
 
 use std::collections::HashMap;
 
 use crate::catalog::Catalog;
-use crate::plan::{KeyCondition, Plan, Planned, Refusal, Remote, Targets};
+use crate::plan::{Plan, Planned, Refusal, Remote, Targets};
 use crate::sql::Statement;
 use crate::sql::ast::{self, node::Node};
-use analyse::{Analysis, Dist, refusal};
+use analyse::{Analysis, refusal};
 use pushdown::{FanOut, Stop};
+use ways::{is_constant, route};
 
-pub use gathers::gathers;
 pub use scope::find_table;
 
 /// A statement to plan.
@@ -417,25 +417,6 @@ impl FanOut<'_, '_> {
                 ask @ Stop::Ask(_) => ask,
             }),
         }
-    }
-}
-
-/// True when the constants leave at most one shard.
-fn is_constant(route: &Targets) -> bool {
-    let Targets::Keyed(condition) = route else {
-        return false;
-    };
-    condition.constant_shards().is_some_and(|s| s.len() <= 1)
-}
-
-/// Where the whole statement may go.
-fn route(rel: &analyse::Rel, singles: bool) -> Targets {
-    match (&rel.dist, &rel.cond) {
-        (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
-        (_, KeyCondition::Any) => Targets::All,
-        // A single table has no part in the condition.
-        _ if singles => Targets::All,
-        (_, cond) => Targets::Keyed(cond.clone()),
     }
 }
 

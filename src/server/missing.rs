@@ -175,7 +175,7 @@ impl Session {
             .copied()
             .filter(|shard| !self.connections.holds(*shard) && !self.role.pools.is_paused(*shard));
         let (mut missing, asked): (Vec<ShardId>, Vec<ShardId>) = asked.partition(is_silent);
-        let patience = self.shared.config().pool.queue_timeout;
+        let patience = self.patience(&asked);
         let pools = &self.role.pools;
         let found = {
             let each = asked.iter().map(|shard| async move {
@@ -210,7 +210,7 @@ impl Session {
             let warning = warning
                 .with(b'S', "WARNING")
                 .with(b'V', "WARNING")
-                .with_detail("The answer is that of a database without the rows that are there.")
+                .with_detail("The answer is that of a database without their rows.")
                 .with_hint("SET pgbraid.partial_results = off makes it an error.");
             super::encoding::send_notice(&mut self.client, &warning);
         }

@@ -156,7 +156,7 @@ impl Session {
             }
             QueryKind::Combined => {
                 let gathers = plan.zip(self.shared.catalog.loaded());
-                let gathers = gathers.is_some_and(|(p, l)| planner::gathers(p, &l.catalog));
+                let gathers = gathers.is_some_and(|(p, l)| planner::ways::gathers(p, &l.catalog));
                 let mut text = match gathers {
                     true => format!("gathered from {list}"),
                     false => format!("staged on {list}"),

@@ -178,7 +178,7 @@ impl Session {
 
     /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
     /// sessions from waiting for each other, and gives up soon.
-    fn patience(&mut self, missing: &[ShardId]) -> Duration {
+    pub(super) fn patience(&mut self, missing: &[ShardId]) -> Duration {
         let timeout = self.shared.config().pool.queue_timeout;
         let highest = self.connections.iter_mut().map(|(shard, _)| shard).max();
         match highest > missing.first().copied() {

@@ -17,6 +17,7 @@ mod leaving;
 mod lifecycle;
 mod logins;
 mod one_shard;
+mod own_settings;
 mod partial;
 mod pipelines;
 mod random;

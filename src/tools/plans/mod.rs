@@ -225,7 +225,7 @@ impl Desk {
 
     fn way(&self, plan: &Plan) -> Way {
         match plan {
-            Plan::Combine { .. } if planner::gathers(plan, &self.catalog) => Way::Gather,
+            Plan::Combine { .. } if planner::ways::gathers(plan, &self.catalog) => Way::Gather,
             Plan::Combine { .. } => Way::Stage,
             _ => Way::PushDown,
         }

@@ -1,9 +1,29 @@
-//! What a plan's stages hold, for those who are told of it: rows of tables, or less.
+//! Which way a statement goes: to one shard or to several, and what its plan brings to the merge session.
 
+use super::analyse::{Dist, Rel};
 use crate::catalog::{Catalog, FunctionKind};
-use crate::plan::{Plan, Targets};
+use crate::plan::{KeyCondition, Plan, Targets};
 use crate::sql;
 use crate::sql::ast::node::Node;
+
+/// True when the constants leave at most one shard.
+pub(super) fn is_constant(route: &Targets) -> bool {
+    let Targets::Keyed(condition) = route else {
+        return false;
+    };
+    condition.constant_shards().is_some_and(|s| s.len() <= 1)
+}
+
+/// Where the whole statement may go.
+pub(super) fn route(rel: &Rel, singles: bool) -> Targets {
+    match (&rel.dist, &rel.cond) {
+        (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
+        (_, KeyCondition::Any) => Targets::All,
+        // A single table has no part in the condition.
+        _ if singles => Targets::All,
+        (_, cond) => Targets::Keyed(cond.clone()),
+    }
+}
 
 /// True where a stage holds rows of tables as they are, not what groups or limits make of them on the shards.
 pub fn gathers(plan: &Plan, catalog: &Catalog) -> bool {
