@@ -46,6 +46,8 @@
 //! where it is slow. The console ([`admin::console`], its socket in `server::console`) shows that and steers: a paused shard holds new
 //! statements back before 8.
 //!
+//! With the feature `otlp`, `server::traces` makes spans of the same figures when a statement has ended.
+//!
 //! Layers import downwards only; `tests/tidy.rs` holds that.
 
 pub mod admin;

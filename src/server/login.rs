@@ -273,6 +273,8 @@ fn new_session(
         parts: Vec::new(),
         transaction_since: None,
         shows_text: false,
+        #[cfg(feature = "otlp")]
+        noted: Default::default(),
         killed: false,
     }
 }

@@ -53,6 +53,8 @@ mod statements;
 mod stream;
 mod temporary;
 mod tls;
+#[cfg(feature = "otlp")]
+mod traces;
 mod transaction;
 mod units;
 mod verifier;

@@ -227,6 +227,8 @@ impl Session {
         prepared.is_plain = is_plain(&prepared);
         let seconds = since.elapsed().as_secs_f64();
         self.shared.metrics.planning_seconds.observe(seconds);
+        #[cfg(feature = "otlp")]
+        self.note_planned(since);
         Ok(self.kept(key, prepared))
     }
 

@@ -111,6 +111,9 @@ pub struct Session {
     pub transaction_since: Option<Instant>,
     /// The registry has the text of the statement in hand.
     pub shows_text: bool,
+    /// What is noted of the statement in hand for its trace.
+    #[cfg(feature = "otlp")]
+    pub noted: super::traces::Noted,
     /// The client has been told that its session is over.
     pub killed: bool,
 }
@@ -300,6 +303,8 @@ impl Session {
             return send_error(&mut self.client, &terminated());
         }
         self.shared.metrics.error(&state);
+        #[cfg(feature = "otlp")]
+        self.note_failure(&state);
         if state == sqlstate::FEATURE_NOT_SUPPORTED {
             self.note_refusal(error);
         }
@@ -338,6 +343,8 @@ impl Session {
         if self.killed {
             return;
         }
+        #[cfg(feature = "otlp")]
+        self.end_note();
         self.show_state();
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());

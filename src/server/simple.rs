@@ -36,6 +36,8 @@ impl Session {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Ended> {
+        #[cfg(feature = "otlp")]
+        self.note_text(text);
         self.follow_temporary().await?;
         let bare = text.trim().trim_end_matches(';').trim_end();
         if let Some(prepared) = self.cached(&self.cache_key(bare)) {

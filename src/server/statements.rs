@@ -457,6 +457,8 @@ impl Session {
     pub async fn after_statement(&mut self, prepared: &Prepared) -> Result<(), Ended> {
         self.pinned |=
             prepared.pins || self.shared.is_one_shard() && pins_one_shard(&prepared.kind);
+        #[cfg(feature = "otlp")]
+        self.note_done();
         self.rely_on(prepared);
         self.note_schema(prepared);
         if self.shared.is_one_shard() && changes_unknown(&prepared.kind) {

@@ -28,5 +28,7 @@ mod serializable;
 mod settings;
 mod snapshots;
 mod tools;
+#[cfg(feature = "otlp")]
+mod traces;
 mod transcripts;
 mod writes;
