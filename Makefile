@@ -8,17 +8,20 @@ CARGO ?= cargo
 # Extra arguments: make demo ARGS="--shards 4 --once", make test ARGS=plans
 ARGS ?=
 
-.PHONY: demo test soak bench lint deps
+.PHONY: demo test soak bench lint deps deps-tests
 
 deps:
 	@./deploy/install-deps.sh
+
+deps-tests:
+	@./deploy/install-deps.sh --tests
 
 demo: deps
 	$(CARGO) run --release --locked -- demo $(ARGS)
 
 # nextest runs each test in a process of its own, all at once; plain cargo test does as well, slower. The tests share servers,
 # which are stopped behind the last one: only then is everything over.
-test: deps
+test: deps-tests
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	  $(CARGO) nextest run --locked $(ARGS); \
 	else \

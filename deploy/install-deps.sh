@@ -2,7 +2,9 @@
 # Installs what building, testing and the demo need, where it is missing: a C compiler and libclang (the SQL parser is
 # PostgreSQL's own, in C), PostgreSQL's server programs (tests and the demo start throwaway servers), the locale en_US.UTF-8
 # (ordering text is tested under it), openssl (tests make certificates). Does so only as root on Debian or Ubuntu; elsewhere it says exactly what is missing.
+# With --tests also a browser: the live page is tested in Chromium. Nothing else needs it, and without it only those tests are left out.
 set -eu
+export DEBIAN_FRONTEND=noninteractive
 
 missing=()
 need() { case " ${missing[*]-} " in *" $1 "*) ;; *) missing+=("$1") ;; esac; }
@@ -43,7 +45,28 @@ if ! has_program cargo; then
   echo "cargo is missing: install Rust 1.89 or newer, for example from https://rustup.rs" >&2
   exit 1
 fi
-[ ${#missing[@]} -eq 0 ] && exit 0
+
+install() { apt-get install -q -y --no-install-recommends "$@" >&2; }
+
+# 400 MB on disk; a quarter of a minute where the archive is near.
+browser() {
+  local program
+  [ "${1-}" = --tests ] || return 0
+  for program in chromium chromium-browser google-chrome google-chrome-stable; do
+    has_program "$program" && has_program chromedriver && return 0
+  done
+  if has_program apt-get && [ "$(id -u)" -eq 0 ]; then
+    echo "installing: chromium chromium-driver" >&2
+    [ -n "${updated-}" ] || apt-get update -q >&2
+    install chromium chromium-driver && return 0
+  fi
+  echo "the live page's browser tests are left out: they need chromium and chromium-driver" >&2
+}
+
+if [ ${#missing[@]} -eq 0 ]; then
+  browser "$@"
+  exit 0
+fi
 
 if ! has_program apt-get || [ "$(id -u)" -ne 0 ]; then
   {
@@ -59,9 +82,8 @@ if ! has_program apt-get || [ "$(id -u)" -ne 0 ]; then
 fi
 
 echo "installing: ${missing[*]}" >&2
-export DEBIAN_FRONTEND=noninteractive
 apt-get update -q >&2
-install() { apt-get install -q -y --no-install-recommends "$@" >&2; }
+updated=yes
 case " ${missing[*]} " in
 *" postgresql "*)
   # The package would start a server of its own on port 5432; nobody asked for that one.
@@ -75,3 +97,4 @@ case " ${missing[*]} " in
 *) install "${missing[@]}" ;;
 esac
 has_locale || localedef -i en_US -f UTF-8 en_US.UTF-8
+browser "$@"

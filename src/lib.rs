@@ -44,7 +44,8 @@
 //!
 //! What a session does meanwhile it tells as it goes (`server::watch`): to the metrics, to the [`registry`] for whoever looks, to the log
 //! where it is slow. The console ([`admin::console`], its socket in `server::console`) shows that and steers: a paused shard holds new
-//! statements back before 8.
+//! statements back before 8. The live page (`admin::live`) shows it in a browser, with the plans of what runs ([`registry::Outline`]) and what was
+//! refused lately ([`registry::refusals`]).
 //!
 //! With the feature `otlp`, `server::traces` makes spans of the same figures when a statement has ended.
 //!

@@ -4,6 +4,7 @@
 
 mod kinds;
 mod shards;
+mod spread;
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,12 +12,13 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-pub use kinds::{ClientRefused, ConnectionClosed, QueryKind, refusal_reason, refusal_reasons};
+pub use kinds::{ClientRefused, ConnectionClosed, QueryKind, Reason};
 pub use shards::ShardMetrics;
+pub use spread::Spread;
 
 use shards::ShardFamilies;
 
@@ -39,7 +41,7 @@ pub struct Metrics {
     pub clients_accepted: IntCounter,
     clients_refused: [IntCounter; ClientRefused::ALL.len()],
     queries: [IntCounter; QueryKind::ALL.len()],
-    refusals: IntCounterVec,
+    refusals: [IntCounter; Reason::ALL.len()],
     /// Statements that took longer than `log.slow_query`.
     pub slow_queries: IntCounter,
     transactions: IntCounter,
@@ -50,18 +52,15 @@ pub struct Metrics {
     pub planning_seconds: Histogram,
     /// From the start of a statement's execution to its first row.
     pub first_row_seconds: Histogram,
-    /// Rows that shards sent.
-    pub rows_from_shards: IntCounter,
+    rows_from_shards: IntCounter,
     /// Rows that clients got.
     pub rows_to_clients: IntCounter,
     /// Bytes read from clients.
     pub bytes_from_clients: IntCounter,
     /// Bytes written to clients.
     pub bytes_to_clients: IntCounter,
-    /// Bytes read from shards.
-    pub bytes_from_shards: IntCounter,
-    /// Bytes written to shards.
-    pub bytes_to_shards: IntCounter,
+    bytes_from_shards: IntCounter,
+    bytes_to_shards: IntCounter,
     /// Bytes brought to merge sessions.
     pub staged_bytes: IntCounter,
     errors: IntCounterVec,
@@ -127,8 +126,6 @@ impl Metrics {
             "Statements refused by reason",
             &["reason"],
         );
-        // Shown from the start, so that the first one is an increase.
-        refusal_reasons().for_each(|r| drop(refusals.with_label_values(&[r])));
         let seconds = make.histograms(
             "pgbraid_query_seconds",
             "From the start of a statement's execution to the end of its reply",
@@ -159,7 +156,7 @@ impl Metrics {
             ),
             clients_refused: ClientRefused::ALL.map(|r| refused.with_label_values(&[r.label()])),
             queries: QueryKind::ALL.map(|k| queries.with_label_values(&[k.label()])),
-            refusals,
+            refusals: Reason::ALL.map(|r| refusals.with_label_values(&[r.label()])),
             slow_queries: make.counter(
                 "pgbraid_slow_queries_total",
                 "Statements that took longer than log.slow_query",
@@ -267,14 +264,14 @@ impl Metrics {
         seconds.map(Histogram::get_sample_sum).sum()
     }
 
-    /// Counts a refusal; `reason` is one of [`refusal_reasons`].
-    pub fn refused(&self, reason: &'static str) {
-        self.refusals.with_label_values(&[reason]).inc();
+    /// Counts a refusal.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals[reason as usize].inc();
     }
 
     /// Refusals counted for a reason.
-    pub fn refusals(&self, reason: &'static str) -> u64 {
-        self.refusals.with_label_values(&[reason]).get()
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals[reason as usize].get()
     }
 
     /// Clients that do this at the moment.
@@ -287,6 +284,11 @@ impl Metrics {
     pub fn set_transactions(&self, total: u64) {
         let more = total.saturating_sub(self.transactions.get());
         self.transactions.inc_by(more);
+    }
+
+    /// How the times of statements are spread, by how they were answered.
+    pub fn query_seconds_spread(&self) -> [(QueryKind, Spread); QueryKind::ALL.len()] {
+        QueryKind::ALL.map(|kind| (kind, Spread::of(&self.query_seconds[kind as usize])))
     }
 
     /// Errors sent to clients since the start, by SQLSTATE class; those that have not come up are not there.
@@ -320,8 +322,21 @@ impl Metrics {
         self.errors.with_label_values(&[class]).inc();
     }
 
+    /// Brings the sums over all shards up to date: what a shard sends is counted once, for itself.
+    fn sum_up(&self) {
+        let shards = self.shards.lock();
+        let raise = |sum: &IntCounter, of: fn(&ShardMetrics) -> &IntCounter| {
+            let total: u64 = shards.values().map(|s| of(s).get()).sum();
+            sum.inc_by(total.saturating_sub(sum.get()));
+        };
+        raise(&self.rows_from_shards, |s| &s.rows);
+        raise(&self.bytes_from_shards, |s| &s.bytes_received);
+        raise(&self.bytes_to_shards, |s| &s.bytes_sent);
+    }
+
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> String {
+        self.sum_up();
         let mut out = Vec::new();
         // Writing to memory fails for an unnamed metric only, and each here has its name.
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
@@ -362,6 +377,10 @@ impl Make<'_> {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.register(CounterVec::new(Opts::new(name, help), labels))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
@@ -432,6 +451,24 @@ mod tests {
         }
         let line = "pgbraid_shard_connections_closed_total{reason=\"idle\",shard=\"s1\"} 5";
         assert!(metrics.render().contains(line));
+    }
+
+    #[test]
+    fn sums_are_those_of_the_shards() {
+        let metrics = Metrics::new();
+        metrics.shard("s1").rows.inc_by(2);
+        metrics.shard("s2").rows.inc_by(3);
+        metrics.shard("s2").bytes_sent.inc_by(7);
+        // Read twice, counted once.
+        metrics.render();
+        let text = metrics.render();
+        for line in [
+            "pgbraid_rows_total{direction=\"from_shards\"} 5",
+            "pgbraid_bytes_total{direction=\"to_shards\"} 7",
+            "pgbraid_shard_rows_total{shard=\"s2\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

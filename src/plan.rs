@@ -4,10 +4,12 @@
 //! Nothing here talks to a shard or looks into a catalog.
 
 mod display;
+mod outline;
 
 use std::sync::Arc;
 
 use crate::catalog::sharding::{KeyDatum, Sharding, ShardingFunction};
+use crate::metrics::Reason;
 use crate::types::compare::TextOrder;
 
 pub use crate::catalog::ShardId;
@@ -19,10 +21,12 @@ pub struct Planned {
     /// Bind, the client's text goes there unchanged and `fan_out` is not looked at.
     pub route: Targets,
     /// What runs when `route` leaves several shards.
-    pub fan_out: Result<Plan, Refusal>,
+    pub fan_out: Result<Arc<Plan>, Refusal>,
     /// What runs when `fan_out` fails: it computes nothing ahead of need that may raise an error. `None` where `fan_out` does not
     /// either.
     pub lazy: Option<Arc<Plan>>,
+    /// `fan_out` brings rows of tables to a merge session, not only what groups or limits leave of them on the shards.
+    pub gathers: bool,
     /// Set for INSERT, UPDATE and DELETE: they run where `route` leaves one shard, or not at all.
     pub write: Option<Write>,
     /// False where a statement may change data or session state.
@@ -391,6 +395,8 @@ pub struct StageColumn {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
+    /// What kind of thing it is, for whoever counts refusals.
+    pub reason: Reason,
     /// What cannot be proved, as the client reads it.
     pub message: String,
     /// What to write instead.

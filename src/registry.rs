@@ -1,6 +1,7 @@
 //! Live sessions: who is connected, what each does, and how a CancelRequest finds its session.
 
 mod activity;
+pub mod refusals;
 pub mod servers;
 
 use std::collections::HashMap;
@@ -17,7 +18,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 pub use activity::{
-    Activity, PLANNING, Progress, ShardProgress, State, Statement, Totals, Traffic,
+    Activity, Outline, PLANNING, PlanStep, Progress, ShardProgress, State, Statement, Totals,
+    Traffic,
 };
 
 /// What the rest of the process may know of one session.
@@ -257,10 +259,14 @@ impl Registry {
     /// Has every session at work tell how far its statement is, and waits for that: for `patience` at most, as one that waits for a
     /// connection tells nothing. What they have told is [`Activity::progress`].
     pub async fn look(&self, patience: Duration) {
-        let at_work = self.sessions().into_iter();
+        Self::look_at(&self.sessions(), patience).await;
+    }
+
+    /// The same, of some sessions.
+    pub async fn look_at(sessions: &[Arc<SessionEntry>], patience: Duration) {
+        let at_work = sessions.iter();
         let at_work = at_work.filter(|s| s.activity.state() == State::Active);
         let told = at_work.map(|session| async move {
-            session.activity.forget_progress();
             let mut told = pin!(session.activity.told.notified());
             // From here on it is woken, not only from its first poll on.
             told.as_mut().enable();
@@ -314,10 +320,11 @@ mod tests {
                 }
             })
             .await;
-            entry.activity.tell(Progress {
+            let progress = Progress {
                 rows: 7,
                 shards: Vec::new(),
-            });
+            };
+            entry.activity.tell(progress, None);
         };
         tokio::join!(registry.look(Duration::from_secs(60)), session);
         assert_eq!(one.entry.activity.progress().map(|p| p.rows), Some(7));

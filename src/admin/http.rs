@@ -1,4 +1,4 @@
-//! The HTTP side: three paths for machines, and the client of it that `pgbraid health` needs.
+//! The HTTP side: three paths for machines, a page for people, and the client of it that `pgbraid health` needs.
 
 use std::future::Future;
 use std::io;
@@ -7,48 +7,73 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response as Answer};
 use axum::routing::get as on_get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::live::{self, LivePage};
 use super::readiness::Readiness;
 use crate::metrics;
 
 /// Longest answer that [`get`] reads.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// Serves until `stop` is done.
+/// Serves until `stop` is done. Without `live` there is no page.
 ///
 /// # Errors
 /// What the socket says.
-pub async fn serve(
+pub(super) async fn serve(
     listener: TcpListener,
     readiness: Arc<Readiness>,
+    live: Option<Arc<LivePage>>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(readiness))
+    axum::serve(listener, router(readiness, live))
         .with_graceful_shutdown(stop)
         .await
 }
 
-fn router(readiness: Arc<Readiness>) -> Router {
-    Router::new()
-        .route("/", on_get(index))
+fn router(readiness: Arc<Readiness>, live: Option<Arc<LivePage>>) -> Router {
+    let root = match live {
+        Some(live) => Router::new()
+            .route("/", on_get(page))
+            .route("/live.json", on_get(figures))
+            .route("/page.css", on_get(live::style))
+            .route("/page.js", on_get(live::script))
+            .route("/page.svg", on_get(live::icon))
+            .with_state(live),
+        None => Router::new().route("/", on_get(|| async { INDEX })),
+    };
+    let machines = Router::new()
         // Answering at all is the proof of life; whether statements can be answered is /readyz' matter.
         .route("/livez", on_get(|| async { "ok\n" }))
         .route("/readyz", on_get(readyz))
         .route("/metrics", on_get(prometheus))
-        .with_state(readiness)
+        .with_state(readiness);
+    machines.merge(root)
 }
 
-async fn index() -> &'static str {
-    concat!(
-        "pgbraid ",
-        env!("CARGO_PKG_VERSION"),
-        "\n\n/livez    the process runs\n/readyz   statements can be answered, or why not\n/metrics  Prometheus\n"
-    )
+const INDEX: &str = concat!(
+    "pgbraid ",
+    env!("CARGO_PKG_VERSION"),
+    "\n\n/         the live page, in a browser\n/livez    the process runs\n",
+    "/readyz   statements can be answered, or why not\n/metrics  Prometheus\n"
+);
+
+/// A browser says that it wants HTML; whoever does not gets the list of paths, which tells nothing.
+async fn page(State(live): State<Arc<LivePage>>, headers: HeaderMap) -> Answer {
+    let wanted = headers.get_all(header::ACCEPT).iter();
+    let mut wanted = wanted.filter_map(|value| value.to_str().ok());
+    match wanted.any(|value| value.contains("text/html")) {
+        true => live.page(&headers),
+        false => ([(header::VARY, "Accept")], INDEX).into_response(),
+    }
+}
+
+async fn figures(State(live): State<Arc<LivePage>>, headers: HeaderMap) -> Answer {
+    live.figures(&headers).await
 }
 
 async fn readyz(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
@@ -126,7 +151,7 @@ mod tests {
     async fn served(readiness: Arc<Readiness>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(serve(listener, readiness, std::future::pending()));
+        tokio::spawn(serve(listener, readiness, None, std::future::pending()));
         address
     }
 

@@ -1,8 +1,9 @@
-//! What operators see and do: `/livez`, `/readyz` and `/metrics` over HTTP, and the console. Never answers a query and holds no connection
-//! of the pools.
+//! What operators see and do: the live page, `/livez`, `/readyz` and `/metrics` over HTTP, and the console. Never answers a query and holds
+//! no connection of the pools.
 
 pub mod console;
 mod http;
+mod live;
 mod readiness;
 
 use std::io;
@@ -19,7 +20,8 @@ use crate::config::{Config, Live};
 use crate::registry::Registry;
 
 use console::Console;
-pub use http::{Response, get, serve};
+pub use http::{Response, get};
+use live::LivePage;
 pub use readiness::{Probe, Readiness, Report, ShardReport};
 
 /// What operators look at and steer, as the server has it.
@@ -72,9 +74,19 @@ pub async fn start(console: &Arc<Console>) -> io::Result<Running> {
     };
     if !http.is_empty() {
         let listener = tcp::listen(&http, reuse_port).await?;
-        let served = readiness.clone();
+        let address = listener.local_addr()?;
+        let is_local = address.ip().is_loopback();
+        if !is_local && served.config().server.http_password.is_empty() {
+            tracing::warn!(
+                http = %address,
+                "the live page shows the texts of statements (without literals) to whoever reaches this address: set server.http_password"
+            );
+        }
+        let live = LivePage::new(served.clone(), readiness.clone(), is_local);
+        let readiness = readiness.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = serve(listener, served, std::future::pending()).await {
+            let served = http::serve(listener, readiness, Some(live), std::future::pending());
+            if let Err(error) = served.await {
                 tracing::error!(%error, "the http side ended");
             }
         });

@@ -17,7 +17,7 @@ use crate::backend::roles::Roles;
 use crate::config::Config;
 use crate::metrics::ConnectionClosed;
 use crate::plan::ShardId;
-use crate::registry::{Registry, State};
+use crate::registry::{Registry, State, servers};
 
 /// Tries to reach one shard (by its place in the configuration); `Err` says why it cannot be.
 pub type Probe =
@@ -55,6 +55,18 @@ pub struct ShardReport {
     /// Why it could not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl ShardReport {
+    /// Why it speaks against being ready; the errors of connections say already which shard it is.
+    fn reason(&self) -> Option<String> {
+        let error = self.error.as_ref()?;
+        let told = format!("shard {} cannot be reached", self.name);
+        Some(match error.starts_with(&told) {
+            true => error.clone(),
+            false => format!("{told}: {error}"),
+        })
+    }
 }
 
 #[derive(Default)]
@@ -135,6 +147,7 @@ impl Readiness {
             shard.connections_in_use.set(sum(|u| u.in_use));
             shard.connections_idle.set(sum(|u| u.idle));
             shard.waiters.set(sum(|u| u.waiting));
+            shard.in_flight.set(servers::at_work(name) as i64);
             shard.closed_in_all(ConnectionClosed::Idle, retired.idle);
             shard.closed_in_all(ConnectionClosed::Age, retired.age);
         }
@@ -148,13 +161,11 @@ impl Readiness {
             differences,
         };
         crate::metrics::global().catalog_version.set(version as i64);
-        crate::metrics::global().catalog_loads.inc();
     }
 
     /// Loading failed. An earlier catalog stays in use, so only the first one is missed.
     pub fn catalog_failed(&self, why: impl Into<String>) {
         self.catalog.lock().failure = Some(why.into());
-        crate::metrics::global().catalog_load_errors.inc();
     }
 
     /// No new clients are wanted: load balancers shall look elsewhere.
@@ -170,9 +181,7 @@ impl Readiness {
             reasons.push("pgbraid is shutting down".to_string());
         }
         for shard in &shards {
-            if let Some(error) = &shard.error {
-                reasons.push(format!("shard {} cannot be reached: {error}", shard.name));
-            }
+            reasons.extend(shard.reason());
         }
         let catalog = self.catalog.lock();
         if catalog.version == 0 {
@@ -276,6 +285,22 @@ mod tests {
             half.report().await.reasons,
             ["shard s2 cannot be reached: connection refused"]
         );
+    }
+
+    #[test]
+    fn a_reason_names_its_shard_once() {
+        let reason = |error: &str| {
+            let report = ShardReport {
+                name: "s1".into(),
+                reachable: false,
+                milliseconds: 0,
+                error: Some(error.into()),
+            };
+            report.reason().unwrap()
+        };
+        assert_eq!(reason("refused"), "shard s1 cannot be reached: refused");
+        let whole = "shard s1 cannot be reached: refused";
+        assert_eq!(reason(whole), whole);
     }
 
     #[tokio::test]

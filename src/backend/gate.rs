@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -12,17 +13,29 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     closed: AtomicBool,
+    /// Closed for those as well who are in the middle of something on other shards.
+    shut: AtomicBool,
     opened: Notify,
     /// Statements that wait for it to open.
     held: AtomicUsize,
     queue: Mutex<Queue>,
 }
 
-/// Since when statements wait, here or for a connection. Bounded by the number of clients.
+/// Statements that wait, here or for a connection. Bounded by the number of clients.
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
-    since: BTreeMap<u64, Instant>,
+    waits: BTreeMap<u64, Wait>,
+}
+
+/// A statement that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// Whose pool it is of.
+    pub user: Arc<str>,
+    /// It waits for a merge session.
+    pub merge: bool,
+    pub since: Instant,
 }
 
 /// A statement's place in the queue, given up when dropped.
@@ -33,7 +46,7 @@ pub(super) struct Queued<'a> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.gate.queue.lock().since.remove(&self.number);
+        self.gate.queue.lock().waits.remove(&self.number);
     }
 }
 
@@ -57,22 +70,38 @@ impl Gate {
 
     pub(super) fn open(&self) {
         self.closed.store(false, Ordering::Release);
+        self.set_shut(false);
+    }
+
+    #[inline]
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::Release);
         self.opened.notify_waiters();
     }
 
-    /// Waits until it is open. Dropping the future gives the wait up.
-    pub(super) async fn pass(&self) {
-        if !self.is_closed() {
+    /// True where it lets nobody through, or nobody but who `holds` connections to other shards.
+    #[inline]
+    pub(super) fn stops(&self, holds: bool) -> bool {
+        self.is_closed() && (!holds || self.is_shut())
+    }
+
+    /// Waits until it lets through. Dropping the future gives the wait up.
+    pub(super) async fn pass(&self, holds: bool, user: impl FnOnce() -> Arc<str>) {
+        if !self.stops(holds) {
             return;
         }
         self.held.fetch_add(1, Ordering::Relaxed);
         let _held = Held(&self.held);
-        let _queued = self.queue();
+        let _queued = self.queue(user(), false);
         loop {
             let mut opened = pin!(self.opened.notified());
             // From here on it is woken, not only from its first poll on.
             opened.as_mut().enable();
-            if !self.is_closed() {
+            if !self.stops(holds) {
                 return;
             }
             opened.await;
@@ -84,52 +113,60 @@ impl Gate {
         self.held.load(Ordering::Relaxed)
     }
 
-    pub(super) fn queue(&self) -> Queued<'_> {
+    pub(super) fn queue(&self, user: Arc<str>, merge: bool) -> Queued<'_> {
         let mut queue = self.queue.lock();
         let number = queue.next;
         queue.next += 1;
-        queue.since.insert(number, Instant::now());
+        let since = Instant::now();
+        queue.waits.insert(number, Wait { user, merge, since });
         Queued { gate: self, number }
     }
 
-    /// How long the first of those that wait has waited.
-    pub(super) fn longest_wait(&self) -> Duration {
-        let queue = self.queue.lock();
-        let first = queue.since.first_key_value();
-        first.map_or(Duration::ZERO, |(_, since)| since.elapsed())
+    /// Those that wait, the first one first.
+    pub(super) fn waits(&self) -> Vec<Wait> {
+        self.queue.lock().waits.values().cloned().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
+
+    fn app() -> Arc<str> {
+        "app".into()
+    }
 
     #[tokio::test]
     async fn a_closed_gate_holds_until_it_opens() {
         let gate = Arc::new(Gate::default());
-        gate.pass().await;
+        gate.pass(false, app).await;
         gate.close();
+        // It is on its way.
+        gate.pass(true, app).await;
+        gate.set_shut(true);
+        assert!(gate.stops(true));
         let passing = tokio::spawn({
             let gate = gate.clone();
-            async move { gate.pass().await }
+            async move { gate.pass(true, app).await }
         });
         while gate.held() == 0 {
             tokio::task::yield_now().await;
         }
         assert!(!passing.is_finished());
+        assert_eq!(gate.waits()[0].user, app());
         gate.open();
         passing.await.unwrap();
-        assert_eq!((gate.held(), gate.longest_wait()), (0, Duration::ZERO));
+        assert_eq!((gate.held(), gate.waits()), (0, vec![]));
     }
 
     #[tokio::test]
     async fn who_gives_up_is_not_counted_any_more() {
         let gate = Gate::default();
         gate.close();
-        let passed = tokio::time::timeout(Duration::from_millis(1), gate.pass());
+        let passed = tokio::time::timeout(Duration::from_millis(1), gate.pass(false, app));
         assert!(passed.await.is_err());
-        assert_eq!((gate.held(), gate.longest_wait()), (0, Duration::ZERO));
+        assert_eq!((gate.held(), gate.waits()), (0, vec![]));
     }
 }

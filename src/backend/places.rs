@@ -3,6 +3,7 @@
 //! A permit is waited for in turn, by all roles alike. Who has one is owed a connection: where the places are taken, an idle
 //! connection of another role is closed for it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) connector: Arc<Connector>,
+    /// They are merge sessions.
+    merge: bool,
     /// Who holds one never waits inside bb8 for anybody else.
     permits: Arc<Semaphore>,
     /// Held by a connection from before it is opened until it is closed.
@@ -42,10 +45,16 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(connector: Arc<Connector>, size: usize, settings: &Settings) -> Arc<Self> {
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        merge: bool,
+        size: usize,
+        settings: &Settings,
+    ) -> Arc<Self> {
         let size = size.max(1);
         Arc::new(Self {
             connector,
+            merge,
             permits: Arc::new(Semaphore::new(size)),
             open: Arc::new(Semaphore::new(size)),
             size: size.into(),
@@ -141,21 +150,22 @@ impl Places {
             .collect()
     }
 
-    /// Leave to use a connection.
+    /// Leave to use a connection; `user` says whose, where it is waited for.
     ///
     /// # Errors
     /// `PoolExhausted` past the deadline.
     pub(super) async fn permit(
         &self,
         deadline: Instant,
+        user: impl FnOnce() -> Arc<str>,
     ) -> Result<OwnedSemaphorePermit, BackendError> {
         let wait_seconds = &self.connector.metrics().wait_seconds;
         if let Some(permit) = self.permit_now() {
             wait_seconds.observe(0.0);
             return Ok(permit);
         }
-        let _waiting = Waiting::new(&self.waiting);
-        let _queued = self.connector.gate().queue();
+        let _waiting = Counted::new(&self.waiting);
+        let _queued = self.connector.gate().queue(user(), self.merge);
         let since = Instant::now();
         let got = timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await;
         wait_seconds.observe(since.elapsed().as_secs_f64());
@@ -226,6 +236,20 @@ impl Places {
         }
     }
 
+    /// Open connections by the role they are logged in as: idle ones, all of them, and how many are being opened.
+    pub(super) fn by_user(&self) -> BTreeMap<Arc<str>, Usage> {
+        let mut users = BTreeMap::<_, Usage>::new();
+        for pool in self.tenants() {
+            let usage = users.entry(pool.user()).or_default();
+            let (open, idle, opening) = (pool.connections(), pool.idle(), pool.opening());
+            usage.size = self.size();
+            usage.in_use += open.saturating_sub(idle) + opening;
+            usage.opening += opening;
+            usage.idle += idle;
+        }
+        users
+    }
+
     pub(super) fn retired(&self) -> Retired {
         let gone = Retired {
             idle: self.retired_idle.load(Ordering::Relaxed),
@@ -259,17 +283,17 @@ impl Places {
     }
 }
 
-/// Counts one waiting statement for as long as it lives, also when its future is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts one for as long as it lives, also when the future that has it is dropped.
+pub(super) struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
+impl<'a> Counted<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -86,6 +86,9 @@ pub struct RawConn {
     metrics: Arc<ShardMetrics>,
     /// When the first byte went out of what the shard has not answered in full.
     asked: Option<Instant>,
+    /// Rows have come of that, and when the first one had, unless all has come at once.
+    has_row: bool,
+    first_row: Option<Instant>,
     /// When it had answered all it was asked.
     rests_since: Instant,
     /// It was the shard or the network that ended it.
@@ -121,6 +124,8 @@ impl RawConn {
             cancel_key: CancelKey::default(),
             lease: LeaseNumber::default(),
             asked: None,
+            has_row: false,
+            first_row: None,
             rests_since: Instant::now(),
             lost: false,
             listed: None,
@@ -203,8 +208,11 @@ impl RawConn {
             match ready!(Pin::new(&mut self.socket).poll_write(cx, unwritten)) {
                 Ok(0) => self.write_failed("the connection takes no more data".into()),
                 Ok(n) => {
-                    metrics::global().bytes_to_shards.inc_by(n as u64);
-                    self.asked.get_or_insert_with(Instant::now);
+                    self.metrics.bytes_sent.inc_by(n as u64);
+                    if self.asked.is_none() {
+                        self.asked = Some(Instant::now());
+                        self.show_at_work(true);
+                    }
                     self.written += n;
                     self.socket_unflushed = true;
                 }
@@ -249,8 +257,8 @@ impl RawConn {
         loop {
             match ready!(self.poll_scanned(columns, cx))? {
                 Scanned::Rows(run) => {
-                    let rows = u64::from(run.rows);
-                    metrics::global().rows_from_shards.inc_by(rows);
+                    self.metrics.rows.inc_by(u64::from(run.rows));
+                    self.has_row = true;
                     return Poll::Ready(Ok(Event::Rows(run)));
                 }
                 Scanned::Message { tag: b'A', frame } => {
@@ -281,6 +289,10 @@ impl RawConn {
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Err(self.broken(fault.to_string()))),
             }
+            if self.has_row && self.first_row.is_none() {
+                // There is more to come: the first row's time is not the last one's.
+                self.first_row = Some(Instant::now());
+            }
             match ready!(self.reader.poll_fill(&mut self.socket, cx)) {
                 Ok(0) => {
                     let reason = match &self.write_error {
@@ -289,7 +301,7 @@ impl RawConn {
                     };
                     return Poll::Ready(Err(self.ended(reason)));
                 }
-                Ok(n) => metrics::global().bytes_from_shards.inc_by(n as u64),
+                Ok(n) => self.metrics.bytes_received.inc_by(n as u64),
                 Err(e) => return Poll::Ready(Err(self.ended(e.to_string()))),
             }
         }
@@ -340,8 +352,8 @@ impl RawConn {
         if self.outstanding == 0 {
             if let Some(asked) = self.asked.take() {
                 self.rests_since = Instant::now();
-                let seconds = (self.rests_since - asked).as_secs_f64();
-                self.metrics.query_seconds.observe(seconds);
+                self.count_answer(asked);
+                self.show_at_work(false);
             }
             self.reader.release(false);
         }
@@ -370,6 +382,7 @@ impl RawConn {
     pub fn statement_name(&mut self, sql: &Arc<str>, parameter_types: &[u32]) -> (Arc<str>, bool) {
         let (name, new) = self.statements.name(sql, parameter_types, self.batches);
         if new {
+            self.metrics.parses.inc();
             for number in self.statements.take_to_close() {
                 messages::describe_or_close(b'C', b'S', &name_of(number), &mut self.write);
             }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -26,6 +26,19 @@ pub struct Roles {
     /// The roles that the configuration names for the shards.
     configured: Arc<Pools>,
     others: Mutex<HashMap<Arc<str>, Known>>,
+}
+
+/// How a role uses the connections to a shard at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleUsage {
+    /// The role's name at the shard.
+    pub user: Arc<str>,
+    /// Connections that statements run on.
+    pub data: Usage,
+    /// Merge sessions.
+    pub merge: Usage,
+    /// How long the first of its statements that wait has waited.
+    pub longest_wait: Duration,
 }
 
 /// What a new session of a role finds.
@@ -54,12 +67,13 @@ impl Roles {
     /// Must be called inside a runtime.
     pub fn new(config: &Config) -> Arc<Self> {
         let connectors = Connector::all(config);
-        let places = |size: usize| -> Vec<Arc<Places>> {
+        let places = |merge: bool, size: usize| -> Vec<Arc<Places>> {
             let connectors = connectors.iter();
-            let places = |c: &Arc<Connector>| Places::new(c.clone(), size, &config.pool);
+            let places = |c: &Arc<Connector>| Places::new(c.clone(), merge, size, &config.pool);
             connectors.map(places).collect()
         };
-        let (data, merge) = (places(config.pool.size), places(config.pool.merge_size));
+        let data = places(false, config.pool.size);
+        let merge = places(true, config.pool.merge_size);
         let configured = Pools::new(&data, &merge, |_| None);
         Arc::new(Self {
             data,
@@ -174,7 +188,8 @@ impl Roles {
         work: impl AsyncFnOnce(RawConn) -> T,
     ) -> Result<T, BackendError> {
         let places = &self.data[usize::from(shard.0)];
-        let _permit = places.permit(deadline).await?;
+        let user = || login.user.clone();
+        let _permit = places.permit(deadline, user).await?;
         let _place = places.place(u64::MAX).await?;
         let conn = places.connector.connect_as(login).await?;
         Ok(work(conn).await)
@@ -200,6 +215,38 @@ impl Roles {
     /// The same for the merge sessions.
     pub fn merge_usage(&self) -> Vec<Usage> {
         self.merge.iter().map(|p| p.usage()).collect()
+    }
+
+    /// How each role uses a shard, by the role's name; the one that the configuration names there is always among them.
+    pub fn usage_by_role(&self, shard: ShardId) -> Vec<RoleUsage> {
+        let shard = usize::from(shard.0);
+        let mut data = self.data[shard].by_user();
+        let mut merge = self.merge[shard].by_user();
+        let waits = self.connector(shard).gate().waits();
+        let mut users: Vec<_> = data.keys().chain(merge.keys()).cloned().collect();
+        users.extend(waits.iter().map(|w| w.user.clone()));
+        users.sort_unstable();
+        users.dedup();
+        let usage = |user: Arc<str>| {
+            let waiting = |merge| {
+                let own = waits.iter().filter(|w| w.user == user && w.merge == merge);
+                own.count()
+            };
+            let first = waits.iter().find(|w| w.user == user);
+            RoleUsage {
+                data: Usage {
+                    waiting: waiting(false),
+                    ..data.remove(&user).unwrap_or_default()
+                },
+                merge: Usage {
+                    waiting: waiting(true),
+                    ..merge.remove(&user).unwrap_or_default()
+                },
+                longest_wait: first.map(|w| w.since.elapsed()).unwrap_or_default(),
+                user,
+            }
+        };
+        users.into_iter().map(usage).collect()
     }
 
     /// Connections that were closed for their age, by the shards' order.

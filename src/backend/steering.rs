@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::gate::Gate;
 use super::pool::Pools;
 use super::roles::Roles;
 use crate::plan::ShardId;
@@ -11,8 +12,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Roles {
     /// Holds back statements of sessions without a connection, waits until all connections of `shards` have come back, and closes
-    /// them. A session that has a connection goes on to the end of its transaction, whatever shards it needs. Dropping the future
-    /// leaves the shards paused.
+    /// them. Meanwhile a session that has a connection goes on to the end of its transaction, whatever shards it needs; from then on
+    /// nobody gets one. Dropping the future leaves the shards paused.
     ///
     /// False when a shard was resumed meanwhile.
     pub async fn pause(&self, shards: &[ShardId]) -> bool {
@@ -27,8 +28,13 @@ impl Roles {
             if shards.iter().any(|s| !self.configured().is_paused(*s)) {
                 return false;
             }
-            if shards.iter().all(|s| self.in_use(usize::from(s.0)) == 0) {
-                break;
+            let idle = shards.iter().all(|s| self.in_use(usize::from(s.0)) == 0);
+            let gates = shards.iter().map(|s| self.configured().gate(*s));
+            match (idle, gates.clone().all(Gate::is_shut)) {
+                (true, true) => break,
+                (false, false) => {}
+                // Once more: somebody may just have passed, who must not wait for the other shards then.
+                _ => gates.for_each(|gate| gate.set_shut(idle)),
             }
         }
         self.reconnect(shards);
@@ -48,11 +54,6 @@ impl Roles {
     pub fn reconnect(&self, shards: &[ShardId]) {
         shards.iter().for_each(|s| self.retire(usize::from(s.0)));
     }
-
-    /// How long the first of the statements that wait for a connection to the shard has waited.
-    pub fn longest_wait(&self, shard: ShardId) -> Duration {
-        self.connector(usize::from(shard.0)).gate().longest_wait()
-    }
 }
 
 impl Pools {
@@ -62,11 +63,18 @@ impl Pools {
         self.gate(shard).is_closed()
     }
 
-    /// Waits until none of `shards` is paused. No deadline is kept: it ends with RESUME, or is dropped.
-    pub async fn pass(&self, shards: &[ShardId]) {
+    /// True while the shard is paused for a session that `holds` connections to others.
+    #[inline]
+    pub fn stops(&self, shard: ShardId, holds: bool) -> bool {
+        self.gate(shard).stops(holds)
+    }
+
+    /// Waits until none of `shards` stops the session. No deadline is kept: it ends with RESUME, or is dropped.
+    pub async fn pass(&self, shards: &[ShardId], holds: bool) {
         // While it waits for one, another may be paused.
-        while let Some(shard) = shards.iter().find(|s| self.is_paused(**s)) {
-            self.gate(*shard).pass().await;
+        while let Some(shard) = shards.iter().find(|s| self.stops(**s, holds)) {
+            let user = || self.user(*shard);
+            self.gate(*shard).pass(holds, user).await;
         }
     }
 }

@@ -2,21 +2,18 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use pgbraid::tools::doctor::{self, Extent, Options};
+use pgbraid::tools::doctor::{self, Options};
 
-use super::{COULD_NOT_LOOK, configuration};
+use super::{COULD_NOT_LOOK, Patience, Rows, configuration};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Arguments {
-    /// Put the key of every row through the sharding function, not only those of a sample of large tables
-    #[arg(long)]
-    full: bool,
-    /// How long a statement may take on a shard, in seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
+    #[command(flatten)]
+    rows: Rows,
+    #[command(flatten)]
+    patience: Patience,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -28,11 +25,8 @@ pub async fn run(path: &Path, arguments: Arguments) -> ExitCode {
         return COULD_NOT_LOOK.into();
     };
     let options = Options {
-        extent: match arguments.full {
-            true => Extent::Full,
-            false => Extent::Sample,
-        },
-        limit: Duration::from_secs(arguments.timeout),
+        extent: arguments.rows.extent(),
+        limit: arguments.patience.limit(),
     };
     let report = match doctor::run(&config, options).await {
         Ok(report) => report,

@@ -4,12 +4,10 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use pgbraid::tools::doctor::Extent;
 use pgbraid::tools::init::{self, Options};
 
-use super::fail;
+use super::{Patience, Rows, fail};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,12 +22,10 @@ pub struct Arguments {
     /// The name clients connect to (default: that of the first shard's database)
     #[arg(long)]
     name: Option<String>,
-    /// Read every row, not only a sample of large tables
-    #[arg(long)]
-    full: bool,
-    /// How long a statement may take on a shard, in seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
+    #[command(flatten)]
+    rows: Rows,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// Writes the file and says what is left to do.
@@ -37,11 +33,8 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     let options = Options {
         shards: arguments.shards,
         name: arguments.name,
-        extent: match arguments.full {
-            true => Extent::Full,
-            false => Extent::Sample,
-        },
-        limit: Duration::from_secs(arguments.timeout),
+        extent: arguments.rows.extent(),
+        limit: arguments.patience.limit(),
     };
     let draft = match init::run(&options).await {
         Ok(draft) => draft,

@@ -14,11 +14,44 @@ pub mod verify;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgbraid::config::{self, Config, ConfigErrors};
+use pgbraid::tools::doctor::Extent;
 
 /// The exit status of a comparison that could not be made.
 const COULD_NOT_LOOK: u8 = 2;
+
+/// How long a tool waits for a server.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Patience {
+    /// How long a statement may take on a server, in seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+impl Patience {
+    fn limit(self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+/// How much of the rows a tool looks at.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Rows {
+    /// Look at every row, not only at a sample of large tables
+    #[arg(long)]
+    full: bool,
+}
+
+impl Rows {
+    fn extent(self) -> Extent {
+        match self.full {
+            true => Extent::Full,
+            false => Extent::Sample,
+        }
+    }
+}
 
 /// Says what went wrong, on standard error.
 pub fn fail(message: &str) -> ExitCode {

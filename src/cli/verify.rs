@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use pgbraid::tools::plans;
 use pgbraid::tools::verify::{self, Options, Verdict};
 
-use super::{COULD_NOT_LOOK, configuration};
+use super::{COULD_NOT_LOOK, Patience, configuration};
 
 /// What the command line asks for.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,9 +24,8 @@ pub struct Arguments {
     /// How many statements are made from the tables
     #[arg(long, default_value_t = 200)]
     sample: usize,
-    /// How long a statement may take, in seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
+    #[command(flatten)]
+    patience: Patience,
     /// Print one JSON list
     #[arg(long)]
     json: bool,
@@ -50,7 +48,7 @@ pub async fn run(path: &Path, arguments: Arguments) -> ExitCode {
         via: arguments.via,
         statements,
         sample: arguments.sample,
-        limit: Duration::from_secs(arguments.timeout),
+        limit: arguments.patience.limit(),
     };
     let outcomes = match verify::run(&config, &options).await {
         Ok(outcomes) => outcomes,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Console, Database, FunctionName, Log, Merge, Pool, Server, Tcp, Tls, TlsMode, Undeclared,
+    Console, Database, FunctionName, Log, Merge, Pool, Secret, Server, Tcp, Tls, TlsMode,
+    Undeclared,
 };
 
 impl Default for Server {
@@ -11,6 +12,7 @@ impl Default for Server {
         Self {
             listen: "127.0.0.1:6432".into(),
             http: "127.0.0.1:9632".into(),
+            http_password: Secret::new(""),
             unix_socket: None,
             unix_socket_permissions: 0o777,
             max_clients: 1000,

@@ -55,6 +55,8 @@ pub struct Server {
     pub listen: String,
     /// "127.0.0.1:9632"; empty: off.
     pub http: String,
+    /// What the live page is asked for with (default none: whoever reaches `http` sees it).
+    pub http_password: Secret,
     /// The folder of a unix socket for clients (default none).
     pub unix_socket: Option<PathBuf>,
     /// Who may connect to it, as chmod has it (default 0777: everybody, as PostgreSQL).

@@ -19,6 +19,9 @@ pub(super) fn server(section: &Section<'_, '_>) -> Server {
     let server = Server {
         listen: text("listen").map_or(default.listen, |t| listen("listen", t)),
         http: text("http").map_or(default.http, |t| listen("http", t)),
+        http_password: section
+            .secret("http_password")
+            .unwrap_or(default.http_password),
         unix_socket: section.path("unix_socket"),
         unix_socket_permissions: section
             .read("unix_socket_permissions", value::PERMISSIONS, |s| {

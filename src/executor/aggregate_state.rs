@@ -6,6 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
 use super::{Bound, error, keys};
+use crate::metrics::Reason;
 use crate::plan::{Final, FinalFunction};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -340,7 +341,7 @@ fn number(column: &ColumnDescription, text: &str) -> Result<Number, ServerError>
         other => {
             let message =
                 format!("{text} has partial sums of type {other}, which pgbraid cannot add");
-            Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
+            Err(ServerError::refusal(Reason::Form, message))
         }
     }
 }

@@ -22,6 +22,7 @@ use super::stage_table::StageTable;
 use super::{Bound, Item, ShardStatistics, Step, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
+use crate::metrics::Reason;
 use crate::plan::{Extra, ShardId, SqlPart, Stage, StageColumn, StageFilter};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -81,7 +82,7 @@ impl Combine {
         let record = |c: &StageColumn| matches!(c.type_oid, oid::RECORD | oid::RECORD_ARRAY);
         if stages.iter().any(|s| s.columns.iter().any(record)) {
             let message = "rows without a type cannot be combined over shards";
-            return Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+            return Err(ServerError::refusal(Reason::Form, message));
         }
         let running = stages.iter().map(|s| Running::new(s, bound, shards));
         let mut running = running.collect::<Result<Vec<_>, _>>()?;

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use super::final_aggregate::growing;
 use super::operator::{Operator, Source};
 use super::{error, row};
 use crate::backend::raw_conn::Run;
@@ -75,7 +76,13 @@ impl Distinct {
     }
 
     fn bytes(&self) -> usize {
-        self.frames.capacity() + self.seen.capacity() * (size_of::<std::ops::Range<usize>>() + 1)
+        let (frames, seen) = (&self.frames, &self.seen);
+        growing(frames.len(), frames.capacity(), 1)
+            + growing(
+                seen.len(),
+                seen.capacity(),
+                size_of::<std::ops::Range<usize>>() + 1,
+            )
     }
 }
 

@@ -26,6 +26,9 @@ use crate::protocol::messages::ColumnDescription;
 /// Size of an output run.
 const RUN_BYTES: usize = 64 * 1024;
 
+/// Groups whose states lie together.
+const CHUNK_GROUPS: usize = 1024;
+
 pub(super) struct FinalAggregate {
     bound: Arc<Bound>,
     groups: usize,
@@ -55,8 +58,8 @@ struct Groups {
     keys: Vec<u8>,
     /// Where each group's columns end in `keys`.
     ends: Vec<usize>,
-    /// The states of all groups, group by group.
-    states: Vec<State>,
+    /// The states of all groups, group by group: in chunks, for a copy to a larger place would need three times their room.
+    states: Vec<Vec<State>>,
     /// Bytes that states hold outside of themselves.
     held: usize,
 }
@@ -177,14 +180,15 @@ impl FinalAggregate {
             frame,
             starts: &self.starts,
         };
-        let states = group * self.kinds.len();
-        for (offset, kind) in self.kinds.iter().enumerate() {
-            let state = &mut self.table.states[states + offset];
+        let states = self.table.states_mut(group, self.kinds.len());
+        let mut held = 0;
+        for (state, kind) in states.iter_mut().zip(&self.kinds) {
             match kind.add(state, &columns)? {
-                Some(held) => self.table.held += held,
+                Some(more) => held += more,
                 None => return Ok(None),
             }
         }
+        self.table.held += held;
         Ok(Some(()))
     }
 
@@ -213,7 +217,7 @@ impl FinalAggregate {
 
     fn put_group(&self, group: usize, out: &mut BytesMut) -> Result<(), ServerError> {
         let key = self.table.key(group);
-        let states = &self.table.states[group * self.kinds.len()..];
+        let states = self.table.states(group, self.kinds.len());
         for (output, described) in self.output.iter().zip(&self.bound.columns[..]) {
             match output {
                 OutputColumn::Group(index) => {
@@ -246,7 +250,14 @@ impl Groups {
             .insert_unique(hash, group as u32, |g| hasher.hash_one(key_of(*g)));
         self.keys.extend_from_slice(key);
         self.ends.push(self.keys.len());
-        self.states.extend(kinds.iter().map(Kind::start));
+        if group.is_multiple_of(CHUNK_GROUPS) {
+            // One group is most frequent.
+            let room = if group == 0 { 1 } else { CHUNK_GROUPS };
+            self.states.push(Vec::with_capacity(room * kinds.len()));
+        }
+        if let Some(chunk) = self.states.last_mut() {
+            chunk.extend(kinds.iter().map(Kind::start));
+        }
         group
     }
 
@@ -254,15 +265,31 @@ impl Groups {
         slice(&self.keys, &self.ends, group)
     }
 
+    fn states(&self, group: usize, width: usize) -> &[State] {
+        let from = group % CHUNK_GROUPS * width;
+        &self.states[group / CHUNK_GROUPS][from..from + width]
+    }
+
+    fn states_mut(&mut self, group: usize, width: usize) -> &mut [State] {
+        let from = group % CHUNK_GROUPS * width;
+        &mut self.states[group / CHUNK_GROUPS][from..from + width]
+    }
+
     fn bytes(&self) -> usize {
-        let index = self.index.capacity() * (size_of::<u32>() + 1);
-        let states = self.states.capacity() * size_of::<State>();
-        index
-            + states
-            + self.ends.capacity() * size_of::<usize>()
-            + self.keys.capacity()
+        let chunks = self.states.iter().map(Vec::capacity).sum::<usize>();
+        let (index, ends, keys) = (&self.index, &self.ends, &self.keys);
+        chunks * size_of::<State>()
+            + growing(index.len(), index.capacity(), size_of::<u32>() + 1)
+            + growing(ends.len(), ends.capacity(), size_of::<usize>())
+            + growing(keys.len(), keys.capacity(), 1)
             + self.held
     }
+}
+
+/// The bytes of a collection that doubles when it is full: shortly before that, with those of the copy.
+pub(super) fn growing(len: usize, capacity: usize, size: usize) -> usize {
+    let times = if capacity - len <= capacity / 8 { 3 } else { 1 };
+    capacity * times * size
 }
 
 fn slice<'k>(keys: &'k [u8], ends: &[usize], group: usize) -> &'k [u8] {

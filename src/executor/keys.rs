@@ -1,10 +1,10 @@
 //! The order of key columns, found from what the shards say their types are.
 
 use super::Bound;
+use crate::metrics::Reason;
 use crate::plan::{Collation, SortKey};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
-use crate::protocol::sqlstate;
 use crate::types::compare::{Comparator, KeyOrder, TextOrder};
 
 /// The orders of `keys`, which are the last ones of `columns`.
@@ -44,7 +44,7 @@ pub(super) fn comparator(
         .filter(|_| column.format == 1)
         .ok_or_else(|| {
             let message = format!("the order of {text} is not known outside the shards");
-            ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(
+            ServerError::refusal(Reason::Form, message).with_hint(
                 "Order by a column of another type, or under COLLATE \"C\" when it is text.",
             )
         })

@@ -165,6 +165,8 @@ pub struct Execution {
     bound: Arc<Bound>,
     shards: Vec<ShardId>,
     pipeline: Pipeline,
+    /// What it runs, for whoever looks; `None` where that is one text on one shard.
+    plan: Option<Arc<Plan>>,
     /// What runs when rows are more than may be held.
     spill: Option<Arc<Plan>>,
     /// What runs when this one fails before its first row.
@@ -226,8 +228,21 @@ impl Execution {
         let shards = self.bound.shard_names.len();
         Ok(Self {
             copy: self.copy.clone(),
+            plan: Some(plan.clone()),
             ..Self::new(plan, Bound::clone(&self.bound), shards)?
         })
+    }
+
+    /// Keeps the plan it was made of, to be shown.
+    #[must_use]
+    pub fn of_plan(self, plan: &Arc<Plan>) -> Self {
+        let plan = Some(plan.clone());
+        Self { plan, ..self }
+    }
+
+    /// The plan it was made of, where it was kept.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
     }
 
     /// With a plan that computes nothing ahead of need, for when this one fails.
@@ -251,6 +266,7 @@ impl Execution {
         let lazy = Self::new(plan, Bound::clone(&self.bound), shards);
         Some(lazy.map(|lazy| Self {
             copy: self.copy.clone(),
+            plan: Some(plan.clone()),
             ..lazy
         }))
     }
@@ -297,6 +313,7 @@ impl Execution {
             has_given: false,
             partial: false,
             lacking: Vec::new(),
+            plan: None,
             spill: None,
             lazy: None,
             cancelled: false,

@@ -6,8 +6,8 @@ use super::error;
 use super::row;
 use crate::backend::raw_conn::Run;
 use crate::catalog::Catalog;
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
-use crate::protocol::sqlstate;
 use crate::types::oid;
 
 /// Values may hold values; deeper ones than this are taken for an attack.
@@ -127,8 +127,8 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, Fault> {
 fn fault(fault: Fault) -> ServerError {
     match fault {
         Fault::Malformed => error::malformed_row("?"),
-        Fault::NamesObject => ServerError::new(
-            sqlstate::FEATURE_NOT_SUPPORTED,
+        Fault::NamesObject => ServerError::refusal(
+            Reason::Catalog,
             "binary output of an object's OID is not supported over several shards",
         )
         .with_hint("Ask for the column in text form, or cast it to text."),

@@ -21,11 +21,11 @@ use super::remote::{CopyData, Form, Place, RemoteSource, RemoteStep, Statement};
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
+use crate::metrics::Reason;
 use crate::plan::{
     Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
 };
 use crate::protocol::error::ServerError;
-use crate::protocol::sqlstate;
 
 /// Operators over one source of rows.
 pub(super) struct Pipeline {
@@ -410,8 +410,8 @@ fn aggregate_formats(
             .replace(column.format)
             .is_some_and(|f| f != column.format)
         {
-            return Err(ServerError::new(
-                sqlstate::FEATURE_NOT_SUPPORTED,
+            return Err(ServerError::refusal(
+                Reason::Form,
                 "one grouped value cannot be returned in text and in binary form at once",
             ));
         }

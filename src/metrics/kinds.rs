@@ -9,19 +9,22 @@ pub enum QueryKind {
     Routed,
     /// By several shards, put together in the proxy.
     PushDown,
-    /// With a last step on a merge session.
-    Combined,
+    /// With a last step on a merge session, over what subqueries, groups or limits leave of the rows on the shards.
+    Staged,
+    /// With a last step on a merge session, over rows of tables.
+    Gathered,
     /// Not at all: it could not be proved exact (0A000).
     Refused,
 }
 
 impl QueryKind {
     /// In the order of their numbers.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Session,
         Self::Routed,
         Self::PushDown,
-        Self::Combined,
+        Self::Staged,
+        Self::Gathered,
         Self::Refused,
     ];
 
@@ -31,7 +34,8 @@ impl QueryKind {
             Self::Session => "session",
             Self::Routed => "routed",
             Self::PushDown => "push_down",
-            Self::Combined => "combined",
+            Self::Staged => "staged",
+            Self::Gathered => "gathered",
             Self::Refused => "refused",
         }
     }
@@ -104,92 +108,95 @@ impl ConnectionClosed {
     }
 }
 
-/// Words that stand for the reasons of refusals, with what their messages contain; the first that fits. A message names tables and
-/// functions, which may not become labels.
-const REFUSALS: [(&str, &[&str]); 17] = [
-    (
-        "undeclared",
-        &["is not declared", "is not known to pgbraid"],
-    ),
-    ("row_security", &["row security"]),
-    ("check", &["has a check"]),
-    ("lock", &["FOR UPDATE", "LOCK in this mode", "LOCK TABLE"]),
-    (
-        "schema",
-        &["changing the schema", "SELECT INTO", "DO block", "LOAD"],
-    ),
-    ("temporary", &["temporary table", "NOTIFY"]),
-    (
-        "write",
-        &[
-            "writ",
-            "chang",
-            "INSERT",
-            "UPDATE",
-            "new row",
-            "sharding key",
-            "is the place of",
-        ],
-    ),
-    ("copy", &["COPY"]),
-    ("cursor", &["cursor", "FETCH", "portal"]),
-    ("clock", &["clock", "'now'", "now()"]),
-    ("function", &["function", "current_setting", "set_config"]),
-    (
-        "catalog",
-        &["catalog", "OIDs", "is not the same over several shards"],
-    ),
-    ("encoding", &["encoding"]),
-    (
-        "snapshot",
-        &[
-            "several steps",
-            "SERIALIZABLE",
-            "two-phase commit",
-            "snapshot",
-        ],
-    ),
-    ("view", &["view"]),
-    ("explain", &["EXPLAIN", "explained"]),
-    (
-        "setting",
-        &[
-            "SET ",
-            "parameter",
-            "standard_conforming_strings",
-            "result type",
-        ],
-    ),
-];
-
-/// Why a statement was refused, as one of few words; "other" for the rest.
-pub fn refusal_reason(message: &str) -> &'static str {
-    let fits = |(_, parts): &&(&str, &[&str])| parts.iter().any(|part| message.contains(part));
-    REFUSALS.iter().find(fits).map_or(OTHER, |(word, _)| word)
+/// Why a statement is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A relation that the configuration does not name, or names otherwise than the shards have it.
+    Undeclared,
+    /// Row security that may read rows of other shards.
+    RowSecurity,
+    /// A check, domain or cast that may read tables.
+    Check,
+    /// FOR UPDATE and LOCK TABLE where one shard cannot decide.
+    Lock,
+    /// DDL, and what is like it: SELECT INTO, DO, LOAD.
+    Schema,
+    /// Temporary tables and notifications, which are the first shard's.
+    Temporary,
+    /// A change that one shard alone cannot make, or cannot keep right.
+    Write,
+    /// COPY in other forms than TO STDOUT of what can be read.
+    Copy,
+    /// Cursors and portals.
+    Cursor,
+    /// What may depend on the clock.
+    Clock,
+    /// A function whose answer or effect is not that of one server.
+    Function,
+    /// Catalogs beside rows of several shards, and what is another on each server: OIDs, system columns.
+    Catalog,
+    /// The client's encoding.
+    Encoding,
+    /// More than the transaction's snapshots can give.
+    Snapshot,
+    /// A view that cannot be looked into.
+    View,
+    /// EXPLAIN in another form or of another statement.
+    Explain,
+    /// A value of a setting under which answers would differ.
+    Setting,
+    /// A form of SELECT for which there is no plan.
+    Form,
+    /// Nothing of these: pgbraid itself could not go on.
+    Other,
 }
 
-const OTHER: &str = "other";
+impl Reason {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 19] = [
+        Self::Undeclared,
+        Self::RowSecurity,
+        Self::Check,
+        Self::Lock,
+        Self::Schema,
+        Self::Temporary,
+        Self::Write,
+        Self::Copy,
+        Self::Cursor,
+        Self::Clock,
+        Self::Function,
+        Self::Catalog,
+        Self::Encoding,
+        Self::Snapshot,
+        Self::View,
+        Self::Explain,
+        Self::Setting,
+        Self::Form,
+        Self::Other,
+    ];
 
-/// All words that [`refusal_reason`] gives.
-pub fn refusal_reasons() -> impl Iterator<Item = &'static str> {
-    REFUSALS.iter().map(|(word, _)| *word).chain([OTHER])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_refusal_that_readme_names_has_a_reason() {
-        let readme = include_str!("../../README.md");
-        let (_, list) = readme
-            .split_once("<!-- refusals of tests/plans -->")
-            .unwrap();
-        let (list, _) = list.split_once("<!-- end of refusals -->").unwrap();
-        let messages = list.lines().skip(3).filter_map(|l| l.split('|').nth(1));
-        let without: Vec<_> = messages.filter(|m| refusal_reason(m) == OTHER).collect();
-        assert!(without.len() <= 2, "{without:?}");
-        assert_eq!(refusal_reason("table x is not declared"), "undeclared");
-        assert_eq!(refusal_reason("what nobody foresaw"), OTHER);
+    /// As the metrics' label has it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Undeclared => "undeclared",
+            Self::RowSecurity => "row_security",
+            Self::Check => "check",
+            Self::Lock => "lock",
+            Self::Schema => "schema",
+            Self::Temporary => "temporary",
+            Self::Write => "write",
+            Self::Copy => "copy",
+            Self::Cursor => "cursor",
+            Self::Clock => "clock",
+            Self::Function => "function",
+            Self::Catalog => "catalog",
+            Self::Encoding => "encoding",
+            Self::Snapshot => "snapshot",
+            Self::View => "view",
+            Self::Explain => "explain",
+            Self::Setting => "setting",
+            Self::Form => "form",
+            Self::Other => "other",
+        }
     }
 }

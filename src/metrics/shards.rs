@@ -1,6 +1,8 @@
 //! What is counted for each shard.
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Counter, CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 
 use super::Make;
 use super::kinds::ConnectionClosed;
@@ -31,6 +33,18 @@ pub struct ShardMetrics {
     closed: [IntCounter; ConnectionClosed::ALL.len()],
     /// From the first byte of a batch to the shard's ReadyForQuery; a client slow to read is part of it.
     pub query_seconds: Histogram,
+    /// From the first byte of a batch to its first row, of those that have rows.
+    pub first_row_seconds: Histogram,
+    /// Of the same batches, to the end of the answer; a sum.
+    pub last_row_seconds: Counter,
+    /// Batches that it has not answered in full.
+    pub in_flight: IntGauge,
+    /// Rows it has sent.
+    pub rows: IntCounter,
+    /// Bytes read from it.
+    pub bytes_received: IntCounter,
+    /// Bytes written to it.
+    pub bytes_sent: IntCounter,
     /// Statements over several shards that waited for this one longest.
     pub slowest: IntCounter,
     /// Statements prepared on its connections.
@@ -52,9 +66,18 @@ pub(super) struct ShardFamilies {
     connect_errors: IntCounterVec,
     closed: IntCounterVec,
     query_seconds: HistogramVec,
+    first_row_seconds: HistogramVec,
+    last_row_seconds: CounterVec,
+    in_flight: IntGaugeVec,
+    rows: IntCounterVec,
+    bytes: IntCounterVec,
 }
 
 impl ShardFamilies {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a list of what is counted, without a branch"
+    )]
     pub(super) fn new(make: &Make<'_>) -> Self {
         let shard = &["shard"];
         Self {
@@ -120,6 +143,31 @@ impl ShardFamilies {
                 "From sending a batch of messages to the shard's ReadyForQuery",
                 shard,
             ),
+            first_row_seconds: make.histograms(
+                "pgbraid_shard_first_row_seconds",
+                "From sending a batch of messages to its first row",
+                shard,
+            ),
+            last_row_seconds: make.seconds(
+                "pgbraid_shard_last_row_seconds_total",
+                "From sending a batch of messages that has rows to the end of its answer",
+                shard,
+            ),
+            in_flight: make.gauges(
+                "pgbraid_shard_batches_in_flight",
+                "Batches of messages that the shard has not answered in full",
+                shard,
+            ),
+            rows: make.counters(
+                "pgbraid_shard_rows_total",
+                "Rows that the shard has sent",
+                shard,
+            ),
+            bytes: make.counters(
+                "pgbraid_shard_bytes_total",
+                "Bytes read from the shard and written to it",
+                &["shard", "direction"],
+            ),
         }
     }
 
@@ -141,6 +189,12 @@ impl ShardFamilies {
             closed: ConnectionClosed::ALL
                 .map(|r| self.closed.with_label_values(&[name, r.label()])),
             query_seconds: self.query_seconds.with_label_values(labels),
+            first_row_seconds: self.first_row_seconds.with_label_values(labels),
+            last_row_seconds: self.last_row_seconds.with_label_values(labels),
+            in_flight: self.in_flight.with_label_values(labels),
+            rows: self.rows.with_label_values(labels),
+            bytes_received: self.bytes.with_label_values(&[name, "received"]),
+            bytes_sent: self.bytes.with_label_values(&[name, "sent"]),
         }
     }
 }

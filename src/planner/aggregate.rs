@@ -13,6 +13,7 @@ use super::types::is_stageable;
 use super::types::{base_type, collation, collation_named, is_collatable};
 use super::{ProbedColumn, analyse::Dist};
 use crate::catalog::Catalog;
+use crate::metrics::Reason;
 use crate::plan::{Collation, Plan};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{
@@ -397,9 +398,13 @@ impl<'a> FanOut<'_, 'a> {
         select.locking_clause.clear();
         let probed = self.probe_columns(&print(&select)?)?;
         if probed.len() != nodes.len() {
-            return Err(
-                super::refusal("the statement's types are not known", "Try again.", -1).into(),
-            );
+            return Err(super::refusal(
+                Reason::Other,
+                "the statement's types are not known",
+                "Try again.",
+                -1,
+            )
+            .into());
         }
         Ok(probed.iter().map(|p| of_probe(catalog, p)).collect())
     }

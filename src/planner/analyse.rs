@@ -12,6 +12,7 @@ use super::condition::Conj;
 use super::scope::{Attr, AttrId, Env, Item, Resolved, Scope, Ty, resolve};
 use crate::catalog::sharding::Sharding;
 use crate::catalog::{Catalog, Table};
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Refusal, ShardId};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, children};
@@ -179,8 +180,14 @@ pub(super) struct Uses<'a> {
     pub(super) grouping: bool,
 }
 
-pub(super) fn refusal(message: impl Into<String>, hint: &str, location: i32) -> Refusal {
+pub(super) fn refusal(
+    reason: Reason,
+    message: impl Into<String>,
+    hint: &str,
+    location: i32,
+) -> Refusal {
     Refusal {
+        reason,
         message: message.into(),
         hint: hint.into(),
         location: usize::try_from(location).ok(),
@@ -301,6 +308,7 @@ impl<'a> Analysis<'a> {
         let several = matches!(&node.node, Some(Node::RowExpr(_) | Node::List(_)));
         let parts = children(node).ok_or_else(|| {
             refusal(
+                Reason::Form,
                 "this kind of expression is not supported over several shards",
                 "Restrict the statement to one shard by its sharding key.",
                 -1,
@@ -357,6 +365,7 @@ impl<'a> Analysis<'a> {
                         false => &mut self.system_columns,
                     };
                     place.get_or_insert(refusal(
+                        Reason::Catalog,
                         format!("column {name} is not the same over several shards"),
                         "Name a column of the table, or tableoid::regclass.",
                         c.location,

@@ -9,6 +9,7 @@ use super::analyse::{Analysis, Block, Dist, Distributed, Part, Rel, Uses, node_i
 use super::condition::{Conj, conjuncts, or};
 use super::outputs::{Output, Outputs};
 use super::scope::{AttrId, Env, Scope};
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Refusal};
 use crate::sql::ast::{self, a_const::Val, node::Node};
 
@@ -46,6 +47,7 @@ impl<'a> Analysis<'a> {
     ) -> Result<Block, Refusal> {
         if s.into_clause.is_some() {
             return Err(refusal(
+                Reason::Schema,
                 "SELECT INTO is not supported over several shards",
                 "Use CREATE TABLE on each shard.",
                 -1,
@@ -208,6 +210,7 @@ impl<'a> Analysis<'a> {
                 link.subselect.as_deref().and_then(|q| q.node.as_ref())
             else {
                 return Err(refusal(
+                    Reason::Form,
                     "this kind of subquery is not supported",
                     "Write it as a SELECT.",
                     link.location,
@@ -236,6 +239,7 @@ impl<'a> Analysis<'a> {
                 }
                 (Dist::Global(why) | Dist::Once(why), _) => Some(why.clone()),
                 _ => Some(refusal(
+                    Reason::Form,
                     "a subquery over sharded rows that is not tied to the outer row's sharding key is not supported here",
                     "Compare the sharding keys of both in the subquery's WHERE.",
                     link.location,
@@ -299,6 +303,7 @@ impl<'a> Analysis<'a> {
         if let Some(location) = self.outer_aggregate(uses) {
             // It groups the query around this one, which no look at that query alone would show.
             from.dist = Dist::Global(refusal(
+                Reason::Form,
                 "an aggregate of an outer query's columns is not supported over several shards",
                 "Aggregate in the outer query.",
                 location,
@@ -386,6 +391,7 @@ pub(super) fn limited(s: &ast::SelectStmt, unlimited: &Dist, tied: bool) -> Dist
         return unlimited.clone();
     }
     let why = refusal(
+        Reason::Form,
         "LIMIT inside a query over several shards is not supported here",
         "Restrict the inner query to one shard by its sharding key.",
         -1,

@@ -4,6 +4,7 @@ use super::analyse::refusal;
 use super::order::Key;
 use super::pushdown::{FanOut, Stop, unprintable};
 use super::{Fact, Probe};
+use crate::metrics::Reason;
 use crate::plan::{Count, Plan};
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::sql::{any_node, expression_text};
@@ -73,6 +74,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         });
         if !constant {
             return Err(refusal(
+                Reason::Form,
                 "this LIMIT or OFFSET is not supported over several shards",
                 "Use a constant or a parameter of an integer type.",
                 -1,
@@ -90,14 +92,22 @@ impl<'p, 'a> FanOut<'p, 'a> {
             Some(Fact::Value(Some(text))) => Ok(match text.parse::<i64>() {
                 Ok(n) => u64::try_from(n).map_or(Bound::Negative, Bound::Rows),
                 Err(_) => {
-                    return Err(
-                        refusal("this LIMIT is not supported", "Use a constant.", -1).into(),
-                    );
+                    return Err(refusal(
+                        Reason::Form,
+                        "this LIMIT is not supported",
+                        "Use a constant.",
+                        -1,
+                    )
+                    .into());
                 }
             }),
-            Some(Fact::Columns(_)) => {
-                Err(refusal("this LIMIT is not supported", "Use a constant.", -1).into())
-            }
+            Some(Fact::Columns(_)) => Err(refusal(
+                Reason::Form,
+                "this LIMIT is not supported",
+                "Use a constant.",
+                -1,
+            )
+            .into()),
             None => Err(Stop::Ask(vec![probe])),
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::analyse::{Analysis, Dist, Rel, node_id, refusal};
 use super::from_items::rename;
 use super::scope::{AttrId, Env};
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
@@ -58,6 +59,7 @@ impl<'a> Analysis<'a> {
             Some(Node::SelectStmt(s)) => s,
             _ => {
                 return Err(refusal(
+                    Reason::Write,
                     "a WITH query that changes data is not supported over several shards",
                     "Run the change as a statement of its own.",
                     cte.node.location,
@@ -77,6 +79,7 @@ impl<'a> Analysis<'a> {
         let id = node_id(cte.node);
         if self.stack.iter().any(|(s, _)| *s == id) {
             return Err(refusal(
+                Reason::Form,
                 "this form of recursive query is not supported",
                 "Name the recursive query once, in the second arm of its UNION.",
                 cte.node.location,
@@ -85,6 +88,7 @@ impl<'a> Analysis<'a> {
         let first = query.larg.as_deref();
         let Some(first) = first else {
             return Err(refusal(
+                Reason::Form,
                 "this form of recursive query is not supported",
                 "Write it as UNION of two queries.",
                 cte.node.location,
@@ -126,6 +130,7 @@ impl<'a> Analysis<'a> {
         let dist = match (&base.dist, &rest.dist) {
             (Dist::Local, Dist::Local) if query.limit_count.is_none() => Dist::Local,
             _ => Dist::Global(refusal(
+                Reason::Form,
                 "a recursive query over sharded tables is not supported over several shards",
                 "Restrict every table in it to one shard by its sharding key.",
                 cte.node.location,
@@ -195,6 +200,7 @@ fn in_order(with: &ast::WithClause) -> Result<Vec<&ast::CommonTableExpr>, Refusa
             .position(|cte| !left.iter().any(|other| names(cte, other)));
         let Some(next) = next else {
             return Err(refusal(
+                Reason::Form,
                 "mutual recursion between WITH items is not implemented",
                 "Write each query so that it names itself and earlier ones only.",
                 first.location,

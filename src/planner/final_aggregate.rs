@@ -65,8 +65,10 @@ impl<'a> FanOut<'_, 'a> {
         match part.split {
             Split::Count | Split::BoolAnd | Split::BoolOr => true,
             Split::Sum | Split::Average => !matches!(arg.oid, oid::INTERVAL | oid::MONEY),
+            // That of "char" is text, in the database's order.
             Split::Min | Split::Max => {
-                is_comparable(self.analysis.catalog, arg.oid)
+                arg.oid != oid::CHAR
+                    && is_comparable(self.analysis.catalog, arg.oid)
                     && !arg.doubtful
                     && arg.collation.as_ref().is_none_or(is_orderable)
             }

@@ -8,6 +8,7 @@ use super::ctes::Ctes;
 use super::outputs::truncate_name;
 use super::scope::{Attr, AttrId, Env, Item, Ty, find_table};
 use crate::catalog::{Distribution, Table, TableKind};
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Refusal};
 use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
@@ -27,16 +28,14 @@ impl<'a> Analysis<'a> {
             Some(Node::RangeFunction(f)) => self.range_function(f, left, env, ctes),
             Some(Node::JoinExpr(j)) => self.join(j, left, env, ctes),
             Some(Node::RangeTableSample(t)) => Err(refusal(
+                Reason::Form,
                 "TABLESAMPLE is not supported over several shards",
                 "Filter by random() or by the sharding key instead.",
                 t.location,
             )),
-            Some(Node::RangeTableFunc(f)) => Err(refusal(
-                "XMLTABLE is not supported over several shards",
-                "Restrict the statement to one shard by its sharding key.",
-                f.location,
-            )),
+            Some(Node::RangeTableFunc(f)) => self.range_table_func(f, left, env, ctes),
             _ => Err(refusal(
+                Reason::Form,
                 "this kind of FROM item is not supported over several shards",
                 "Restrict the statement to one shard by its sharding key.",
                 -1,
@@ -91,6 +90,7 @@ impl<'a> Analysis<'a> {
         let key = (table.schema.clone(), table.name.clone());
         let Some(body) = self.views.get(&key) else {
             return Err(refusal(
+                Reason::View,
                 format!("view {} cannot be looked into", table.name),
                 "Write its query into the statement.",
                 v.location,
@@ -98,6 +98,7 @@ impl<'a> Analysis<'a> {
         };
         if self.stack.len() > 40 {
             return Err(refusal(
+                Reason::View,
                 "views are nested too deeply",
                 "Read the tables themselves.",
                 v.location,
@@ -120,6 +121,7 @@ impl<'a> Analysis<'a> {
         if self.has_first_arms(body) {
             if table.guarded {
                 rel.dist = Dist::Global(refusal(
+                    Reason::View,
                     format!(
                         "view {} protects its rows and cannot be taken apart over several shards",
                         table.name
@@ -188,6 +190,7 @@ impl<'a> Analysis<'a> {
             }),
             Distribution::System | Distribution::Undeclared { .. } | Distribution::View => {
                 Dist::Global(refusal(
+                    Reason::Form,
                     format!("relation {} cannot be read over several shards", table.name),
                     "Read catalogs in a statement of their own.",
                     v.location,
@@ -234,6 +237,7 @@ impl<'a> Analysis<'a> {
         let Some(Node::SelectStmt(query)) = s.subquery.as_deref().and_then(|q| q.node.as_ref())
         else {
             return Err(refusal(
+                Reason::Form,
                 "this kind of subquery is not supported",
                 "Write it as a SELECT.",
                 -1,
@@ -281,6 +285,7 @@ impl<'a> Analysis<'a> {
 
 fn unknown_table(v: &ast::RangeVar) -> Refusal {
     refusal(
+        Reason::Undeclared,
         format!("relation \"{}\" is not known to pgbraid", v.relname),
         "If it was just created, try again in a moment; temporary tables cannot be joined with sharded ones.",
         v.location,

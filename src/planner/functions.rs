@@ -3,6 +3,7 @@
 use super::clock::{self, Constants};
 use super::proof::{self, Proof};
 use crate::catalog::{Catalog, Function, FunctionKind, Volatility};
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, walk};
@@ -263,6 +264,10 @@ pub(super) fn effects<'a>(
 
 fn forbid(out: &mut Effects, what: &str, location: i32) {
     out.forbidden.get_or_insert_with(|| Refusal {
+        reason: match what {
+            w if w.contains("the clock") => Reason::Clock,
+            _ => Reason::Function,
+        },
         message: format!("{what} not supported over several shards"),
         hint: match what {
             w if w.contains("the clock") => {
@@ -279,6 +284,7 @@ fn forbid(out: &mut Effects, what: &str, location: i32) {
 /// Notes what a function's or operator's body leaves open.
 fn judge(proof: Proof, what: &str, location: i32, out: &mut Effects) {
     let refusal = |hint: &str| Refusal {
+        reason: Reason::Function,
         message: format!(
             "{what} may read or change tables, which cannot be proved right over several shards"
         ),
@@ -346,11 +352,14 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
         }
         Node::RangeTableSample(t) => forbid(out, "TABLESAMPLE is", t.location),
         Node::SqlvalueFunction(f) => value_function_effects(f, out),
-        Node::TypeCast(t) => {
-            let name = cast_name(t).unwrap_or_default();
-            out.catalog |= name.starts_with("reg");
-            let proof = proof::of_operator(catalog, &format!("::{name}"));
-            judge(proof, &format!("the cast to {name}"), t.location, out);
+        Node::TypeCast(t) => cast_effects(catalog, t.type_name.as_ref(), t.location, out),
+        Node::RangeTableFuncCol(c) => {
+            cast_effects(catalog, c.type_name.as_ref(), c.location, out);
+        }
+        Node::ColumnDef(c) => cast_effects(catalog, c.type_name.as_ref(), c.location, out),
+        Node::RangeFunction(f) => {
+            let defined = f.coldeflist.iter().filter_map(|d| d.node.as_ref());
+            defined.for_each(|d| node_effects(catalog, search_path, d, out));
         }
         Node::FuncCall(call) => call_effects(catalog, search_path, call, out),
         Node::AExpr(e) => operator_effects(catalog, &e.name, e.location, out),
@@ -367,6 +376,14 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
     }
 }
 
+/// What reading a value as a type does: its own input, a domain's checks.
+fn cast_effects(catalog: &Catalog, to: Option<&ast::TypeName>, location: i32, out: &mut Effects) {
+    let name = to.and_then(type_name).unwrap_or_default();
+    out.catalog |= name.starts_with("reg");
+    let proof = proof::of_operator(catalog, &format!("::{name}"));
+    judge(proof, &format!("the cast to {name}"), location, out);
+}
+
 fn value_function_effects(f: &ast::SqlValueFunction, out: &mut Effects) {
     use ast::SqlValueFunctionOp as F;
     match F::try_from(f.op) {
@@ -377,7 +394,11 @@ fn value_function_effects(f: &ast::SqlValueFunction, out: &mut Effects) {
 }
 
 pub(super) fn cast_name(cast: &ast::TypeCast) -> Option<&str> {
-    match cast.type_name.as_ref()?.names.last()?.node.as_ref()? {
+    type_name(cast.type_name.as_ref()?)
+}
+
+fn type_name(name: &ast::TypeName) -> Option<&str> {
+    match name.names.last()?.node.as_ref()? {
         Node::String(s) => Some(&s.sval),
         _ => None,
     }

@@ -4,6 +4,7 @@ use super::analyse::{Analysis, Dist, Distributed, Uses, node_id, refusal};
 use super::outputs::Outputs;
 use super::scope::{AttrId, Resolved};
 use crate::catalog::Catalog;
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, any_node};
@@ -82,6 +83,7 @@ impl<'a> Analysis<'a> {
             let by = self.partition_attrs(s, w.over.as_deref());
             if !keys.iter().any(|(k, strict)| *strict && by.contains(k)) {
                 return Dist::Global(refusal(
+                    Reason::Form,
                     "a window function that is not partitioned by the sharding key is not supported here",
                     "Add the sharding key to PARTITION BY.",
                     w.location,
@@ -101,6 +103,7 @@ impl<'a> Analysis<'a> {
             false => "Add the sharding key to GROUP BY.",
         };
         refusal(
+            Reason::Form,
             "grouping rows of several shards is not supported here",
             hint,
             location,
@@ -186,6 +189,7 @@ impl<'a> Analysis<'a> {
                 keys,
             }),
             true => Dist::Global(refusal(
+                Reason::Form,
                 "DISTINCT over rows of several shards is not supported here",
                 "Add the sharding key to the columns that are to be distinct.",
                 -1,
@@ -203,6 +207,7 @@ impl<'a> Analysis<'a> {
     ) -> Option<Refusal> {
         let why = |what: &str| {
             Some(refusal(
+                Reason::Form,
                 format!("{what} of a reference table beside a sharded one is not supported here"),
                 "Compute it in a statement of its own.",
                 -1,

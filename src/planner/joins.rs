@@ -9,6 +9,7 @@ use super::key_classes::{Classes, meets, tied};
 use super::analyse::{Analysis, Dist, Distributed, Part, Rel, node_id, refusal};
 use super::condition::{Conj, and, conjuncts, or};
 use super::scope::{AttrId, Env, Item, Scope};
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Refusal};
 use crate::sql::ast::{self, node::Node};
 
@@ -112,6 +113,7 @@ impl<'a> Analysis<'a> {
                 Some((d, cond)) => (Dist::Sharded(d), cond),
                 None => (
                     Dist::Global(refusal(
+                        Reason::Form,
                         "joining sharded tables on other columns than their sharding keys is not supported here",
                         "Join the tables on their sharding keys, or restrict each of them to the same shard.",
                         -1,
@@ -151,6 +153,7 @@ impl<'a> Analysis<'a> {
     ) -> Result<Part<'a>, Refusal> {
         let missing = || {
             refusal(
+                Reason::Form,
                 "this kind of join is not supported",
                 "Write the join in full.",
                 -1,
@@ -265,6 +268,7 @@ impl<'a> Analysis<'a> {
         let names: Vec<String> = if j.is_natural {
             if left.is_open() || right.is_open() {
                 return Err(refusal(
+                    Reason::Form,
                     "NATURAL JOIN with columns that are not known is not supported",
                     "Write USING.",
                     -1,
@@ -286,16 +290,14 @@ impl<'a> Analysis<'a> {
                 .collect()
         };
         let column = |scope: &Scope, name: &str| {
-            scope
-                .visible
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, a)| *a)
+            let found = scope.visible.iter().find(|(n, _)| n == name);
+            found.map(|(_, attr)| *attr)
         };
         let mut out = Vec::new();
         for name in &names {
             let (Some(l), Some(r)) = (column(left, name), column(right, name)) else {
                 return Err(refusal(
+                    Reason::Form,
                     format!("column \"{name}\" of USING cannot be resolved"),
                     "Write ON.",
                     -1,
@@ -362,6 +364,7 @@ impl<'a> Analysis<'a> {
             ast::JoinType::JoinRight => (right, left),
             _ => {
                 return Err(refusal(
+                    Reason::Form,
                     "this kind of join is not supported",
                     "Write the join in full.",
                     -1,
@@ -446,6 +449,7 @@ fn is_never(node: &ast::Node) -> bool {
 
 fn off_key() -> Dist {
     Dist::Global(refusal(
+        Reason::Form,
         "an outer join of sharded tables on other columns than their sharding keys is not supported here",
         "Join the tables on their sharding keys.",
         -1,
@@ -454,6 +458,7 @@ fn off_key() -> Dist {
 
 fn preserved() -> Dist {
     Dist::Global(refusal(
+        Reason::Form,
         "an outer join that keeps the rows of a reference table beside a sharded one is not supported here",
         "Put the sharded table on the side that keeps its rows.",
         -1,
@@ -462,6 +467,7 @@ fn preserved() -> Dist {
 
 fn mixed() -> Dist {
     Dist::Global(refusal(
+        Reason::Form,
         "tables that live on one shard cannot be joined with tables on others here",
         "Make the table a reference table, or read the two in statements of their own.",
         -1,

@@ -37,18 +37,20 @@ mod stages;
 pub mod temporary;
 mod total;
 mod types;
-pub mod ways;
+mod whole_rows;
 mod writes;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::catalog::Catalog;
-use crate::plan::{Plan, Planned, Refusal, Remote, Targets};
+use crate::metrics::Reason;
+use crate::plan::{KeyCondition, Plan, Planned, Refusal, Remote, Targets};
 use crate::sql::Statement;
 use crate::sql::ast::{self, node::Node};
-use analyse::{Analysis, refusal};
+use analyse::{Analysis, Dist, refusal};
 use pushdown::{FanOut, Stop};
-use ways::{is_constant, route};
+use whole_rows::gathers;
 
 pub use scope::find_table;
 
@@ -108,12 +110,13 @@ pub fn plan(request: &Request<'_>, catalog: &Catalog) -> Result<Planned, Vec<Pro
         Ok(all) => match <[_; 1]>::try_from(all) {
             Ok([statement]) => return plan_parsed(statement, request, catalog),
             Err(_) => refusal(
+                Reason::Other,
                 "one statement is expected",
                 "Send statements one by one.",
                 -1,
             ),
         },
-        Err(e) => refusal(e.message, "Correct the statement.", -1),
+        Err(e) => refusal(Reason::Other, e.message, "Correct the statement.", -1),
     };
     Ok(refused(why, true))
 }
@@ -135,6 +138,7 @@ pub fn plan_parsed(
             Some(change) => Planner::new(request, catalog).change(&change),
             None => Ok(refused(
                 refusal(
+                    Reason::Write,
                     "only SELECT, and INSERT, UPDATE and DELETE on one shard, are supported over several shards",
                     "Run the statement on the shard itself.",
                     -1,
@@ -150,6 +154,7 @@ fn refused(why: Refusal, read_only: bool) -> Planned {
         route: Targets::All,
         fan_out: Err(why),
         lazy: None,
+        gathers: false,
         write: None,
         read_only,
         leaves_nothing: false,
@@ -206,9 +211,12 @@ impl<'p> Planner<'p> {
         let analysed = analysis.select(select, None, &None);
         let hidden = effects.hidden_now || of_views.hidden_now || analysed.is_err();
         let clocked = self.clocked(select, &analysis, uses_now && !hidden);
-        let planned = |route, fan_out| Planned {
+        let planned = |route, fan_out: Result<Plan, Refusal>| Planned {
             route,
-            fan_out,
+            gathers: fan_out
+                .as_ref()
+                .is_ok_and(|plan| gathers(plan, self.catalog)),
+            fan_out: fan_out.map(Arc::new),
             lazy: None,
             write: None,
             read_only,
@@ -303,6 +311,7 @@ impl<'p> Planner<'p> {
         };
         let (_, name) = analysis.clock_views.iter().find(is_guarded)?;
         Some(refusal(
+            Reason::Clock,
             format!(
                 "view {name}, which protects its rows and uses now(), is not supported over several shards"
             ),
@@ -354,6 +363,7 @@ impl<'p> Planner<'p> {
         }
         found.map(|location| {
             refusal(
+                Reason::Form,
                 "a subquery in this place is not supported over several shards",
                 "Move the subquery to FROM, or to a statement of its own.",
                 location,
@@ -420,6 +430,25 @@ impl FanOut<'_, '_> {
     }
 }
 
+/// True when the constants leave at most one shard.
+fn is_constant(route: &Targets) -> bool {
+    let Targets::Keyed(condition) = route else {
+        return false;
+    };
+    condition.constant_shards().is_some_and(|s| s.len() <= 1)
+}
+
+/// Where the whole statement may go.
+fn route(rel: &analyse::Rel, singles: bool) -> Targets {
+    match (&rel.dist, &rel.cond) {
+        (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
+        (_, KeyCondition::Any) => Targets::All,
+        // A single table has no part in the condition.
+        _ if singles => Targets::All,
+        (_, cond) => Targets::Keyed(cond.clone()),
+    }
+}
+
 /// Why functions keep the statement from several shards.
 fn forbidden(
     here: Option<Refusal>,
@@ -428,6 +457,7 @@ fn forbidden(
 ) -> Option<Refusal> {
     if !read_only {
         return Some(refusal(
+            Reason::Write,
             "writes are not supported over several shards",
             "Restrict the statement to reading.",
             -1,

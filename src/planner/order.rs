@@ -7,6 +7,7 @@ use super::pushdown::{FanOut, Stop, print, target};
 use super::types::{
     base_type, collation, collation_named, is_collatable, is_comparable, is_orderable,
 };
+use crate::metrics::Reason;
 use crate::plan::{Collation, Extra, Plan, Refusal, SortKey, SqlPart};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{any_node, expression_text};
@@ -104,6 +105,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
                 && (outputs.is_none() || super::blocks::ordinal(expression).is_some())
             {
                 return Err(refusal(
+                    Reason::Form,
                     "this ORDER BY cannot be followed over several shards",
                     "Order by a column's name.",
                     item.location,
@@ -199,6 +201,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
                 Some(o) => key_names.push(format!("c{}", o + 1)),
                 None if self.select.larg.is_some() || !self.select.distinct_clause.is_empty() => {
                     return Err(refusal(
+                        Reason::Form,
                         "this ORDER BY cannot be followed over several shards",
                         "Order by an output column.",
                         key.item.location,
@@ -373,6 +376,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
             .any(|c| oid::REG_TYPES.contains(&c.type_oid))
         {
             return Err(refusal(
+                Reason::Form,
                 "ordering by an object's number is not supported over several shards",
                 "Cast it to text.",
                 -1,
@@ -436,6 +440,7 @@ fn descending(item: &ast::SortBy) -> Result<bool, Refusal> {
                 Some("<") => Ok(false),
                 Some(">") => Ok(true),
                 _ => Err(refusal(
+                    Reason::Form,
                     "ORDER BY USING this operator is not supported over several shards",
                     "Use ASC or DESC.",
                     item.location,

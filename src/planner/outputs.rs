@@ -4,6 +4,7 @@ use super::analyse::{Analysis, node_id};
 use super::functions::{Called, find_among};
 use super::scope::{AttrId, Resolved, Scope, Ty, name_parts};
 use crate::catalog::Function;
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::types::oid;
@@ -78,6 +79,7 @@ impl<'a> Analysis<'a> {
             [.., name] => {
                 let Some(item) = scope.items.iter().find(|i| i.name == name) else {
                     return Err(Refusal {
+                        reason: Reason::Form,
                         message: format!("\"{name}.*\" cannot be resolved here"),
                         hint: "Name the columns.".into(),
                         location: usize::try_from(star.location).ok(),

@@ -11,6 +11,7 @@ use super::rewrite::Rewrite;
 use super::types::{collation, is_collatable, stage_column};
 use super::{Fact, Probe, ProbedColumn, Request};
 use crate::catalog::Distribution;
+use crate::metrics::Reason;
 use crate::plan::{
     Extra, KeyCondition, Plan, Refusal, Remote, SqlPart, Stage, StageColumn, Targets,
 };
@@ -65,9 +66,13 @@ impl<'p, 'a> FanOut<'p, 'a> {
         };
         match self.request.facts.get(&probe) {
             Some(Fact::Columns(columns)) => Ok(columns),
-            Some(Fact::Value(_)) => {
-                Err(refusal("the statement's columns are not known", "Try again.", -1).into())
-            }
+            Some(Fact::Value(_)) => Err(refusal(
+                Reason::Other,
+                "the statement's columns are not known",
+                "Try again.",
+                -1,
+            )
+            .into()),
             None => Err(Stop::Ask(vec![probe])),
         }
     }
@@ -126,6 +131,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         for key in &keys {
             let Some(output) = key.output else {
                 return Err(refusal(
+                    Reason::Form,
                     "this ORDER BY cannot be followed over several shards",
                     "Order by an output column.",
                     key.item.location,
@@ -177,6 +183,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         }
         if limited || self.may_lock_reference_rows() || clauses.iter().any(waits) {
             return Err(refusal(
+                Reason::Lock,
                 "FOR UPDATE with LIMIT, SKIP LOCKED or reference tables is not supported over several shards",
                 "Lock the rows of one shard by its sharding key.",
                 -1,
@@ -298,6 +305,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         let probed = self.probe_columns(&remote.sql)?;
         if probed.len() != names.len() {
             return Err(refusal(
+                Reason::Other,
                 "the statement's columns are not known",
                 "Name the columns instead of using a star.",
                 -1,
@@ -308,6 +316,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
         for (name, p) in names.iter().zip(probed) {
             let column = stage_column(self.analysis.catalog, name.clone(), p).ok_or_else(|| {
                 refusal(
+                    Reason::Form,
                     "a column of this type cannot be brought together from several shards",
                     "Cast the column to text.",
                     -1,
@@ -321,6 +330,7 @@ impl<'p, 'a> FanOut<'p, 'a> {
 
 pub(super) fn unprintable(reason: String) -> Stop {
     refusal(
+        Reason::Form,
         format!("the statement cannot be rewritten: {reason}"),
         "Write it in another form.",
         -1,

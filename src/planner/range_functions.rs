@@ -31,19 +31,7 @@ impl<'a> Analysis<'a> {
                 calls.push((call, pair.items.get(1)));
             }
         }
-        let nowhere = match uses.sublinks.is_empty() {
-            true => None,
-            false => {
-                let own = self.lateral_env(left, env);
-                let own = Rc::new(Env {
-                    scope: own.scope.clone(),
-                    keys: None,
-                    depth: own.depth,
-                    parent: own.parent.clone(),
-                });
-                self.nowhere(&uses, &own, ctes)?
-            }
-        };
+        let rel = self.function_rel(&uses, left, env, ctes)?;
         let item_name = match (
             alias_name(f.alias.as_ref()),
             calls.first().map(|(c, _)| &c.node),
@@ -66,13 +54,6 @@ impl<'a> Analysis<'a> {
             }
         }
         rename(&mut cols, alias_columns(f.alias.as_ref()));
-        let rel = nowhere.unwrap_or(Rel {
-            dist: Dist::Local,
-            cols: Vec::new(),
-            open: false,
-            cond: KeyCondition::Never,
-            table: None,
-        });
         let item = Item {
             name: item_name,
             schema: None,
@@ -82,6 +63,76 @@ impl<'a> Analysis<'a> {
             row_type: None,
         };
         Ok(Part::leaf(Rel { cols, open, ..rel }, item))
+    }
+
+    /// XMLTABLE: its columns are all there, in the statement.
+    pub(super) fn range_table_func(
+        &mut self,
+        f: &'a ast::RangeTableFunc,
+        left: &Part<'a>,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Part<'a>, Refusal> {
+        let columns = || {
+            f.columns.iter().filter_map(|c| match &c.node {
+                Some(Node::RangeTableFuncCol(c)) => Some(&**c),
+                _ => None,
+            })
+        };
+        let namespaces = f.namespaces.iter().filter_map(|n| match &n.node {
+            Some(Node::ResTarget(t)) => t.val.as_deref(),
+            _ => None,
+        });
+        let given = columns().flat_map(|c| [c.colexpr.as_deref(), c.coldefexpr.as_deref()]);
+        let own = [f.docexpr.as_deref(), f.rowexpr.as_deref()];
+        let mut uses = Uses::default();
+        for expression in own.into_iter().chain(given).flatten().chain(namespaces) {
+            self.expression(expression, &left.scope, env, &mut uses, false)?;
+        }
+        let rel = self.function_rel(&uses, left, env, ctes)?;
+        let mut cols: Vec<_> = columns()
+            .map(|c| (c.colname.clone(), self.fresh(None)))
+            .collect();
+        rename(&mut cols, alias_columns(f.alias.as_ref()));
+        let item = Item {
+            name: alias_name(f.alias.as_ref())
+                .unwrap_or("xmltable")
+                .to_owned(),
+            schema: None,
+            columns: cols.clone(),
+            open: false,
+            table: None,
+            row_type: None,
+        };
+        Ok(Part::leaf(Rel { cols, ..rel }, item))
+    }
+
+    /// Where a function of FROM is computed: anywhere, but for the subqueries in it.
+    fn function_rel(
+        &mut self,
+        uses: &Uses<'a>,
+        left: &Part<'a>,
+        env: Option<&Rc<Env>>,
+        ctes: &Ctes<'a>,
+    ) -> Result<Rel, Refusal> {
+        let mut nowhere = None;
+        if !uses.sublinks.is_empty() {
+            let own = self.lateral_env(left, env);
+            let own = Rc::new(Env {
+                scope: own.scope.clone(),
+                keys: None,
+                depth: own.depth,
+                parent: own.parent.clone(),
+            });
+            nowhere = self.nowhere(uses, &own, ctes)?;
+        }
+        Ok(nowhere.unwrap_or(Rel {
+            dist: Dist::Local,
+            cols: Vec::new(),
+            open: false,
+            cond: KeyCondition::Never,
+            table: None,
+        }))
     }
 
     /// The names of all columns, those of WITH ORDINALITY included.

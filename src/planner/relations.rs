@@ -4,6 +4,7 @@ use super::analyse::{Views, refusal};
 use super::functions;
 use super::scope::find_table;
 use crate::catalog::{Catalog, Distribution, Table, TableKind};
+use crate::metrics::Reason;
 use crate::plan::{Refusal, ShardId, Targets};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, children, select_children, walk};
@@ -128,6 +129,7 @@ impl Collector<'_> {
                 | Node::DeleteStmt(_)
                 | Node::MergeStmt(_),
             ) => Err(refusal(
+                Reason::Write,
                 "writes are not supported over several shards",
                 "Run the change as a statement of its own.",
                 -1,
@@ -135,6 +137,7 @@ impl Collector<'_> {
             _ => {
                 let parts = children(node).ok_or_else(|| {
                     refusal(
+                        Reason::Form,
                         "this kind of expression is not supported",
                         "Write the statement in another form.",
                         -1,
@@ -166,6 +169,7 @@ impl Collector<'_> {
                 false => {
                     self.found.undeclared.get_or_insert_with(|| {
                         refusal(
+                            Reason::Undeclared,
                             format!("relation \"{}\" is not known to pgbraid", v.relname),
                             "If it was just created, try again in a moment.",
                             v.location,
@@ -179,6 +183,7 @@ impl Collector<'_> {
             self.found.undeclared.get_or_insert_with(|| {
                 let name = &table.name;
                 refusal(
+                    Reason::RowSecurity,
                     format!("table {name} has row security that may read rows of other shards"),
                     "Only policies over the row itself, reference tables and the session can be left to the shards.",
                     v.location,
@@ -201,11 +206,13 @@ impl Collector<'_> {
                 let name = format!("{}.{}", table.schema, table.name);
                 self.found.undeclared.get_or_insert_with(|| match reason {
                     Some(reason) => refusal(
+                        Reason::Undeclared,
                         format!("table {name} cannot be used: {reason}"),
                         "pgbraid check shows what must be mended.",
                         v.location,
                     ),
                     None => refusal(
+                        Reason::Undeclared,
                         format!("table {name} is not declared"),
                         "Declare it in the configuration: [[table]] with key, reference = true or home.",
                         v.location,
@@ -252,6 +259,7 @@ impl Collector<'_> {
         self.found.system = true;
         self.found.mixed.get_or_insert_with(|| {
             refusal(
+                Reason::Catalog,
                 "catalogs and tables of several shards cannot be read in one statement",
                 "Read the catalog in a statement of its own.",
                 v.location,
@@ -271,6 +279,7 @@ impl Collector<'_> {
         }
         let unreadable = || {
             refusal(
+                Reason::View,
                 format!("view {} cannot be looked into", table.name),
                 "Write its query into the statement.",
                 v.location,

@@ -8,7 +8,7 @@ use super::analyse::{Analysis, node_id};
 use super::clock::{Moment, moment};
 use super::outputs::column_name;
 use super::scope::find_table;
-use super::stage_rows::{row_name, typed_row};
+use super::stage_rows::{keep_operand_whole, row_name, typed_row};
 use crate::catalog::Table;
 use crate::plan::Extra;
 use crate::sql::ast::{self, node::Node};
@@ -127,6 +127,7 @@ impl Rewrite<'_, '_> {
         if let (Some(o), Some(n)) = (children(original), children_mut(new)) {
             self.zip(o, n);
         }
+        keep_operand_whole(original, new);
     }
 
     /// Gives the rows of an expanded view, named as a whole, the view's type; as a column they keep their name.

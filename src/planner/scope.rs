@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::analyse::Distributed;
 use crate::catalog::{Catalog, Column, Table};
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::ast::{self, node::Node};
 
@@ -159,6 +160,7 @@ pub(super) fn resolve(
     parent: Option<&Rc<Env>>,
 ) -> Result<Resolved, Refusal> {
     let unresolved = |what: &str| Refusal {
+        reason: Reason::Form,
         message: format!("column reference \"{what}\" cannot be resolved"),
         hint: "Qualify the column with the name or alias of its table.".into(),
         location: usize::try_from(reference.location).ok(),

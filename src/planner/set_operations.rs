@@ -8,6 +8,7 @@ use super::condition::or;
 use super::ctes::Ctes;
 use super::key_classes::same_sharding;
 use super::scope::{AttrId, Env, Scope};
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Refusal};
 use crate::sql::ast::{self, node::Node};
 
@@ -77,6 +78,7 @@ impl<'a> Analysis<'a> {
             *cond = or(cond.clone(), sub.cond);
             if !matches!((&sub.dist, &*dist), (Dist::Local, _)) {
                 *dist = Dist::Global(refusal(
+                    Reason::Form,
                     "a subquery in this place is not supported over several shards",
                     "Compute it in a statement of its own.",
                     link.location,
@@ -118,6 +120,7 @@ impl<'a> Analysis<'a> {
     ) -> Result<Block, Refusal> {
         let (Some(l), Some(r)) = (s.larg.as_deref(), s.rarg.as_deref()) else {
             return Err(refusal(
+                Reason::Form,
                 "this kind of set operation is not supported",
                 "Write it in full.",
                 -1,
@@ -204,6 +207,7 @@ impl<'a> Analysis<'a> {
                 match all || cols.iter().all(|(_, a)| exact(a)) {
                     true => Dist::Local,
                     false => Dist::Once(refusal(
+                        Reason::Form,
                         "this set operation beside a sharded table is not supported here",
                         "Compute it in a statement of its own.",
                         -1,
@@ -216,6 +220,7 @@ impl<'a> Analysis<'a> {
             (Dist::Single(a), Dist::Single(b)) if a == b => Dist::Single(*a),
             (Dist::Single(a), Dist::Local) | (Dist::Local, Dist::Single(a)) => Dist::Single(*a),
             _ => Dist::Global(refusal(
+                Reason::Form,
                 "this set operation over rows of several shards is not supported here",
                 "Use UNION ALL, or select the sharding key in the same place of both arms.",
                 -1,

@@ -58,6 +58,24 @@ pub(super) fn typed_row(analysis: &Analysis<'_>, original: &ast::ColumnRef) -> O
     })
 }
 
+/// A row before IN, ANY or ALL of a subquery is one value: PostgreSQL would take the cast of it for a list of columns.
+pub(super) fn keep_operand_whole(original: &ast::Node, new: &mut ast::Node) {
+    let (Some(Node::SubLink(o)), Some(Node::SubLink(n))) = (&original.node, &mut new.node) else {
+        return;
+    };
+    let was_row = matches!(
+        o.testexpr.as_ref().and_then(|t| t.node.as_ref()),
+        Some(Node::ColumnRef(_))
+    );
+    if let Some(operand) = n.testexpr.as_deref_mut()
+        && was_row
+        && let Some(Node::TypeCast(typed)) = &operand.node
+        && let Some(row) = typed.arg.as_deref()
+    {
+        *operand = unless_null(row.clone(), operand.clone());
+    }
+}
+
 /// The name of what a row as a whole is from.
 pub(super) fn row_name(row: &ast::ColumnRef) -> &str {
     let name = row.fields.iter().rev().find_map(|f| match &f.node {

@@ -13,8 +13,9 @@ use super::scope::{Resolved, Ty};
 use super::semi_joins::Size;
 use super::stage_conditions::{About, Base, strip_schema};
 use super::stages::{Conditions, Stager, aliased, string};
-use super::types::static_stage_column;
+use super::types::{self, is_collatable, static_stage_column};
 use crate::catalog::Distribution;
+use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Remote, StageColumn, Targets};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, expression_text, quote_identifier, walk};
@@ -23,6 +24,11 @@ use crate::sql::{Child, expression_text, quote_identifier, walk};
 pub(super) const TABLE_COLUMN: &str = "pgbraid_table";
 
 const REGCLASS: u32 = 2205;
+
+/// Of a smaller table the shards send what comes twice: to look for it would not pay.
+const ONCE_ROWS_MIN: f64 = 1000.0;
+/// More columns together come twice hardly ever.
+const ONCE_COLUMNS_MAX: usize = 2;
 
 /// What the tables of one stage are read for.
 struct Reading<'s, 'a> {
@@ -135,6 +141,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let has_system = analysis.system_rows.contains(&id);
         if has_system && analysis.whole_rows.contains(&id) {
             return Err(refusal(
+                Reason::Catalog,
                 format!(
                     "system columns of {} cannot be brought together from several shards",
                     table.name
@@ -155,6 +162,7 @@ impl<'a> Stager<'_, '_, 'a> {
                 static_stage_column(analysis.catalog, stage_name.clone(), &Ty::of(column))
                     .ok_or_else(|| {
                         refusal(
+                            Reason::Form,
                             format!("column {} cannot be brought together from several shards because of its type", column.name),
                             "Cast the column to text in a subquery.",
                             v.location,
@@ -250,8 +258,12 @@ impl<'a> Stager<'_, '_, 'a> {
         for (v, used) in &reading.relations {
             from.push(relation_text(v, used));
         }
+        let once = match self.brings_each_once(reading) {
+            true => "DISTINCT ",
+            false => "",
+        };
         let mut sql = format!(
-            "SELECT {} FROM {}",
+            "SELECT {once}{} FROM {}",
             reading.select_list.join(", "),
             from.join(", "),
         );
@@ -261,6 +273,33 @@ impl<'a> Stager<'_, '_, 'a> {
         }
         size.has_where = !filters.is_empty();
         Ok((sql, size))
+    }
+
+    /// True where the shards leave out what comes twice: nobody counts it, and there is much of it. Values that are equal have to be the
+    /// same in every respect.
+    fn brings_each_once(&self, reading: &Reading<'_, 'a>) -> bool {
+        let analysis = self.fan_out.analysis;
+        let [(_, used)] = reading.relations.as_slice() else {
+            return false;
+        };
+        let table = &used.table;
+        let columns: Vec<usize> = reading.places.iter().map(|(_, place)| *place).collect();
+        let key = &table.primary_key;
+        let is_unique = !key.is_empty() && key.iter().all(|place| columns.contains(place));
+        let is_same = |place: &usize| {
+            let column = &table.columns[*place];
+            let collation = column.collation;
+            analysis.prints_apart(column.type_oid)
+                && (!is_collatable(analysis.catalog, column.type_oid)
+                    || types::collation(analysis.catalog, collation)
+                        .is_some_and(|c| c.deterministic))
+        };
+        self.is_set.get()
+            && table.rows >= ONCE_ROWS_MIN
+            && reading.places.len() == reading.columns.len()
+            && columns.len() <= ONCE_COLUMNS_MAX
+            && !is_unique
+            && columns.iter().all(is_same)
     }
 
     /// An equality with a column of another stage, or with what IN looks in, may leave out rows that meet nothing there. Not where

@@ -3,10 +3,8 @@
 //! Subqueries and WITH queries that are distributive by themselves become one stage each; of a table come only the
 //! columns that something names and the rows that pass the conditions on it alone.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-
-use super::stage_tables::looked_up;
 
 use super::analyse::{Block, node_id, refusal};
 use super::condition::{Conj, conjuncts};
@@ -17,7 +15,10 @@ use super::rewrite::{Rewrite, expanded_view, stage_relation};
 use super::scope::find_table;
 use super::semi_joins::SemiJoins;
 use super::stage_conditions::{References, all_of};
+use super::stage_rows::keep_operand_whole;
+use super::stage_tables::looked_up;
 use crate::catalog::{Table, TableKind};
+use crate::metrics::Reason;
 use crate::plan::{Plan, Remote, SqlPart, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, ChildMut, children, children_mut, select_children, select_children_mut};
@@ -41,6 +42,10 @@ pub(super) struct Stager<'f, 'p, 'a> {
     pub(super) semi_joins: RefCell<SemiJoins>,
     /// What names columns where.
     pub(super) references: RefCell<References>,
+    /// Of the query in hand only what rows it has counts, not how often: it stands behind EXISTS, IN, ANY or ALL.
+    pub(super) is_set: Cell<bool>,
+    /// Queries behind these, met so far.
+    sets: RefCell<HashSet<usize>>,
 }
 
 /// Conditions that may move into the stage of the one relation they are about.
@@ -51,6 +56,7 @@ impl FanOut<'_, '_> {
     pub(super) fn gather_all(&self) -> Result<Plan, Stop> {
         if !self.select.locking_clause.is_empty() {
             return Err(refusal(
+                Reason::Lock,
                 "FOR UPDATE is not supported for this statement over several shards",
                 "Lock the rows of one shard by its sharding key.",
                 -1,
@@ -65,6 +71,8 @@ impl FanOut<'_, '_> {
             looked_up: looked_up(self.analysis, self.select),
             semi_joins: RefCell::default(),
             references: RefCell::new(References::new(self.analysis, self.select)),
+            is_set: Cell::new(false),
+            sets: RefCell::default(),
         };
         let mut select = self.select.clone();
         stager.select(self.select, &mut select, true)?;
@@ -117,6 +125,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let block = self.fan_out.analysis.blocks.get(&node_id(original));
         if !original.locking_clause.is_empty() {
             return Err(refusal(
+                Reason::Lock,
                 "FOR UPDATE in a subquery is not supported over several shards",
                 "Lock in a statement of its own.",
                 -1,
@@ -132,7 +141,9 @@ impl<'a> Stager<'_, '_, 'a> {
             }
         }
         self.references.borrow_mut().enter();
+        let outer = self.is_set.replace(self.counts_as_set(original, block));
         self.parts(original, new, block)?;
+        self.is_set.set(outer);
         self.references.borrow_mut().leave();
         if self.fan_out.analysis.unread.contains(&node_id(original)) {
             new.target_list
@@ -142,6 +153,13 @@ impl<'a> Stager<'_, '_, 'a> {
             Some(block) if block.grouped => self.group_dependent_columns(original, new, block),
             _ => Ok(()),
         }
+    }
+
+    /// True where rows of its tables that come twice make no difference.
+    fn counts_as_set(&self, select: &ast::SelectStmt, block: Option<&Block>) -> bool {
+        let is_plain = block.is_some_and(|b| !b.grouped && !b.windows);
+        let is_whole = select.limit_count.is_none() && select.limit_offset.is_none();
+        is_plain && is_whole && self.sets.borrow().contains(&node_id(select))
     }
 
     /// Edits all clauses, FROM before what names its columns.
@@ -182,7 +200,8 @@ impl<'a> Stager<'_, '_, 'a> {
                         Node::RangeVar(_)
                         | Node::JoinExpr(_)
                         | Node::RangeSubselect(_)
-                        | Node::RangeFunction(_),
+                        | Node::RangeFunction(_)
+                        | Node::RangeTableFunc(_),
                     ) => {
                         self.table_expression(o, n, &conditions)?;
                     }
@@ -253,6 +272,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let number = stages.len() + 1;
         if number > STAGES_MAX {
             return Err(refusal(
+                Reason::Form,
                 "the statement reads too many relations",
                 "Split it into several statements.",
                 -1,
@@ -352,6 +372,7 @@ impl<'a> Stager<'_, '_, 'a> {
         match found {
             Some(table) if table.kind == TableKind::View => self.view(v, table, new),
             _ => Err(refusal(
+                Reason::Undeclared,
                 "a relation of this statement is not known",
                 "Name its schema.",
                 v.location,
@@ -363,6 +384,7 @@ impl<'a> Stager<'_, '_, 'a> {
     fn view(&self, v: &'a ast::RangeVar, table: &Table, new: &mut ast::Node) -> Result<(), Stop> {
         if table.guarded {
             return Err(refusal(
+                Reason::View,
                 format!(
                     "view {} protects its rows and cannot be taken apart over several shards",
                     table.name
@@ -375,6 +397,7 @@ impl<'a> Stager<'_, '_, 'a> {
         let key = (table.schema.clone(), table.name.clone());
         let Some(body) = self.fan_out.analysis.views.get(&key) else {
             return Err(refusal(
+                Reason::View,
                 "a view of this statement cannot be looked into",
                 "Read its tables.",
                 v.location,
@@ -396,6 +419,7 @@ impl<'a> Stager<'_, '_, 'a> {
             (Some(Node::SelectStmt(o)), Some(Node::SelectStmt(n))) => {
                 return self.select(o, n, false);
             }
+            (Some(Node::SubLink(link)), _) => self.note_set(link),
             (Some(Node::ColumnRef(o)), Some(Node::ColumnRef(c))) => {
                 self.redirect(o, c);
                 self.replace_row(o, new);
@@ -416,7 +440,18 @@ impl<'a> Stager<'_, '_, 'a> {
                 _ => {}
             }
         }
+        keep_operand_whole(original, new);
         Ok(())
+    }
+
+    fn note_set(&self, link: &ast::SubLink) {
+        use ast::SubLinkType as T;
+        let query = link.subselect.as_deref().and_then(|q| q.node.as_ref());
+        if let (Ok(T::ExistsSublink | T::AnySublink | T::AllSublink), Some(Node::SelectStmt(s))) =
+            (T::try_from(link.sub_link_type), query)
+        {
+            self.sets.borrow_mut().insert(node_id(&**s));
+        }
     }
 
     /// A column keeps the name it has by its expression, whatever takes that one's place.

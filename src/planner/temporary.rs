@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::analyse::refusal;
 use super::proof::{self, Proof};
 use crate::catalog::{Catalog, TableKind};
+use crate::metrics::Reason;
 use crate::plan::Refusal;
 use crate::sql::ast::node::Node;
 use crate::sql::{Child, Statement, names_in_order, walk_statement};
@@ -74,6 +75,7 @@ impl Temporary<'_> {
     ) -> Result<(), Refusal> {
         let Some(names) = names_in_order(text) else {
             return Err(refusal(
+                Reason::Temporary,
                 "names in escapes are not supported in a statement over temporary tables",
                 "Write them in double quotes.",
                 -1,
@@ -98,6 +100,7 @@ impl Temporary<'_> {
             };
             if proof == Proof::None {
                 return Err(refusal(
+                    Reason::Temporary,
                     format!(
                         "\"{name}\" in a statement over temporary tables is not supported over several shards"
                     ),

@@ -12,6 +12,7 @@ use super::scope::find_table;
 use super::{Planner, refused};
 use crate::catalog::writes::{DefaultKind, ForeignKey};
 use crate::catalog::{Distribution, Table};
+use crate::metrics::Reason;
 use crate::plan::{Planned, Refusal, Targets, Write};
 use crate::sql::ast::{self, a_const::Val, node::Node};
 use crate::sql::{Change, ChangeKind, EXCLUDED};
@@ -33,7 +34,12 @@ impl Planner<'_> {
         if hidden_by_cte(change) {
             let message = format!("a WITH query has the name of the table {name} that is written");
             return Ok(refused(
-                refusal(message, "Give the WITH query another name.", at),
+                refusal(
+                    Reason::Write,
+                    message,
+                    "Give the WITH query another name.",
+                    at,
+                ),
                 false,
             ));
         }
@@ -59,18 +65,21 @@ impl Planner<'_> {
                 let message =
                     format!("table {name} has no known sharding key: it cannot be written");
                 let hint = "Declare its key in the configuration.";
-                return Ok(refused(refusal(message, hint, at), false));
+                return Ok(refused(refusal(Reason::Write, message, hint, at), false));
             }
             Some((_, Distribution::Single(_))) => {}
             Some((_, Distribution::Reference)) => {
                 let message = format!("writing the reference table {name} is not supported");
                 let hint = "Run the change on every shard directly.";
-                return Ok(refused(refusal(message, hint, at), false));
+                return Ok(refused(refusal(Reason::Write, message, hint, at), false));
             }
             Some((_, Distribution::View)) => {
                 let message =
                     format!("writing through the view {name} is not supported over several shards");
-                return Ok(refused(refusal(message, "Write its table.", at), false));
+                return Ok(refused(
+                    refusal(Reason::Write, message, "Write its table.", at),
+                    false,
+                ));
             }
             // What is wrong with it is said as for a SELECT.
             Some((_, Distribution::Undeclared { .. } | Distribution::System)) | None => {}
@@ -90,6 +99,7 @@ impl Planner<'_> {
             (Targets::Keyed(_) | Targets::Shard(_), _) => several(at),
             (_, Err(why)) => why,
             (Targets::Catalog | Targets::Any, Ok(_)) => refusal(
+                Reason::Write,
                 "writing catalogs is not supported over several shards",
                 "Run the change on the shards directly.",
                 at,
@@ -114,7 +124,7 @@ impl Planner<'_> {
         if table.writes.triggers {
             let message = format!("table {} has triggers or rules", table.name);
             let hint = "What they do cannot be proved: run the change on the shard directly.";
-            return Err(refusal(message, hint, at));
+            return Err(refusal(Reason::Write, message, hint, at));
         }
         let key_name = &table.columns[key].name;
         let mut clock = false;
@@ -141,7 +151,7 @@ impl Planner<'_> {
         if updated.contains(key_name) {
             let message = format!("changing the sharding key {key_name} is not supported");
             let hint = "Delete the row and insert it with its new key.";
-            return Err(refusal(message, hint, at));
+            return Err(refusal(Reason::Write, message, hint, at));
         }
         unique_keys(table, key_name, inserted, updated, at)?;
         let deletes = matches!(change.kind, ChangeKind::Delete);
@@ -177,7 +187,7 @@ impl Planner<'_> {
             table.name
         );
         let hint = "What they do cannot be proved: run the change on the shard directly.";
-        Err(refusal(message, hint, at))
+        Err(refusal(Reason::Check, message, hint, at))
     }
 
     /// A foreign key between rows of one shard, or to a reference table.
@@ -216,7 +226,7 @@ impl Planner<'_> {
                     table.name
                 );
                 let hint = "Only foreign keys that hold the sharding key, or lead to a reference table, can be kept by one shard.";
-                Err(refusal(message, hint, at))
+                Err(refusal(Reason::Write, message, hint, at))
             }
         }
     }
@@ -231,6 +241,7 @@ fn hidden_by_cte(change: &Change) -> bool {
 
 fn several(at: i32) -> Refusal {
     refusal(
+        Reason::Write,
         "writing over several shards is not supported",
         "Give the sharding key of the rows: in VALUES, or as key = value in WHERE.",
         at,
@@ -263,7 +274,7 @@ fn unique_keys(
                 table.name
             );
             let hint = "No shard can tell whether another one has such a row.";
-            Err(refusal(message, hint, at))
+            Err(refusal(Reason::Write, message, hint, at))
         }
     }
 }
@@ -279,6 +290,7 @@ fn insert_keys(
     let column = &table.columns[key];
     let missing = || {
         refusal(
+            Reason::Write,
             format!("the sharding key {} needs a value", column.name),
             "Give it as a constant or a parameter: a default is not the same on every shard.",
             at,
@@ -351,6 +363,7 @@ fn insert_defaults(
 fn default_value(table: &Table, column: &str, at: i32) -> Result<bool, Refusal> {
     match table.writes.default_of(column) {
         Some(DefaultKind::Server) => Err(refusal(
+            Reason::Write,
             format!(
                 "column {column} of {} gets its default from a sequence or function of one shard",
                 table.name

@@ -2,10 +2,15 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::sqlstate;
+use crate::metrics::Reason;
+
 /// An error as the protocol carries it: one-byte field codes with their texts, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     fields: Vec<(u8, Bytes)>,
+    /// Not on the wire.
+    reason: Option<Reason>,
 }
 
 impl ServerError {
@@ -19,6 +24,13 @@ impl ServerError {
         Self::with_severity("FATAL", sqlstate, message)
     }
 
+    /// Makes the ERROR (0A000) of a statement that pgbraid refuses.
+    pub fn refusal(reason: Reason, message: impl Into<String>) -> Self {
+        let mut refusal = Self::new(sqlstate::FEATURE_NOT_SUPPORTED, message);
+        refusal.reason = Some(reason);
+        refusal
+    }
+
     fn with_severity(severity: &str, sqlstate: &str, message: impl Into<String>) -> Self {
         let text = |s: &str| Bytes::copy_from_slice(s.as_bytes());
         Self {
@@ -28,6 +40,7 @@ impl ServerError {
                 (b'C', text(sqlstate)),
                 (b'M', text(&message.into())),
             ],
+            reason: None,
         }
     }
 
@@ -45,7 +58,10 @@ impl ServerError {
             fields.push((code, Bytes::copy_from_slice(&tail[..end])));
             rest = &tail[end + 1..];
         }
-        Self { fields }
+        Self {
+            fields,
+            reason: None,
+        }
     }
 
     /// The text of a field, lossily as UTF-8.
@@ -59,6 +75,11 @@ impl ServerError {
     /// Field `C`; empty where a server sent none.
     pub fn sqlstate(&self) -> String {
         self.field(b'C').map(|s| s.into_owned()).unwrap_or_default()
+    }
+
+    /// Why pgbraid refuses the statement; `None` for all other errors.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
     }
 
     /// Field `M`; empty where a server sent none.
@@ -115,6 +136,7 @@ impl ServerError {
         let fields = self.fields.iter();
         Self {
             fields: fields.map(|(c, v)| (*c, Bytes::from(text(v)))).collect(),
+            reason: self.reason,
         }
     }
 

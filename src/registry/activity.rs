@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::Notify;
 
 /// A session keeps the text of its last statement up to this length, as a help to whoever looks; a longer one goes with its end.
@@ -76,6 +77,25 @@ pub struct ShardProgress {
     pub done: bool,
 }
 
+/// A step of a plan, as it may be shown: without literals.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PlanStep {
+    /// Its name, and what it does: `Remote on 3 of 3 shards`.
+    pub step: String,
+    /// What it runs or goes by, where there is such a text.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// Whose rows it takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<PlanStep>,
+}
+
+/// A plan that can be shown. It is made into text only for who looks.
+pub trait Outline: std::fmt::Debug + Send + Sync {
+    /// The tree for this many shards.
+    fn outline(&self, shards: usize) -> PlanStep;
+}
+
 /// What a session has done since it logged in, or all of them since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -128,7 +148,9 @@ pub struct Activity {
     state: AtomicU8,
     waiting: AtomicBool,
     statement: Mutex<Option<Statement>>,
-    progress: Mutex<Option<Progress>>,
+    /// With when it was told.
+    progress: Mutex<Option<(Instant, Progress)>>,
+    plan: Mutex<Option<Arc<dyn Outline>>>,
     pub(super) told: Notify,
     queries: Count,
     transactions: Count,
@@ -162,6 +184,7 @@ impl Activity {
             waiting: AtomicBool::new(false),
             statement: Mutex::new(None),
             progress: Mutex::new(None),
+            plan: Mutex::new(None),
             told: Notify::new(),
             queries: Count::default(),
             transactions: Count::default(),
@@ -220,19 +243,23 @@ impl Activity {
         self.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    /// Tells how far the statement is: somebody has asked.
-    pub fn tell(&self, progress: Progress) {
-        *self.progress.lock() = Some(progress);
+    /// Tells how far the statement is: somebody has asked. `plan` is there where it runs by more than one step.
+    pub fn tell(&self, progress: Progress, plan: Option<Arc<dyn Outline>>) {
+        *self.progress.lock() = Some((Instant::now(), progress));
+        *self.plan.lock() = plan;
         self.told.notify_waiters();
     }
 
-    pub(super) fn forget_progress(&self) {
-        *self.progress.lock() = None;
+    /// The plan it was told with, given up: nobody keeps it longer than it takes to show it.
+    pub fn take_plan(&self) -> Option<Arc<dyn Outline>> {
+        self.plan.lock().take()
     }
 
-    /// What was told since the last time it was asked for.
+    /// What it has told of the statement it runs, the last time.
     pub fn progress(&self) -> Option<Progress> {
-        self.progress.lock().clone()
+        let began = self.statement.lock().as_ref().map(|s| s.since);
+        let (told, progress) = self.progress.lock().clone()?;
+        began.is_none_or(|began| told >= began).then_some(progress)
     }
 
     /// Where the session stands.
@@ -291,6 +318,17 @@ mod tests {
             assert_eq!(activity.statement().is_some(), kept);
         }
         assert_eq!(activity.totals().queries, 2);
+    }
+
+    #[test]
+    fn what_was_told_of_another_statement_is_not_shown() {
+        let activity = Activity::new(Arc::default());
+        activity.begin(0, Instant::now(), &"select 1".into());
+        activity.tell(Progress::default(), None);
+        assert_eq!(activity.progress(), Some(Progress::default()));
+        let later = Instant::now() + Duration::from_secs(1);
+        activity.begin(0, later, &"select 2".into());
+        assert_eq!(activity.progress(), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ pub struct ServerEntry {
     pub connected: Instant,
     /// Of which session it is on loan; 0: of none.
     link: AtomicI32,
+    at_work: AtomicBool,
 }
 
 impl ServerEntry {
@@ -37,6 +38,17 @@ impl ServerEntry {
     /// The process id of the session that has it.
     pub fn link(&self) -> Option<i32> {
         Some(self.link.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    /// The shard has something to answer on it from now on, or no more.
+    #[inline]
+    pub fn set_at_work(&self, at_work: bool) {
+        self.at_work.store(at_work, Ordering::Relaxed);
+    }
+
+    /// The shard has something to answer on it.
+    pub fn is_at_work(&self) -> bool {
+        self.at_work.load(Ordering::Relaxed)
     }
 }
 
@@ -71,6 +83,7 @@ pub fn list(shard: Arc<str>, user: String, remote_pid: i32, encrypted: bool) -> 
         encrypted,
         connected: Instant::now(),
         link: AtomicI32::new(0),
+        at_work: AtomicBool::new(false),
     });
     SERVERS.lock().insert(entry.id, entry.clone());
     Listed(entry)
@@ -79,6 +92,13 @@ pub fn list(shard: Arc<str>, user: String, remote_pid: i32, encrypted: bool) -> 
 /// All of them, the oldest first.
 pub fn servers() -> Vec<Arc<ServerEntry>> {
     SERVERS.lock().values().cloned().collect()
+}
+
+/// Connections to a shard on which it has something to answer.
+pub fn at_work(shard: &str) -> usize {
+    let servers = SERVERS.lock();
+    let of_shard = servers.values().filter(|s| &*s.shard == shard);
+    of_shard.filter(|s| s.is_at_work()).count()
 }
 
 #[cfg(test)]
@@ -94,6 +114,9 @@ mod tests {
         };
         listed.lend(7);
         assert_eq!(found().and_then(|s| s.link()), Some(7));
+        assert_eq!(at_work("listed_in_a_test"), 0);
+        listed.set_at_work(true);
+        assert_eq!(at_work("listed_in_a_test"), 1);
         drop(listed);
         assert!(found().is_none());
     }

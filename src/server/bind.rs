@@ -134,6 +134,16 @@ impl<'a> Bind<'a> {
         ))
     }
 
+    /// It brings values for parameters.
+    pub fn has_values(&self) -> bool {
+        !self.values.is_empty()
+    }
+
+    /// Format codes of the result: none, one for all columns, or one for each.
+    pub fn result_formats(&self) -> Vec<i16> {
+        self.result_formats.codes().collect()
+    }
+
     /// The values.
     ///
     /// # Errors

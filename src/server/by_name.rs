@@ -9,6 +9,7 @@ use super::prepared::Prepared;
 use super::session::{Ended, Session};
 use super::settings;
 use crate::executor::Parameters;
+use crate::metrics::Reason;
 use crate::plan::{Refusal, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -188,6 +189,7 @@ pub fn refuse_subquery(statement: &Statement, text: &str) -> Result<(), ServerEr
         None => Ok(()),
         location => {
             let why = Refusal {
+                reason: Reason::Form,
                 message: "cannot use subquery in EXECUTE parameter".into(),
                 hint: "Give its value.".into(),
                 location,

@@ -1,5 +1,5 @@
-//! A session of the administration console: `admin::console` in the simple protocol. It holds no connection to a shard, and its own login
-//! is an ordinary one.
+//! A session of the administration console: `admin::console` for a client of PostgreSQL's. It holds no connection to a shard, and its own
+//! login is an ordinary one.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,15 +9,15 @@ use std::task::Poll;
 use bytes::{BufMut, Bytes};
 
 use super::Shared;
+use super::console_extended::{Prepared, data_row, descriptions};
 use super::session::terminated;
 use super::stream::{Client, Message, ReadError};
-use crate::admin::console::{self, Access, Answer, Table, Type, Value};
+use crate::admin::console::{self, Access, Answer, Command, Table};
 use crate::executor::cancelled_by_user;
 use crate::protocol::error::ServerError;
-use crate::protocol::messages::{self, ColumnDescription};
+use crate::protocol::messages;
 use crate::protocol::sqlstate;
 use crate::registry::{Registration, State};
-use crate::types::oid;
 
 /// What drivers want to know of a server before they send anything.
 const PARAMETERS: [(&str, &str); 7] = [
@@ -36,13 +36,25 @@ const PARAMETERS: [(&str, &str); 7] = [
 /// An operator who has logged in.
 pub(super) struct ConsoleSession {
     shared: Arc<Shared>,
-    client: Client,
+    pub(super) client: Client,
+    pub(super) prepared: Prepared,
     registration: Registration,
     access: Access,
 }
 
-/// The client is gone, or may not stay.
-struct Gone;
+/// Why a message is not answered.
+pub(super) enum Failed {
+    /// The client is told.
+    Error(ServerError),
+    /// The client has gone.
+    Gone,
+}
+
+impl From<ServerError> for Failed {
+    fn from(error: ServerError) -> Self {
+        Self::Error(error)
+    }
+}
 
 impl ConsoleSession {
     /// With ParameterStatus, BackendKeyData and ReadyForQuery on their way.
@@ -55,6 +67,7 @@ impl ConsoleSession {
         let mut this = Self {
             shared: shared.clone(),
             client,
+            prepared: Prepared::default(),
             registration,
             access,
         };
@@ -77,38 +90,43 @@ impl ConsoleSession {
 
     /// Serves the operator until it leaves or the process ends.
     pub async fn run(mut self) {
-        // An extended-protocol message was refused: everything up to Sync is ignored.
+        // Something of the extended protocol has failed: all up to Sync is ignored.
         let mut skipping = false;
         loop {
             let message = match self.next_message().await {
                 Ok(message) => message,
                 Err(error) => return self.say_why(error).await,
             };
-            match message.tag {
-                b'Q' => {
-                    if self.query(&message.body).await.is_err() {
-                        return;
-                    }
-                }
+            let done = match message.tag {
                 b'S' => {
                     skipping = false;
+                    self.prepared.end_portals();
                     messages::ready_for_query(b'I', self.client.out());
+                    continue;
                 }
                 b'X' => return,
+                _ if skipping => continue,
+                b'Q' => self.query(&message.body).await,
                 b'P' | b'B' | b'D' | b'E' | b'C' => {
-                    if !std::mem::replace(&mut skipping, true) {
-                        self.fail(&only_simple());
-                    }
+                    let done = self.extended(message.tag, &message.body).await;
+                    skipping = done.is_err();
+                    done
                 }
                 b'F' => {
-                    self.fail(&only_simple());
+                    self.fail(&no_functions());
                     messages::ready_for_query(b'I', self.client.out());
+                    continue;
                 }
-                b'H' | b'd' | b'c' | b'f' => {}
+                b'H' | b'd' | b'c' | b'f' => continue,
                 tag => {
                     let text = format!("invalid frontend message type {tag}");
                     return self.farewell(sqlstate::PROTOCOL_VIOLATION, text).await;
                 }
+            };
+            match done {
+                Ok(()) => {}
+                Err(Failed::Error(error)) => self.fail(&error),
+                Err(Failed::Gone) => return,
             }
         }
     }
@@ -156,7 +174,8 @@ impl ConsoleSession {
     }
 
     /// Query: commands up to the first error.
-    async fn query(&mut self, body: &Bytes) -> Result<(), Gone> {
+    async fn query(&mut self, body: &Bytes) -> Result<(), Failed> {
+        self.prepared.end_unnamed();
         let text = body.strip_suffix(&[0]).map(std::str::from_utf8);
         let commands = match text {
             Some(Ok(text)) if !text.contains('\0') => console::split(text),
@@ -171,83 +190,58 @@ impl ConsoleSession {
             messages::bare(b'I', self.client.out());
         }
         for command in commands {
-            match self.carry_out(&command).await {
-                Ok(Answer::Rows(table)) => self.send(&table),
+            match self.answer_of(&command).await {
+                Ok(Answer::Rows(table)) => self.send(&table)?,
                 Ok(Answer::Done(tag)) => messages::command_complete(tag, self.client.out()),
-                Err(Some(error)) => {
+                Err(Failed::Error(error)) => {
                     self.fail(&error);
                     break;
                 }
-                Err(None) => return Err(Gone),
+                Err(Failed::Gone) => return Err(Failed::Gone),
             }
         }
         messages::ready_for_query(b'I', self.client.out());
         Ok(())
     }
 
-    /// What a command answers; no error where the client has gone meanwhile.
-    async fn carry_out(&mut self, command: &str) -> Result<Answer, Option<ServerError>> {
-        let command = console::parse(command)?;
+    async fn answer_of(&mut self, text: &str) -> Result<Answer, Failed> {
+        let command = console::parse(text)?;
+        self.carry_out(&command).await
+    }
+
+    /// What a command answers.
+    pub(super) async fn carry_out(&mut self, command: &Command) -> Result<Answer, Failed> {
         let (shared, entry) = (self.shared.clone(), self.registration.entry.clone());
-        let mut carried_out = pin!(shared.console.execute(&command, self.access, &entry));
+        let mut carried_out = pin!(shared.console.execute(command, self.access, &entry));
         poll_fn(|cx| {
             if let Poll::Ready(answer) = carried_out.as_mut().poll(cx) {
-                return Poll::Ready(answer.map_err(Some));
+                return Poll::Ready(answer.map_err(Failed::Error));
             }
             // PAUSE may take long.
             if entry.hears_cancel(cx) {
-                return Poll::Ready(Err(Some(cancelled_by_user())));
+                return Poll::Ready(Err(cancelled_by_user().into()));
             }
             match self.client.poll_hangup(cx) {
-                true => Poll::Ready(Err(None)),
+                true => Poll::Ready(Err(Failed::Gone)),
                 false => Poll::Pending,
             }
         })
         .await
     }
 
-    fn send(&mut self, table: &Table) {
-        let columns: Vec<_> = table.columns.iter().map(description).collect();
+    fn send(&mut self, table: &Table) -> Result<(), ServerError> {
+        let columns = descriptions(table, &[])?;
         let out = self.client.out();
         messages::row_description(&columns, out);
         for row in &table.rows {
-            messages::frame(b'D', out, |out| {
-                out.put_i16(row.len() as i16);
-                for value in row.iter().map(Value::text) {
-                    match value {
-                        None => out.put_i32(-1),
-                        Some(text) => {
-                            out.put_i32(text.len() as i32);
-                            out.put_slice(text.as_bytes());
-                        }
-                    }
-                }
-            });
+            data_row(row, columns.iter().map(|c| c.format), out);
         }
         messages::command_complete("SHOW", out);
+        Ok(())
     }
 }
 
-fn description(column: &console::Column) -> ColumnDescription {
-    let (type_oid, type_length) = match column.kind {
-        Type::Integer => (oid::INT8, 8),
-        Type::Float => (oid::FLOAT8, 8),
-        Type::Text => (oid::TEXT, -1),
-    };
-    ColumnDescription {
-        name: column.name.into(),
-        table_oid: 0,
-        attribute: 0,
-        type_oid,
-        type_length,
-        type_modifier: -1,
-        format: 0,
-    }
-}
-
-fn only_simple() -> ServerError {
-    let message = "the console speaks the simple query protocol only";
-    ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(
-        "Ask the driver for it: default_query_exec_mode=simple_protocol, preferQueryMode=simple.",
-    )
+fn no_functions() -> ServerError {
+    let message = "the console has no functions to call";
+    ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
 }

@@ -22,7 +22,7 @@ use super::wording::refuse;
 use crate::backend::raw_conn::{Event, RawConn};
 use crate::catalog::{Table, TableKind};
 use crate::executor::{CopyHead, CopyOut, CsvForm, Execution, TextForm, Written};
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::plan::{Plan, Planned, ShardId, Targets};
 use crate::planner;
 use crate::protocol::error::ServerError;
@@ -210,7 +210,7 @@ impl Session {
         if !inner.set_config.is_empty() {
             let hint = "Call it in a SELECT of its own.";
             return Err((
-                unsupported("set_config in a COPY is not supported", hint),
+                unsupported(Reason::Copy, "set_config in a COPY is not supported", hint),
                 Text::None,
             ));
         }
@@ -239,7 +239,10 @@ impl Session {
         }
         if converts(copy) {
             let message = "COPY of a query over several shards writes UTF8 only";
-            return Err((unsupported(message, "Leave ENCODING out."), Text::None));
+            return Err((
+                unsupported(Reason::Copy, message, "Leave ENCODING out."),
+                Text::None,
+            ));
         }
         let execution = self.open(&inner, Arc::default(), columns, 0, sync);
         let execution = execution.map_err(in_query)?;
@@ -375,8 +378,9 @@ fn reads_all(plan: &Plan) -> bool {
 
 fn unreadable(planned: Option<&Planned>) -> ServerError {
     match planned.map(|p| &p.fan_out) {
-        Some(Err(refusal)) => unsupported(refusal.message.clone(), &refusal.hint),
+        Some(Err(refusal)) => unsupported(refusal.reason, refusal.message.clone(), &refusal.hint),
         _ => unsupported(
+            Reason::Copy,
             "COPY of this table is not supported over several shards",
             "Use COPY (SELECT …) TO.",
         ),

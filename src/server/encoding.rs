@@ -9,6 +9,7 @@ use super::stream::{Client, Message};
 use crate::backend::raw_conn::Run;
 use crate::catalog::Catalog;
 use crate::executor::Item;
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription, Reader};
 use crate::protocol::sqlstate;
@@ -55,6 +56,7 @@ fn binary_form(type_oid: u32, catalog: Option<&Catalog>) -> BinaryForm {
 
 fn no_binary(encoding: &Encoding) -> ServerError {
     unsupported(
+        Reason::Encoding,
         format!(
             "binary values of this type are not supported with client_encoding \"{}\"",
             encoding.name()
@@ -108,6 +110,7 @@ pub fn named(name: &str) -> Result<&'static Encoding, ServerError> {
             format!("invalid value for parameter \"client_encoding\": \"{name}\""),
         ),
         Unusable::Unsupported => unsupported(
+            Reason::Encoding,
             format!("client encoding \"{name}\" is not supported"),
             "Use client_encoding = UTF8.",
         ),
@@ -117,6 +120,7 @@ pub fn named(name: &str) -> Result<&'static Encoding, ServerError> {
 /// COPY data would have to be converted too.
 pub fn no_copy() -> ServerError {
     unsupported(
+        Reason::Encoding,
         "COPY is not supported with this client_encoding",
         "Use client_encoding = UTF8.",
     )
@@ -170,6 +174,7 @@ impl Session {
         if local && before != self.settings {
             self.settings = before;
             return Err(unsupported(
+                Reason::Encoding,
                 "SET LOCAL client_encoding is not supported",
                 "Use SET client_encoding.",
             ));
@@ -200,6 +205,7 @@ impl Session {
             && sql.to_ascii_lowercase().contains("client_encoding");
         match asked {
             true => Err(unsupported(
+                Reason::Encoding,
                 "functions of the client's encoding are not supported",
                 "Use SHOW client_encoding.",
             )),

@@ -11,6 +11,7 @@ use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::{Ended, Session};
 use crate::executor::{Bound, Execution, Parameters, Step};
+use crate::metrics::Reason;
 use crate::plan::{Plan, Planned, Remote, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
@@ -43,6 +44,7 @@ impl Session {
     ) -> Result<Vec<String>, Ended> {
         if options.format != ExplainFormat::Text {
             return Err(unsupported(
+                Reason::Explain,
                 "EXPLAIN over several shards prints text only",
                 "Leave FORMAT out.",
             )
@@ -51,6 +53,7 @@ impl Session {
         let inner = self.prepare(inner.to_owned(), &[]).await?;
         if !inner.parameter_types.is_empty() {
             return Err(unsupported(
+                Reason::Explain,
                 "EXPLAIN of a statement with parameters is not supported",
                 "Put the values into the statement.",
             )
@@ -64,6 +67,7 @@ impl Session {
         let count = self.shared.shard_names.len();
         let Some(planned) = &inner.planned else {
             return Err(unsupported(
+                Reason::Explain,
                 "this statement cannot be explained",
                 "EXPLAIN takes a SELECT.",
             )
@@ -115,6 +119,7 @@ impl Session {
         match &planned.write {
             None => Ok(Execution::single_shard(&planned.route, bound, count)),
             Some(_) if options.analyze => Err(unsupported(
+                Reason::Explain,
                 "EXPLAIN ANALYZE of a change is not supported over several shards",
                 "EXPLAIN without ANALYZE shows the shard's plan.",
             )),

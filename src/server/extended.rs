@@ -13,7 +13,7 @@ use super::prepared::Prepared;
 use super::run::{Outcome, unsupported};
 use super::session::{Ended, Session};
 use super::transaction::{Block, Company};
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription, Reader};
 use crate::protocol::sqlstate;
@@ -352,6 +352,7 @@ impl Session {
         let frozen = prepared.planned.as_ref().is_some_and(|p| p.frozen);
         if frozen && prepared.context != self.planning_context() {
             return Err(unsupported(
+                Reason::Clock,
                 "a literal such as 'now' or 'today' was read under other settings",
                 "Prepare the statement again.",
             ));

@@ -9,6 +9,7 @@ use super::session::Session;
 use super::transaction::{Block, Clock, Company};
 use crate::catalog::{Catalog, Function, Table, TableKind};
 use crate::executor::{Parameters, printed};
+use crate::metrics::Reason;
 use crate::plan::{Plan, Planned, Remote, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -133,6 +134,7 @@ pub fn refuse_statement_names(
         || functions.iter().any(|f| f == "pg_prepared_statement");
     if asks {
         return Err(unsupported(
+            Reason::Catalog,
             "pg_prepared_statements is not supported over several shards",
             "DEALLOCATE and EXECUTE tell whether there is a statement of a name.",
         ));
@@ -148,6 +150,7 @@ pub fn refuse_cursor_names(statement: &Statement, functions: &[String]) -> Resul
     if sql::names_relation(statement, "pg_cursors") || functions.iter().any(|f| f == "pg_cursor") {
         // The shard has portals of ours, and none of the client's.
         return Err(unsupported(
+            Reason::Cursor,
             "pg_cursors is not supported over several shards",
             "FETCH and CLOSE tell whether there is a cursor of a name.",
         ));
@@ -171,6 +174,7 @@ pub fn refuse_session_functions(
     match refused {
         None => Ok(()),
         Some(name) => Err(unsupported(
+            Reason::Function,
             format!("function {name} is not supported over several shards"),
             "Call it on a shard directly; set_config works in a SELECT without FROM.",
         )),
@@ -202,6 +206,7 @@ pub fn refuse_clock_parameters(parameters: &Parameters) -> Result<(), ServerErro
         *format == 0 && CLOCK_TYPES.contains(t) && value.as_deref().is_some_and(reads)
     }) {
         true => Err(unsupported(
+            Reason::Clock,
             "a parameter such as 'now' or 'today' is not supported over several shards",
             "Pass the moment itself, or use now() or current_date.",
         )),
@@ -243,6 +248,7 @@ pub fn refuse_settings_of_steps(
     let shown = OF_STEPS.iter().find(|n| sql.contains(**n) || passed(n));
     shown.map_or(Ok(()), |name| {
         Err(unsupported(
+            Reason::Function,
             format!(
                 "current_setting('{name}') is not supported in this statement over several shards"
             ),
@@ -311,6 +317,7 @@ impl Session {
             Some(other) if other != clock => {
                 let hint = "Run the statement in a transaction of its own, or pass the time as a parameter.";
                 Err(unsupported(
+                    Reason::Clock,
                     "now() of one transaction on several shards is not supported here",
                     hint,
                 ))
@@ -337,7 +344,7 @@ impl Session {
             let message = format!(
                 "{name} = \"{value}\" is not supported for this statement over several shards"
             );
-            Err(unsupported(message, hint))
+            Err(unsupported(Reason::Setting, message, hint))
         };
         let digits = self.setting("extra_float_digits").unwrap_or_default();
         if printed.floats && digits.parse::<i32>().is_ok_and(|d| d < 1) {

@@ -10,6 +10,7 @@ use super::settings::quote;
 use super::temporary::TemporaryWork;
 use super::transaction::Block;
 use crate::catalog::Catalog;
+use crate::metrics::Reason;
 use crate::plan::{Planned, Targets};
 use crate::planner::temporary::{Leaves, prove_block, unknown_names};
 use crate::protocol::error::ServerError;
@@ -92,6 +93,7 @@ impl Session {
             .ok_or_else(no_connection)?;
         if conn.unsynced() {
             return Err(unsupported(
+                Reason::Cursor,
                 "this statement is not supported while a portal is half read",
                 "Read the portal to its end, or close it.",
             ));
@@ -102,6 +104,7 @@ impl Session {
             Some(name) => {
                 self.shared.catalog.changed();
                 Err(unsupported(
+                    Reason::Undeclared,
                     format!("\"{name}\" is not known to pgbraid"),
                     "If it was just created, try again in a moment.",
                 ))
@@ -139,6 +142,7 @@ impl Session {
                     false => "pg_notify()",
                 };
                 return Err(unsupported(
+                    Reason::Function,
                     format!("{what} in a statement over sharded tables is not supported"),
                     "Read the rows first, and call the function in a statement of its own.",
                 ));
@@ -179,6 +183,7 @@ impl Session {
         }
         if self.transaction.writer.is_some_and(|w| w != CATALOG_SHARD) {
             return Err(unsupported(
+                Reason::Temporary,
                 "NOTIFY, or a change of temporary tables, in a transaction that changes another shard is not supported",
                 "Do it in a transaction of its own, after COMMIT.",
             ));
@@ -200,6 +205,7 @@ fn block_pins(catalog: &Catalog, body: Option<&str>) -> Result<bool, ServerError
     let proved = body.filter(|body| prove_block(catalog, body));
     let Some(names) = proved.and_then(sql::names_in_order) else {
         return Err(unsupported(
+            Reason::Schema,
             "this DO block is not supported over several shards",
             "A block may be in PL/pgSQL, without dynamic SQL, and may neither change anything nor read tables other than reference tables. Run others on each shard.",
         ));

@@ -32,6 +32,7 @@ impl Session {
         self.find_path().await?;
         let texts = self.lock_texts(lock)?;
         let shards: Vec<ShardId> = texts.keys().copied().collect();
+        self.transaction.was_tied = self.transaction.is_tied;
         self.join_and_wait(&shards).await?;
         self.transaction.is_tied = true;
         let names = self.shared.shard_names.clone();

@@ -7,6 +7,7 @@ mod by_name;
 mod by_shape;
 mod cancel;
 mod console;
+mod console_extended;
 pub mod control;
 mod copy;
 mod copy_out;

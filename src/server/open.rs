@@ -10,7 +10,7 @@ use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use crate::executor::{Bound, Execution, Parameters};
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::plan::Plan;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -49,6 +49,7 @@ impl Session {
         let Some(planned) = &prepared.planned else {
             // A prepared INSERT and its like come here by EXECUTE.
             return Err(unsupported(
+                Reason::Write,
                 "only SELECT is supported over several shards",
                 "Writes over several shards are not there yet: run the statement on the shard itself.",
             ));
@@ -64,6 +65,7 @@ impl Session {
         {
             let hint = "Ask for the column in text form, or cast it to text.";
             return Err(unsupported(
+                Reason::Catalog,
                 "binary output that carries OIDs is not supported over several shards",
                 hint,
             ));
@@ -88,8 +90,9 @@ impl Session {
         refuse_clock_parameters(&bound.parameters)?;
         match &planned.fan_out {
             Ok(plan) => {
-                let kind = match plan {
-                    Plan::Combine { .. } => QueryKind::Combined,
+                let kind = match &**plan {
+                    Plan::Combine { .. } if planned.gathers => QueryKind::Gathered,
+                    Plan::Combine { .. } => QueryKind::Staged,
                     _ => QueryKind::PushDown,
                 };
                 self.refuse_lossy_text(plan, &bound.columns)?;
@@ -98,7 +101,8 @@ impl Session {
                     self.read_clock(super::transaction::Clock::Proxy)?;
                 }
                 let execution = Execution::new(plan, bound, shards);
-                Ok((kind, execution.map(|e| e.or_lazily(planned.lazy.clone()))))
+                let execution = execution.map(|e| e.of_plan(plan).or_lazily(planned.lazy.clone()));
+                Ok((kind, execution))
             }
             Err(refusal) => {
                 let refused = refused(refusal, &prepared.sql);

@@ -11,6 +11,7 @@ use super::run::unsupported;
 use super::session::Session;
 use super::temporary::OwnTables;
 use super::transaction::Block;
+use crate::metrics::Reason;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -72,6 +73,7 @@ impl Session {
         if self.transaction.block != Block::Idle {
             let hint = "Load it before the transaction.";
             return Err(unsupported(
+                Reason::Schema,
                 "LOAD in a transaction block is not supported over several shards",
                 hint,
             ));

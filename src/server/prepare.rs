@@ -16,6 +16,7 @@ use super::{Shared, control};
 use crate::backend::catalog::Loaded;
 use crate::catalog::Catalog;
 use crate::executor::backend_error;
+use crate::metrics::Reason;
 use crate::plan::{Planned, Refusal, ShardId, Targets};
 use crate::planner::{self, Facts, Request};
 use crate::protocol::error::ServerError;
@@ -319,6 +320,7 @@ impl Session {
             }
         }
         Err(unsupported(
+            Reason::Other,
             "the statement could not be planned",
             "Please report it with its text.",
         ))
@@ -343,7 +345,7 @@ impl Session {
 
 /// The error of a refusal: 0A000, what the user may do instead, and where in the text.
 pub fn refused(refusal: &Refusal, sql: &str) -> ServerError {
-    let error = unsupported(refusal.message.clone(), &refusal.hint);
+    let error = unsupported(refusal.reason, refusal.message.clone(), &refusal.hint);
     match refusal.location.and_then(|at| sql.get(..at)) {
         Some(before) => error.with_position(before.chars().count() + 1),
         None => error,
@@ -375,6 +377,7 @@ fn takes_parameters(kind: &Kind) -> bool {
 /// One shard holds everything: any statement goes there as it is.
 fn pass_through() -> Planned {
     let fan_out = Err(Refusal {
+        reason: Reason::Other,
         message: "one shard".into(),
         hint: String::new(),
         location: None,
@@ -383,6 +386,7 @@ fn pass_through() -> Planned {
         route: Targets::Shard(CATALOG_SHARD),
         fan_out,
         lazy: None,
+        gathers: false,
         write: None,
         read_only: true,
         leaves_nothing: true,
@@ -426,6 +430,7 @@ mod tests {
     #[test]
     fn a_refusal_counts_its_position_in_characters() {
         let refusal = Refusal {
+            reason: Reason::Lock,
             message: "m".into(),
             hint: "h".into(),
             location: Some(3),
@@ -433,5 +438,6 @@ mod tests {
         let error = refused(&refusal, "aäb");
         assert_eq!(error.field(b'P').as_deref(), Some("3"));
         assert_eq!(error.sqlstate(), "0A000");
+        assert_eq!(error.reason(), Some(Reason::Lock));
     }
 }

@@ -13,9 +13,8 @@ use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
 use crate::executor::Execution;
-use crate::metrics::QueryKind;
-use crate::plan::{Plan, Planned, Refusal, ShardId, Targets};
-use crate::planner;
+use crate::metrics::{QueryKind, Reason};
+use crate::plan::{Planned, Refusal, ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 use crate::sql::{self, Kind};
@@ -49,6 +48,7 @@ impl Session {
                 Ok(by_comment.or_else(|| self.shard_by_setting()))
             }
             _ if by_comment.is_some() && reads_or_changes(kind) => Err(unsupported(
+                Reason::Setting,
                 "a comment sends to a shard only the SELECT that it stands before",
                 "Use SET pgbraid.shard, or put the comment before the SELECT itself.",
             )),
@@ -71,12 +71,14 @@ impl Session {
         if prepared.at_home && shard != CATALOG_SHARD {
             let home = &self.shared.shard_names[CATALOG_SHARD.0 as usize];
             return Err(unsupported(
+                Reason::Temporary,
                 "temporary tables, advisory locks and notifications cannot be sent to another shard by hand",
                 &format!("The session has them on shard {home}."),
             ));
         }
         planned.route = Targets::Shard(shard);
         planned.fan_out = Err(Refusal {
+            reason: Reason::Setting,
             message: "sent to one shard by hand".into(),
             hint: String::new(),
             location: None,
@@ -103,7 +105,7 @@ impl Session {
                     name(chosen)
                 );
                 let hint = "Leave the choice to pgbraid: RESET pgbraid.shard, or no comment.";
-                Err(unsupported(message, hint))
+                Err(unsupported(Reason::Write, message, hint))
             }
             _ => Ok(()),
         }
@@ -123,7 +125,7 @@ impl Session {
             .planned
             .as_ref()
             .and_then(|p| p.fan_out.as_ref().ok());
-        let text = self.routing_text(prepared, kind, execution, plan);
+        let text = self.routing_text(prepared, kind, execution);
         let notice = ServerError::new(sqlstate::SUCCESSFUL_COMPLETION, text)
             .with(b'S', "NOTICE")
             .with(b'V', "NOTICE");
@@ -142,7 +144,6 @@ impl Session {
         prepared: &Prepared,
         kind: QueryKind,
         execution: &Execution,
-        plan: Option<&Plan>,
     ) -> String {
         let names = self.shared.shard_names.clone();
         let list = listed(execution.shards(), &names);
@@ -154,12 +155,10 @@ impl Session {
                 };
                 format!("routed{by_hand} to {list}, the text unchanged")
             }
-            QueryKind::Combined => {
-                let gathers = plan.zip(self.shared.catalog.loaded());
-                let gathers = gathers.is_some_and(|(p, l)| planner::ways::gathers(p, &l.catalog));
-                let mut text = match gathers {
-                    true => format!("gathered from {list}"),
-                    false => format!("staged on {list}"),
+            QueryKind::Staged | QueryKind::Gathered => {
+                let mut text = match kind {
+                    QueryKind::Gathered => format!("gathered from {list}"),
+                    _ => format!("staged on {list}"),
                 };
                 if execution.needs_merge() {
                     let merge = self.choose_merge_shard(execution.missing());

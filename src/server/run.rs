@@ -20,10 +20,10 @@ use super::transaction::Block;
 use crate::backend::BackendError;
 use crate::backend::raw_conn::RawConn;
 use crate::executor::{Execution, Item, backend_error};
+use crate::metrics::Reason;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
-use crate::protocol::sqlstate;
 
 /// A reply is written once it has grown to this, or ends.
 pub const FLUSH_BYTES: usize = 64 << 10;
@@ -61,6 +61,7 @@ impl Session {
     /// 53300 when none becomes free in time; what connecting says.
     async fn join(&mut self, shards: &[ShardId], begin: &[String]) -> Result<(), ServerError> {
         let own = self.transaction.block == Block::Idle;
+        self.give_way(shards);
         if self.wants_one_instant() {
             Box::pin(self.join_at_one_instant(shards, begin)).await?;
             if own {
@@ -91,10 +92,9 @@ impl Session {
         if missing.is_empty() {
             return Ok(());
         }
-        // Who has a connection is let through to the end of its transaction.
-        let is_new = self.connections.is_empty();
-        if is_new && missing.iter().any(|s| self.role.pools.is_paused(*s)) {
-            Box::pin(self.await_resume(&missing)).await?;
+        let holds = !self.connections.is_empty();
+        if missing.iter().any(|s| self.role.pools.stops(*s, holds)) {
+            Box::pin(self.await_resume(&missing, holds)).await?;
         }
         let deadline = Instant::now() + self.patience(&missing);
         let leases = {
@@ -126,11 +126,27 @@ impl Session {
         Ok(())
     }
 
+    /// Gives the connections back where an operator has one of `shards` paused and nothing holds them: they have only told what the
+    /// statement is.
+    fn give_way(&mut self, shards: &[ShardId]) {
+        let is_paused = |s: &ShardId| self.role.pools.is_paused(*s) && !self.connections.holds(*s);
+        if !shards.iter().any(is_paused)
+            || self.pinned
+            || self.transaction.block != Block::Idle
+            || self.connections.merge().is_some()
+        {
+            return;
+        }
+        if self.connections.iter_mut().all(|(_, conn)| conn.is_clean()) {
+            self.connections.release();
+        }
+    }
+
     /// Waits for as long as an operator has one of `shards` paused.
-    async fn await_resume(&mut self, shards: &[ShardId]) -> Result<(), ServerError> {
+    async fn await_resume(&mut self, shards: &[ShardId], holds: bool) -> Result<(), ServerError> {
         let pools = &self.role.pools;
         let passed = pin!(async {
-            pools.pass(shards).await;
+            pools.pass(shards, holds).await;
             Ok(())
         });
         unless_cancelled(&self.registration.entry, None, passed).await
@@ -169,6 +185,7 @@ impl Session {
         let mut held = self.connections.iter_mut();
         match held.any(|(shard, conn)| shards.contains(&shard) && conn.unsynced()) {
             true => Err(unsupported(
+                Reason::Cursor,
                 "the statement reads a shard in several steps while a portal on it is half read",
                 "Read the portal to its end, or close it, before the next statement.",
             )),
@@ -494,6 +511,6 @@ fn heard(execution: &Execution) -> u64 {
 }
 
 /// The error for statements that pgbraid cannot run exactly.
-pub fn unsupported(message: impl Into<String>, hint: &str) -> ServerError {
-    ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint)
+pub fn unsupported(reason: Reason, message: impl Into<String>, hint: &str) -> ServerError {
+    ServerError::refusal(reason, message).with_hint(hint)
 }

@@ -24,7 +24,7 @@ use super::session::Session;
 use super::transaction::Block;
 use crate::backend::raw_conn::RawConn;
 use crate::executor::{Execution, Parameters, cancelled_by_user};
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::plan::{ShardId, Targets};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
@@ -113,8 +113,9 @@ impl Session {
         if self.connections.iter_mut().next().is_none() {
             return Ok(());
         }
-        if self.pinned || self.transaction.is_tied {
+        if self.pinned || self.transaction.was_tied {
             return Err(unsupported(
+                Reason::Snapshot,
                 "a SERIALIZABLE transaction over several shards is not supported in a session that keeps a connection",
                 "Give up temporary tables, advisory locks, LISTEN and cursors WITH HOLD first, or use REPEATABLE READ.",
             ));
@@ -211,6 +212,7 @@ impl Session {
         let mut used = transaction.serial.used.iter();
         match transaction.writer {
             Some(writer) if used.any(|shard| *shard != writer) => Err(unsupported(
+                Reason::Snapshot,
                 "a SERIALIZABLE transaction that changes one shard and reads others is not supported",
                 "Use REPEATABLE READ, or read and change the rows of one sharding key only.",
             )),

@@ -22,6 +22,7 @@ use super::stream::{Client, Message, ReadError};
 use super::transaction::{Block, Company, Transaction};
 use super::watch::Running;
 use crate::backend::connections::Connections;
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages;
 use crate::protocol::sqlstate;
@@ -406,6 +407,7 @@ impl Session {
 
     async fn function_call(&mut self) -> Result<(), Ended> {
         let error = super::run::unsupported(
+            Reason::Function,
             "the function call message is not supported",
             "Use SELECT function(…).",
         );

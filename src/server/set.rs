@@ -9,6 +9,7 @@ use super::session::Session;
 use super::settings::{self, REPORTED, Settings};
 use super::statements::{MARK_UNKNOWN, gone};
 use super::transaction::{Block, quote_name, set_transaction};
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
@@ -83,6 +84,7 @@ impl Session {
             return Ok(());
         }
         Err(unsupported(
+            Reason::Setting,
             format!("SET {name} is not supported over several shards"),
             "Log in as the role you need.",
         ))

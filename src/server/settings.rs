@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
 use super::own_settings::add_own;
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 
@@ -206,7 +207,7 @@ fn add(
 /// 0A000 with a HINT.
 pub fn check(name: &str, value: &str, one_shard: bool) -> Result<(), ServerError> {
     let refuse = |message: String, hint: &str| {
-        Err(ServerError::new(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
+        Err(ServerError::refusal(Reason::Setting, message).with_hint(hint))
     };
     // SET is another matter; by a function the shard's own would change.
     if name.eq_ignore_ascii_case("client_encoding") {

@@ -19,6 +19,7 @@ use super::session::Session;
 use super::settings::Settings;
 use super::transaction::{Block, Clock};
 use crate::executor::Execution;
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::sql::Kind;
 
@@ -50,6 +51,7 @@ impl Session {
         if !self.may_have_snapshot(execution) {
             let hint = "Begin the transaction with ISOLATION LEVEL REPEATABLE READ, or run the statement outside of it.";
             return Err(unsupported(
+                Reason::Snapshot,
                 "the statement reads a shard in several steps, which READ COMMITTED gives several snapshots",
                 hint,
             ));
@@ -130,6 +132,7 @@ impl Session {
             _ => false,
         };
         let leaves_nothing = prepared.planned.as_ref().is_some_and(|p| p.leaves_nothing);
+        self.transaction.was_tied = self.transaction.is_tied;
         if prepared.at_home {
             self.at_home(prepared);
         }

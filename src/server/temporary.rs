@@ -13,6 +13,7 @@ use super::settings::quote;
 use super::transaction::{Block, quote_identifier};
 use super::wording::{refuse, words};
 use crate::catalog::Catalog;
+use crate::metrics::Reason;
 use crate::planner::temporary::{Temporary, is_temporary_schema};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -101,6 +102,7 @@ impl Session {
         if let Some(conn) = self.connections.get(CATALOG_SHARD).filter(|_| self.pinned) {
             if conn.unsynced() {
                 return Err(unsupported(
+                    Reason::Temporary,
                     "temporary tables were changed while a portal is half read",
                     "Read the portal to its end, or close it.",
                 ));
@@ -150,6 +152,7 @@ impl Session {
                 refuse_type_name(catalog, &name)?;
                 if !parents.iter().all(|p| own.has(&p.schema, &p.name)) {
                     return Err(unsupported(
+                        Reason::Temporary,
                         "a temporary table as the child of a permanent one is not supported over several shards",
                         "Make it a table of its own.",
                     ));
@@ -200,6 +203,7 @@ impl Session {
         match locks_others {
             false => Ok(()),
             true => Err(unsupported(
+                Reason::Temporary,
                 "this statement over temporary tables is not supported over several shards",
                 "Change temporary tables and others in statements of their own.",
             )),
@@ -283,6 +287,7 @@ fn refuse_type_name(catalog: &Catalog, name: &str) -> Result<(), ServerError> {
     let mut types = catalog.types.values();
     match types.any(|t| t.name == name && (t.kind != b'c' || t.schema == "pg_catalog")) {
         true => Err(unsupported(
+            Reason::Temporary,
             format!(
                 "a temporary table with the name of a type, \"{name}\", is not supported over several shards"
             ),

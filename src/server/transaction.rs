@@ -76,6 +76,8 @@ pub struct Transaction {
     pub clock: Option<Clock>,
     /// A statement may have left something in it that ends with it: locks, changes, settings made by functions.
     pub is_tied: bool,
+    /// As `is_tied`, before the statement in hand.
+    pub was_tied: bool,
     /// The one shard on which it has changed something.
     pub writer: Option<ShardId>,
     /// Shards that were in it are not any more: a statement had a snapshot of its own.

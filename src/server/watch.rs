@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::session::Session;
 use super::transaction::Block;
 use crate::executor::{Execution, ShardStatistics, Step};
-use crate::metrics::{QueryKind, refusal_reason};
+use crate::metrics::QueryKind;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
-use crate::registry::{PLANNING, Progress, ShardProgress, State};
+use crate::registry::refusals::{self, Refused};
+use crate::registry::{Outline, PLANNING, Progress, ShardProgress, State};
 use crate::sql::without_literals;
 use crate::telemetry;
 
@@ -133,7 +134,10 @@ impl Session {
     pub(super) fn tell(&self, rows: u64, execution: &Execution) {
         let shards = progress(execution.statistics());
         let activity = &self.registration.entry.activity;
-        activity.tell(Progress { rows, shards });
+        let plan = execution
+            .plan()
+            .map(|plan| plan.clone() as Arc<dyn Outline>);
+        activity.tell(Progress { rows, shards }, plan);
     }
 
     /// The same of a statement on the short way.
@@ -148,7 +152,7 @@ impl Session {
         };
         let activity = &self.registration.entry.activity;
         let shards = vec![part];
-        activity.tell(Progress { rows, shards });
+        activity.tell(Progress { rows, shards }, None);
     }
 
     /// An execution has run to its end: notes what is unequal between its shards, and keeps their times for the log.
@@ -194,21 +198,20 @@ impl Session {
             user = %entry.user,
             pid = entry.pid,
             plan = running.kind.label(),
-            milliseconds = seconds * 1e3,
+            milliseconds = (seconds * 1e6).round() / 1e3,
             shards_milliseconds = parts,
             statement = statement.map(|s| without_literals(&s.sql)).unwrap_or_default(),
             "slow statement"
         );
     }
 
-    /// Counts an error of ours that refuses a statement, and logs it where that is asked for.
+    /// Counts an error of ours that refuses a statement, keeps it for the live page, and logs it where that is asked for.
     pub(super) fn note_refusal(&mut self, error: &ServerError) {
-        // A server's own errors name the routine they come from.
-        if error.field(b'R').is_some() {
+        // A server's own 0A000 is none of ours.
+        let Some(reason) = error.reason() else {
             return;
-        }
+        };
         let message = error.message();
-        let reason = refusal_reason(&message);
         self.shared.metrics.refused(reason);
         let is_counted = self
             .running
@@ -218,13 +221,24 @@ impl Session {
             // Before it was planned, by the session's own rules.
             self.shared.metrics.query(QueryKind::Refused);
         }
-        let Some(level) = telemetry::global().refusals() else {
-            return;
-        };
         let entry = &self.registration.entry;
         let statement = entry.activity.statement().filter(|_| self.shows_text);
         let statement = statement.map(|s| without_literals(&s.sql));
         let statement = statement.unwrap_or_default();
+        let now = Instant::now();
+        refusals::note(Refused {
+            reason: reason.label(),
+            message: without_values(&message),
+            hint: error.field(b'H').unwrap_or_default().into_owned(),
+            statement: statement.clone(),
+            user: entry.user.clone(),
+            count: 1,
+            first: now,
+            last: now,
+        });
+        let Some(level) = telemetry::global().refusals() else {
+            return;
+        };
         macro_rules! refused {
             ($level:expr) => {
                 tracing::event!(
@@ -232,7 +246,7 @@ impl Session {
                     $level,
                     user = %entry.user,
                     pid = entry.pid,
-                    reason,
+                    reason = reason.label(),
                     why = message,
                     statement,
                     "statement refused"
@@ -248,6 +262,20 @@ impl Session {
             tracing::Level::TRACE => refused!(tracing::Level::TRACE),
         }
     }
+}
+
+/// A message without the values of settings that it names: `DateStyle = "…"`.
+fn without_values(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once(" = \"") {
+        out.push_str(before);
+        out.push_str(" = \"…\"");
+        // A value may hold a quote; what stands behind the last one does not belong to any.
+        rest = after.rsplit_once('"').map_or("", |(_, behind)| behind);
+    }
+    out.push_str(rest);
+    out
 }
 
 fn progress(statistics: Vec<ShardStatistics>) -> Vec<ShardProgress> {
@@ -290,4 +318,23 @@ fn note_skew(
         metrics.skew_ratio.observe(slowest / median);
     }
     metrics.shard(&names[usize::from(shard.0)]).slowest.inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_values;
+
+    #[test]
+    fn values_of_settings_are_not_kept() {
+        for (message, kept) in [
+            (
+                "DateStyle = \"a \" secret\" is not supported here",
+                "DateStyle = \"…\" is not supported here",
+            ),
+            ("x = \"secret", "x = \"…\""),
+            ("table \"a\" is not declared", "table \"a\" is not declared"),
+        ] {
+            assert_eq!(without_values(message), kept);
+        }
+    }
 }

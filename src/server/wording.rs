@@ -1,48 +1,60 @@
 //! Words of the statements that a session carries out or refuses: tags, modes, and PostgreSQL's names for commands.
 
 use super::run::unsupported;
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::sql::Kind;
 
 /// Why a statement that the session does not carry out is refused.
 pub fn refuse(kind: &Kind) -> ServerError {
-    let (what, hint) = match kind {
+    let (reason, what, hint) = match kind {
         Kind::Select { .. }
         | Kind::Insert
         | Kind::Update
         | Kind::Delete
         | Kind::Merge
         | Kind::CopyIn => (
+            Reason::Write,
             "writing over several shards",
             "Write to the shards directly for now.",
         ),
         Kind::CopyTo(copy) if copy.to_client => (
+            Reason::Copy,
             "COPY of what a statement writes over several shards",
             "Write to the shards directly for now.",
         ),
         Kind::CopyTo(_) => (
+            Reason::Copy,
             "COPY TO a file or a program over several shards",
             "Use COPY … TO STDOUT, or \\copy of psql.",
         ),
         Kind::Prepare { .. } | Kind::Execute { .. } => (
+            Reason::Form,
             "PREPARE and EXECUTE in SQL over several shards",
             "Prepare statements with the protocol, as drivers do.",
         ),
         Kind::Lock(_) => (
+            Reason::Lock,
             "LOCK in this mode over several shards",
             "Lock on the shards directly; ACCESS SHARE works.",
         ),
-        Kind::TwoPhase => ("two-phase commit over several shards", "Use COMMIT."),
+        Kind::TwoPhase => (
+            Reason::Snapshot,
+            "two-phase commit over several shards",
+            "Use COMMIT.",
+        ),
         Kind::Ddl => (
+            Reason::Schema,
             "changing the schema over several shards",
             "Run it on every shard directly.",
         ),
         _ => (
+            Reason::Other,
             "this statement over several shards",
             "Run it on a shard directly.",
         ),
     };
-    unsupported(format!("{what} is not supported"), hint)
+    unsupported(reason, format!("{what} is not supported"), hint)
 }
 
 /// Kinds that change tables or the schema.

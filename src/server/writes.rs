@@ -6,7 +6,7 @@ use super::run::unsupported;
 use super::session::Session;
 use super::transaction::{Block, Clock};
 use crate::executor::{Bound, Execution, Parameters};
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::plan::{Planned, ShardId, Write};
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -44,6 +44,7 @@ impl Session {
         }
         if self.transaction.writer.is_some_and(|other| other != shard) {
             return Err(unsupported(
+                Reason::Write,
                 "a transaction that changes rows on several shards is not supported",
                 "Commit first, or change rows with the same sharding key only.",
             ));
@@ -88,6 +89,7 @@ impl Session {
         match Execution::shards_of(&planned.route, bound, shards)[..] {
             [shard] => Ok(shard),
             [] if write.inserts => Err(Some(unsupported(
+                Reason::Write,
                 "no shard is the place of the row",
                 "Look at the sharding key's value: the configuration names no shard for it.",
             ))),
@@ -104,12 +106,14 @@ fn placed(write: &Write, parameters: &Parameters) -> Result<(), ServerError> {
         match parameters.values.get(*index) {
             Some(Some(value)) if write.trims && value.ends_with(b" ") => {
                 return Err(unsupported(
+                    Reason::Write,
                     "a sharding key with blanks at its end is not supported",
                     "Cut them: the column's type would.",
                 ));
             }
             Some(None) => {
                 return Err(unsupported(
+                    Reason::Write,
                     "NULL as the sharding key of a new row is not supported",
                     "Give the key a value.",
                 ));
@@ -123,6 +127,10 @@ fn placed(write: &Write, parameters: &Parameters) -> Result<(), ServerError> {
 fn why_not(prepared: &Prepared, planned: &Planned) -> ServerError {
     match &planned.fan_out {
         Err(why) => refused(why, &prepared.sql),
-        Ok(_) => unsupported("writing over several shards is not supported", ""),
+        Ok(_) => unsupported(
+            Reason::Write,
+            "writing over several shards is not supported",
+            "",
+        ),
     }
 }

@@ -243,6 +243,18 @@ select count(*) from (select id, k from dupes where k is not null) d join lonely
 -- expect: refused
 select count(*)::crowd from users
 
+-- name: columns of a function with a domain whose check reads a sharded table
+-- expect: refused
+select u.id, x.a from users u, jsonb_to_record(u.profile) as x(a crowd)
+
+-- name: columns of one of several functions with a domain whose check reads a sharded table
+-- expect: refused
+select u.id, x.a from users u, rows from (jsonb_to_record(u.profile) as (a crowd), generate_series(1, 2)) as x(a, b)
+
+-- name: XMLTABLE with a domain whose check reads a sharded table
+-- expect: refused
+select u.id, x.a from users u, xmltable('/r/a' passing xmlelement(name r, xmlelement(name a, u.id)) columns a crowd path '.') x
+
 -- name: a domain over one whose check reads a sharded table
 -- expect: refused
 select 5::small_crowd

@@ -650,3 +650,9 @@ select active, name like 'a%' as a, count(*) from users group by cube (active, a
 
 -- name: rollup by what a set gives
 select active, generate_series(1, 2) as g, count(*) from users group by rollup (active, g)
+
+-- name: extremes of "char" are text
+select min(qc), max(qc), max(nm), min(vc) from alltypes
+
+-- name: extremes of "char" by group
+select grp, max(qc) from alltypes group by grp order by grp

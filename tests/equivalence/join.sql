@@ -375,3 +375,22 @@ select x.k, x, count(*), max(d.id) from dupes d join lonely l using (k) as x whe
 
 -- name: FULL JOIN USING with a name for its columns
 select x.id, l.id, e.id from lonely l full join empty_s e using (id) as x order by x.id
+
+-- name: XMLTABLE over all rows
+select x.n, x.o from (select xmlelement(name r, xmlagg(xmlelement(name i, id) order by id)) as x from dupes where id < 9) q, xmltable('/r/i' passing q.x columns n int path '.', o for ordinality) x order by x.o
+
+-- name: XMLTABLE of each row
+select d.id, x.a, x.b, x.c from dupes d, xmltable('/r/a' passing xmlelement(name r, xmlelement(name a, coalesce(d.k, 0)), xmlelement(name a, d.id)) columns a int path '.', b text path '@z' default coalesce(d.v, 'none'), "C" text path '@y') as x(a, b, c) where d.id < 10 order by 1, 2
+
+-- name: XMLTABLE of each row, grouped off the key
+select xmltable.n, count(*) from dupes d left join lateral xmltable('/r/a' passing xmlelement(name r, xmlelement(name a, coalesce(d.k, 0))) columns n int path '.') on true group by xmltable.n order by 1
+
+-- name: XMLTABLE whose document counts over all shards
+select t.id, x.n from tags t, xmltable('/r/a' passing xmlelement(name r, xmlelement(name a, (select count(*) from dupes d where d.k = t.id))) columns n int path '.') x where t.id < 9 order by t.id
+
+-- name: XMLTABLE with namespaces
+select x.n, l.id from lonely l, xmltable(xmlnamespaces('http://x.y' as z), '/z:r/z:a' passing ('<r xmlns="http://x.y"><a>1</a></r>'::xml) columns n int path '.') x order by l.id
+
+-- name: XMLTABLE of a value that is none
+-- expect: 22P02
+select x.n from lonely l, xmltable('/r/a' passing ('<r><a/></r>'::xml) columns n int path '.') x

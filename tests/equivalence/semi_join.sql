@@ -222,3 +222,18 @@ select u.id from users u where exists (select * from orders o where o.customer_i
 
 -- name: exists over nothing
 select u.id from users u where exists (select * from empty_s e where e.k = u.id or e.k is null) order by 1
+
+-- name: what comes twice behind EXISTS, IN and ANY
+select count(*) from users u where exists (select * from users m where m.manager_id = u.id) and u.id in (select d.k from dupes d where d.v <> 'z') or u.id = any (select manager_id from users)
+
+-- name: what comes twice behind NOT IN and ALL
+select u.id from users u where u.id not in (select m.manager_id from users m where m.manager_id is not null) and u.id > all (select d.k from dupes d where d.k < 4) order by u.id limit 20
+
+-- name: what comes twice counts where it is counted
+select u.id from users u where u.id in (select count(*) from users m group by m.manager_id) or exists (select m.manager_id from users m where m.manager_id = u.id group by m.manager_id having count(*) > 1) or exists (select from users m where m.manager_id = u.id offset 1) order by u.id
+
+-- name: what comes twice counts in a window
+select u.id from users u where u.id in (select count(*) over (partition by m.manager_id) from users m where m.country = u.country) order by u.id
+
+-- name: what comes twice behind EXISTS in a derived table
+select q.c, count(*) from (select u.country as c from users u where u.score > (select avg(score) from users) and not exists (select * from users m where m.manager_id = u.id)) q group by q.c order by q.c

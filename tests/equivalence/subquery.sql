@@ -370,3 +370,15 @@ with recursive a as (select count(*) as n from b), b as (select id from dupes wh
 -- name: mutual recursion
 -- expect: 0A000
 with recursive x (id) as (select 1 union select id + 1 from y where id < 5), y (id) as (select id from users union select id + 1 from x where id < 5) select * from x
+
+-- name: a row as a whole in a subquery's rows
+select count(*), min(u.id) from users u where u in (select x from users x where x.id < 10)
+
+-- name: a row as a whole against all of a subquery's rows
+select y.id from dupes y where y <> all (select x from dupes x where x.id > 3) order by y.id
+
+-- name: a row that an outer join makes NULL in a subquery's rows
+select count(*), count(l), (l in (select x from lonely x)) as found from dupes d left join lonely l on l.id = d.k group by 3 order by 1
+
+-- name: rows as wholes that are compared
+select count(*) from dupes a, dupes b where a = b and a.k = b.k + 0

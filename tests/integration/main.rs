@@ -18,6 +18,7 @@ mod lifecycle;
 mod logins;
 mod one_shard;
 mod own_settings;
+mod page;
 mod partial;
 mod pipelines;
 mod random;

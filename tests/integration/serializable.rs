@@ -45,6 +45,17 @@ fn blocks_over_several_shards_answer_as_one_server() {
         "select min(at)::text from events",
         "commit",
         "select min(at)::text from events",
+        // A statement that is planned already, and locks: it ties the block to its shards only once these are in it.
+        "begin",
+        "select id from users order by id for update",
+        "rollback",
+        "begin",
+        "set transaction isolation level serializable",
+        "select id from users order by id for update",
+        "show transaction_isolation",
+        "commit and chain",
+        "select id from users order by id for update",
+        "rollback",
     ]);
 }
 

@@ -4,6 +4,9 @@ use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
 use crate::sql::{self, ast};
 
+/// What an operator writes is shorter; carrying out a condition of megabytes would hold up a thread that serves sessions.
+const COMMAND_BYTES_MAX: usize = 16 << 10;
+
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -96,13 +99,20 @@ pub fn split(text: &str) -> Vec<String> {
 /// Reads one statement.
 ///
 /// # Errors
-/// 42601 for what is no command of the console.
+/// 42601 for what is no command of the console, 54000 for one that is too long.
 pub fn parse(text: &str) -> Result<Command, ServerError> {
+    if text.len() > COMMAND_BYTES_MAX {
+        let message = format!("a command has at most {COMMAND_BYTES_MAX} bytes");
+        return Err(ServerError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message));
+    }
     let (first, rest) = word(text);
     let rest = rest.trim();
     Ok(match first.to_ascii_uppercase().as_str() {
         "SHOW" => {
             let (what, rest) = word(rest);
+            if what.is_empty() {
+                return Err(syntax("SHOW takes the name of what is to be shown"));
+            }
             Command::Show {
                 what: what.to_ascii_lowercase(),
                 rest: rest.trim().to_owned(),
@@ -131,6 +141,7 @@ pub fn parse(text: &str) -> Result<Command, ServerError> {
             _ => return Err(syntax("SHUTDOWN stands alone or with WAIT_FOR_CLIENTS")),
         },
         _ => {
+            let first = text.split_whitespace().next().unwrap_or_default();
             let message = format!("{first:?} is no command of the console");
             return Err(syntax(message));
         }
@@ -261,9 +272,15 @@ mod tests {
             "set local log.level = debug",
             "set log.level = a, b",
             "ä",
+            "show",
+            "show \"pools\"",
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.sqlstate(), sqlstate::SYNTAX_ERROR, "{text}");
         }
+        let error = parse("ä ö").expect_err("no command");
+        assert_eq!(error.message(), "\"ä\" is no command of the console");
+        let long = format!("show pools where {}", "sv_idle = 0 or ".repeat(10_000));
+        assert_eq!(parse(&long).expect_err("long").sqlstate(), "54000");
     }
 }

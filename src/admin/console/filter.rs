@@ -114,7 +114,8 @@ fn column(node: Option<&ast::Node>, columns: &[Column]) -> Result<usize, ServerE
     let found = columns.iter().position(|c| c.name == name);
     found.ok_or_else(|| {
         let message = format!("column \"{name}\" does not exist");
-        ServerError::new("42703", message)
+        let names: Vec<_> = columns.iter().map(|c| c.name).collect();
+        ServerError::new("42703", message).with_hint(format!("Columns: {}.", names.join(", ")))
     })
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use command::{Command, parse, split};
+pub(super) use sharding::{plan_label, slowest};
 pub use table::{Column, Table, Type, Value};
 
 use super::Served;
@@ -27,7 +28,7 @@ use crate::registry::SessionEntry;
 use averages::{Averages, Sample};
 
 /// How long SHOW QUERIES waits for sessions to tell how far they are.
-const LOOK_PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const LOOK_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Who is at the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,6 +41,7 @@ pub(super) fn databases(served: &Served) -> Table {
         ("current_client_connections", Integer),
         ("paused", Integer),
         ("disabled", Integer),
+        ("reserve_pool", Integer),
     ]);
     let config = served.config();
     for (shard, data, merge) in usages(served) {
@@ -52,7 +53,7 @@ pub(super) fn databases(served: &Served) -> Table {
             s.dbname.clone().into(),
             s.user.clone().into(),
             data.size.into(),
-            0.into(),
+            config.pool.min_size.into(),
             0.into(),
             config.pool.max_lifetime.as_secs().into(),
             POOL_MODE.into(),
@@ -63,11 +64,14 @@ pub(super) fn databases(served: &Served) -> Table {
             served.registry.clients().into(),
             served.roles.configured().is_paused(shard).into(),
             0.into(),
+            // An earlier name, which older exporters look for.
+            0.into(),
         ]);
     }
     table
 }
 
+/// One row for each shard and role, as PgBouncer has one for each database and user.
 pub(super) fn pools(served: &Served) -> Table {
     let mut table = Table::new(&[
         ("database", Text),
@@ -92,32 +96,33 @@ pub(super) fn pools(served: &Served) -> Table {
         ("merge_waiting", Integer),
     ]);
     let config = served.config();
-    for (shard, data, merge) in usages(served) {
-        let s = &config.shards[usize::from(shard.0)];
-        let wait = served.roles.longest_wait(shard);
-        let active = data.in_use - data.opening + merge.in_use - merge.opening;
-        table.push(vec![
-            s.name.clone().into(),
-            s.user.clone().into(),
-            data.in_use.into(),
-            (data.waiting + merge.waiting).into(),
-            0.into(),
-            0.into(),
-            active.into(),
-            0.into(),
-            0.into(),
-            (data.idle + merge.idle).into(),
-            0.into(),
-            0.into(),
-            (data.opening + merge.opening).into(),
-            wait.as_secs().into(),
-            u64::from(wait.subsec_micros()).into(),
-            POOL_MODE.into(),
-            Value::Null,
-            merge.in_use.into(),
-            merge.idle.into(),
-            merge.waiting.into(),
-        ]);
+    for (n, shard) in config.shards.iter().enumerate() {
+        for role in served.roles.usage_by_role(ShardId(n as u16)) {
+            let (data, merge, wait) = (role.data, role.merge, role.longest_wait);
+            let active = data.in_use - data.opening + merge.in_use - merge.opening;
+            table.push(vec![
+                shard.name.clone().into(),
+                role.user.to_string().into(),
+                data.in_use.into(),
+                (data.waiting + merge.waiting).into(),
+                0.into(),
+                0.into(),
+                active.into(),
+                0.into(),
+                0.into(),
+                (data.idle + merge.idle).into(),
+                0.into(),
+                0.into(),
+                (data.opening + merge.opening).into(),
+                wait.as_secs().into(),
+                u64::from(wait.subsec_micros()).into(),
+                POOL_MODE.into(),
+                Value::Null,
+                merge.in_use.into(),
+                merge.idle.into(),
+                merge.waiting.into(),
+            ]);
+        }
     }
     table
 }
@@ -352,12 +357,17 @@ pub(super) fn stats(
             )
         }));
     }
+    if both {
+        // What there was before transactions and statements were told apart: older exporters look for it.
+        row.push(("total_requests", Value::Integer(now.queries as i64)));
+    }
     Table::of_row(row)
 }
 
 pub(super) fn lists(served: &Served) -> Table {
     let mut table = Table::new(&[("list", Text), ("items", Integer)]);
     let shards = served.config().shards.len();
+    let by_role = |n| served.roles.usage_by_role(ShardId(n as u16)).len();
     let sessions = served.registry.sessions().len();
     let (mut idle, mut in_use) = (0, 0);
     for (_, data, merge) in usages(served) {
@@ -367,7 +377,7 @@ pub(super) fn lists(served: &Served) -> Table {
     let lists = [
         ("databases", shards),
         ("users", served.config().users.len()),
-        ("pools", shards),
+        ("pools", (0..shards).map(by_role).sum()),
         ("free_clients", 0),
         ("used_clients", sessions),
         (

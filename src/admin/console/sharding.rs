@@ -7,7 +7,7 @@ use super::table::{Table, Value};
 use crate::admin::Served;
 use crate::catalog::sharding::ShardingFunction;
 use crate::catalog::{Distribution, TableKind};
-use crate::metrics::{self, QueryKind, ShardMetrics, refusal_reasons};
+use crate::metrics::{self, QueryKind, Reason, ShardMetrics};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -138,12 +138,12 @@ fn query(served: &Served, session: &Arc<SessionEntry>) -> Vec<Value> {
 }
 
 /// The one that is waited for: of those that are not done the one that has sent least, else the one that was done last.
-fn slowest(parts: &[ShardProgress]) -> Option<&ShardProgress> {
+pub(in crate::admin) fn slowest(parts: &[ShardProgress]) -> Option<&ShardProgress> {
     let waited_for = parts.iter().filter(|p| !p.done).min_by_key(|p| p.rows);
     waited_for.or_else(|| parts.iter().max_by_key(|p| p.last))
 }
 
-fn plan_label(kind: u8) -> &'static str {
+pub(in crate::admin) fn plan_label(kind: u8) -> &'static str {
     let known = QueryKind::ALL.into_iter().find(|k| *k as u8 == kind);
     known.map_or("planning", QueryKind::label)
 }
@@ -290,10 +290,10 @@ pub(super) fn errors() -> Table {
     for (class, count) in metrics.errors_by_class() {
         table.push(vec!["error".into(), class.into(), count.into()]);
     }
-    for reason in refusal_reasons() {
+    for reason in Reason::ALL {
         let count = metrics.refusals(reason);
         if count > 0 {
-            table.push(vec!["refusal".into(), reason.into(), count.into()]);
+            table.push(vec!["refusal".into(), reason.label().into(), count.into()]);
         }
     }
     table

@@ -15,6 +15,7 @@ use super::{Loaded, merge, read_all};
 use crate::backend::BackendError;
 use crate::backend::control::ControlPlane;
 use crate::config::{Config, Live};
+use crate::metrics;
 
 /// Between two loads when a shard was not there.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -149,8 +150,14 @@ impl CatalogWatch {
         let result = self.load(&mut state).await;
         state.last_duration = began.elapsed();
         match &result {
-            Ok(loaded) => self.succeeded(&mut state, loaded),
-            Err(error) => self.failed(error),
+            Ok(loaded) => {
+                metrics::global().catalog_loads.inc();
+                self.succeeded(&mut state, loaded);
+            }
+            Err(error) => {
+                metrics::global().catalog_load_errors.inc();
+                self.failed(error);
+            }
         }
         state.last = Some((began, result.clone()));
         result

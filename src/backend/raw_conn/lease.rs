@@ -1,5 +1,7 @@
 //! A connection as its pool and operators see it: whose it is, and whether it may be lent again.
 
+use std::time::Instant;
+
 use bytes::BytesMut;
 
 use super::RawConn;
@@ -22,6 +24,25 @@ impl RawConn {
     pub(in crate::backend) fn show_holder(&self, pid: i32) {
         if let Some(listed) = &self.listed {
             listed.lend(pid);
+        }
+    }
+
+    /// Counts an answer that is whole by now; `asked` is when the first byte of its question went out.
+    pub(super) fn count_answer(&mut self, asked: Instant) {
+        let seconds = (self.rests_since - asked).as_secs_f64();
+        self.metrics.query_seconds.observe(seconds);
+        if std::mem::take(&mut self.has_row) {
+            let first = self.first_row.take().map(|at| (at - asked).as_secs_f64());
+            let first = first.unwrap_or(seconds);
+            self.metrics.first_row_seconds.observe(first);
+            self.metrics.last_row_seconds.inc_by(seconds);
+        }
+    }
+
+    /// Whether the shard has something to answer on it, for operators.
+    pub(super) fn show_at_work(&self, at_work: bool) {
+        if let Some(listed) = &self.listed {
+            listed.set_at_work(at_work);
         }
     }
 

@@ -177,9 +177,12 @@ fn groups_of_all_shards_meet() {
 fn many_groups_come_out_in_several_runs() {
     let case = Case {
         groups: 1,
-        functions: vec![FinalFunction::Count { column: 1 }],
-        partials: vec![oid::INT8, oid::INT8],
-        results: vec![oid::TEXT, oid::INT8],
+        functions: vec![
+            FinalFunction::Count { column: 1 },
+            FinalFunction::Sum { column: 1 },
+        ],
+        partials: vec![oid::TEXT, oid::INT8],
+        results: vec![oid::TEXT, oid::INT8, oid::INT8],
         memory_max: 1 << 24,
     };
     let rows: Vec<Row> = (0..20_000)
@@ -190,8 +193,16 @@ fn many_groups_come_out_in_several_runs() {
     assert_eq!(got.len(), 20_000);
     for row in got {
         let key: i64 = row[0].as_ref().unwrap().parse().unwrap();
-        assert_eq!(row[1], Some((2 * key).to_string()));
+        let double = Some((2 * key).to_string());
+        assert_eq!(row[1..], [double.clone(), double]);
     }
+}
+
+#[test]
+fn what_is_about_to_grow_counts_with_its_copy() {
+    assert_eq!(growing(500, 1000, 8), 8_000);
+    assert_eq!(growing(875, 1000, 8), 24_000);
+    assert_eq!(growing(0, 0, 8), 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::kept::Kept;
 use super::place::Place;
 use super::{CURSORS_MAX, Cursor, Scroll, Source};
 use crate::executor::{Execution, Parameters};
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::protocol::sqlstate;
@@ -238,10 +239,15 @@ fn refuse_query(query: &Prepared) -> Result<(), ServerError> {
     let locks = sql.contains("_advisory_") || sql.contains("pg_notify");
     if query.pins || locks || !query.set_config.is_empty() {
         let message = "a cursor over functions that change the session is not supported";
-        return Err(unsupported(message, "Call them in a SELECT of their own."));
+        return Err(unsupported(
+            Reason::Cursor,
+            message,
+            "Call them in a SELECT of their own.",
+        ));
     }
     match MOMENTS.iter().find(|f| sql.contains(*f)) {
         Some(function) => Err(unsupported(
+            Reason::Cursor,
             format!("{function}() in a cursor is not supported over several shards"),
             "Use now(), or pass the time as a parameter.",
         )),
@@ -251,6 +257,7 @@ fn refuse_query(query: &Prepared) -> Result<(), ServerError> {
 
 fn no_select() -> ServerError {
     unsupported(
+        Reason::Cursor,
         "a cursor over this statement is not supported over several shards",
         "DECLARE takes a SELECT.",
     )

@@ -11,7 +11,7 @@ use super::output::{Keeping, Output, Sink};
 use super::place::{ALL, Course, Step};
 use super::{Cursor, Scroll, Source, forward_only, no_cursor};
 use crate::executor::Parameters;
-use crate::metrics::QueryKind;
+use crate::metrics::{QueryKind, Reason};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription};
 use crate::protocol::sqlstate;
@@ -230,6 +230,7 @@ impl Session {
         }
         if cursor.context != context {
             return Err(unsupported(
+                Reason::Cursor,
                 "settings that the rows of a cursor may depend on have changed since its DECLARE",
                 "Set them back, or declare the cursor again.",
             )
@@ -418,6 +419,7 @@ impl Cursor {
         let settled = columns.is_none_or(|_| self.form.is_none_or(|form| form == wanted));
         if is_mixed || !settled {
             return Err(unsupported(
+                Reason::Cursor,
                 "rows of one cursor in text and in binary form are not supported over several shards",
                 "Ask for one form in all FETCH statements of a cursor.",
             ));

@@ -8,6 +8,7 @@ use super::kept::Kept;
 use super::output::{Keeping, Output, Sink};
 use super::place::ALL;
 use super::{forward_only, no_cursor};
+use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::protocol::sqlstate;
@@ -44,6 +45,7 @@ impl Session {
         if !forward || !ordinary || !same_form {
             self.portals.put(name, portal);
             return Err(unsupported(
+                Reason::Cursor,
                 "this FETCH or MOVE of a portal of the extended protocol is not supported over several shards",
                 "Go forward and ask for the rows in the form they are bound in, or DECLARE a cursor.",
             )

@@ -213,21 +213,15 @@ impl Desk {
             outcome.reason = how.to_owned();
             return;
         }
-        match &planned.fan_out {
-            Ok(plan) => outcome.way = self.way(plan),
+        match planned.fan_out.as_deref() {
+            Ok(Plan::Combine { .. }) if planned.gathers => outcome.way = Way::Gather,
+            Ok(Plan::Combine { .. }) => outcome.way = Way::Stage,
+            Ok(_) => outcome.way = Way::PushDown,
             Err(refusal) => {
                 outcome.way = Way::Refused;
                 outcome.reason = refusal.message.clone();
                 outcome.hint = refusal.hint.clone();
             }
-        }
-    }
-
-    fn way(&self, plan: &Plan) -> Way {
-        match plan {
-            Plan::Combine { .. } if planner::ways::gathers(plan, &self.catalog) => Way::Gather,
-            Plan::Combine { .. } => Way::Stage,
-            _ => Way::PushDown,
         }
     }
 }

@@ -16,14 +16,17 @@ fn slow_statements_are_logged_without_literals() {
     }
     let pgbraid = Pgbraid::start(config());
     let (mut ops, mut client) = (console(&pgbraid, "ops"), pgbraid.client());
-    client.query("select pg_sleep(0.02), 'before' from users where id = 7");
-    done(&mut ops, "SET log.slow_query = '10ms'", "SET");
+    client.query("select pg_sleep(0.3), 'before' from users where id = 7");
+    done(&mut ops, "SET log.slow_query = '250ms'", "SET");
     let setting = row(&mut ops, "SHOW CONFIG WHERE key = 'log.slow_query'");
-    assert_eq!((&*setting["value"], &*setting["default"]), ("10000us", "0"));
+    assert_eq!(
+        (&*setting["value"], &*setting["default"]),
+        ("250000us", "0")
+    );
     assert_eq!(setting["changeable"], "yes");
     client.query("select name from users where id = 7");
-    client.query("select pg_sleep(0.02), 'secret' from users where id = 7");
-    client.query("select id, 'secret', pg_sleep(0.001) from users where id > 0");
+    client.query("select pg_sleep(0.3), 'secret' from users where id = 7");
+    client.query("select id, 'secret', pg_sleep(0.02) from users where id > 0");
     let slow = eventually("two lines", || {
         let slow = lines(&pgbraid, "slow statement");
         (slow.len() == 2).then_some(slow)
@@ -42,7 +45,7 @@ fn slow_statements_are_logged_without_literals() {
     }
     assert!(lines(&pgbraid, "secret").is_empty() && lines(&pgbraid, "before").is_empty());
     done(&mut ops, "SET log.slow_query = '0'", "SET");
-    client.query("select pg_sleep(0.02) from users where id = 7");
+    client.query("select pg_sleep(0.3) from users where id = 7");
     assert_eq!(lines(&pgbraid, "slow statement").len(), 2);
 }
 

@@ -2,7 +2,7 @@
 
 use super::{config, console, row, rows};
 use crate::harness::client::query;
-use crate::harness::{Pgbraid, eventually, target_is_postgres};
+use crate::harness::{Client, Pgbraid, eventually, target_is_postgres};
 
 /// What the Prometheus exporter for PgBouncer reads, by its names: a label or a number of each row.
 const EXPORTER: [(&str, &[&str], &[&str]); 3] = [
@@ -102,6 +102,58 @@ fn an_exporter_for_poolers_finds_its_columns() {
     assert_eq!(names, ["key", "value", "default", "changeable"]);
     let max = row(&mut exporter, "SHOW CONFIG WHERE key = 'max_client_conn'");
     assert_eq!(max["value"], "1000");
+}
+
+#[test]
+fn pools_are_told_apart_by_shard_and_role() {
+    if target_is_postgres() {
+        return;
+    }
+    let config = config().scram();
+    let pgbraid = Pgbraid::start(config.user("alice", "alice", "").user("bob", "bob", ""));
+    let login = |role| Client::connect(pgbraid.port, role, role).expect("a session");
+    let (mut alice, mut bob) = (login("alice"), login("bob"));
+    let mut ops = console(&pgbraid, "ops");
+    let one_row = "select id from notes where id = 1";
+    alice.query("begin");
+    assert!(alice.query(one_row).error.is_none());
+    assert!(bob.query("select count(*) from notes").error.is_none());
+    let pools = |ops: &mut Client, condition: &str| {
+        rows(
+            ops,
+            &format!("SHOW POOLS WHERE {condition} ORDER BY database"),
+        )
+    };
+    let held = pools(
+        &mut ops,
+        "user = 'alice' AND sv_active = 1 AND cl_active = 1",
+    );
+    // Its row's shard, behind the first one, which has told in which schemas it finds its tables.
+    let shard = &held.last().expect("a connection")["database"];
+    let idle = pools(&mut ops, "user = 'bob' AND sv_idle = 1 AND sv_active = 0");
+    assert_eq!(idle.len(), 3, "{idle:?}");
+    // The role that the configuration names is there without a client of its name.
+    assert_eq!(pools(&mut ops, "user = 'app'").len(), 3);
+    let all = rows(&mut ops, "SHOW POOLS").len();
+    let listed = row(&mut ops, "SHOW LISTS WHERE list = 'pools'");
+    assert_eq!(listed["items"], all.to_string());
+    alice.query("commit");
+    // Who waits is shown with the role that waits.
+    assert_eq!(ops.query(&format!("PAUSE {shard}")).tag, "PAUSE");
+    bob.send(&query(one_row)).expect("sent");
+    let waiting = eventually("a statement that waits", || {
+        Some(pools(&mut ops, "cl_waiting > 0")).filter(|w| !w.is_empty())
+    });
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
+    let names = (
+        &*waiting[0]["database"],
+        &*waiting[0]["user"],
+        &*waiting[0]["cl_waiting"],
+    );
+    assert_eq!(names, (shard.as_str(), "bob", "1"));
+    assert_ne!(waiting[0]["maxwait_us"], "0");
+    assert_eq!(ops.query("RESUME").tag, "RESUME");
+    bob.until_ready().expect("an answer");
 }
 
 #[test]

@@ -100,6 +100,35 @@ fn pause_of_one_shard_leaves_the_others_at_work() {
 }
 
 #[test]
+fn a_paused_shard_is_left_alone_by_those_who_come_by_way_of_others() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(config());
+    let mut ops = console(&pgbraid, "ops");
+    done(&mut ops, "PAUSE s3", "PAUSE");
+    // The first shard tells what the statement is; then it would be held with that one's connection in hand.
+    let [mut alone, mut in_block] = [(); 2].map(|()| pgbraid.client());
+    in_block.query("begin");
+    for client in [&mut alone, &mut in_block] {
+        let never_seen = format!("select count(*) + {} from users", client.key[3]);
+        client.send(&query(&never_seen)).expect("sent");
+    }
+    held(&mut ops, 2);
+    let of_shard = "SHOW DATABASES WHERE name = 's3'";
+    assert_eq!(row(&mut ops, of_shard)["current_connections"], "0");
+    // What has not begun holds nothing.
+    let busy = rows(&mut ops, "SHOW POOLS WHERE cl_active > 0");
+    assert_eq!(busy.len(), 1, "{busy:?}");
+    done(&mut ops, "RESUME", "RESUME");
+    for client in [&mut alone, &mut in_block] {
+        let first = client.key[3];
+        assert_eq!(answer(client).value(), (300 + u32::from(first)).to_string());
+    }
+    in_block.query("commit");
+}
+
+#[test]
 fn pause_waits_for_transactions_which_may_go_on_to_other_shards() {
     if target_is_postgres() {
         return;
@@ -197,6 +226,62 @@ fn kill_ends_a_client_whatever_it_does() {
                    and query like 'select pg_sleep(60), id from users%'";
         (shard.query(sql).value() == "0").then_some(())
     });
+}
+
+#[test]
+fn who_kills_itself_is_told_before_it_goes() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(config());
+    let mut ops = console(&pgbraid, "ops");
+    let id = i32::from_be_bytes(ops.key[..4].try_into().expect("4 bytes"));
+    done(&mut ops, &format!("KILL {id}"), "KILL");
+    let (messages, ended) = ops.drain(crate::harness::PATIENCE);
+    let errors: Vec<_> = messages.iter().filter_map(|m| m.field(b'C')).collect();
+    assert_eq!((errors, ended), (vec!["57P01".to_owned()], true));
+    assert_eq!(rows(&mut console(&pgbraid, "ops"), "SHOW SHARDS").len(), 3);
+}
+
+#[test]
+fn pause_and_resume_may_be_said_twice() {
+    if target_is_postgres() {
+        return;
+    }
+    let pgbraid = Pgbraid::start(config());
+    let (mut ops, mut client) = (console(&pgbraid, "ops"), pgbraid.client());
+    done(&mut ops, "RESUME", "RESUME");
+    done(&mut ops, "PAUSE s2", "PAUSE");
+    done(&mut ops, "PAUSE", "PAUSE");
+    done(&mut ops, "PAUSE", "PAUSE");
+    client
+        .send(&query("select count(*) from users"))
+        .expect("sent");
+    held(&mut ops, 1);
+    // Who paused may have left.
+    drop(ops);
+    let mut ops = console(&pgbraid, "ops");
+    done(&mut ops, "RESUME s1; RESUME; RESUME s1", "RESUME");
+    assert_eq!(answer(&mut client).value(), "300");
+}
+
+#[test]
+fn a_paused_pgbraid_shuts_down_with_statements_held() {
+    if target_is_postgres() {
+        return;
+    }
+    let mut pgbraid = Pgbraid::start(config().server("shutdown_grace = \"1s\""));
+    let (mut ops, mut client) = (console(&pgbraid, "ops"), pgbraid.client());
+    done(&mut ops, "PAUSE", "PAUSE");
+    client
+        .send(&query("select count(*) from users"))
+        .expect("sent");
+    held(&mut ops, 1);
+    done(&mut ops, "SHUTDOWN", "SHUTDOWN");
+    eventually("it ends", || pgbraid.has_ended());
+    let (messages, ended) = client.drain(crate::harness::PATIENCE);
+    let errors = messages.iter().filter(|m| m.tag == b'E');
+    assert_eq!((errors.count(), ended), (1, true), "{messages:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{BROKEN, behind_relay, has_no_proxy, user_on};
 use crate::harness::client::{bind, execute, parse, sync};
 use crate::harness::relay::Fault;
-use crate::harness::{Client, Config, Message, Pgbraid, Relay, Reply, cluster, eventually};
+use crate::harness::{Client, Config, Load, Message, Pgbraid, Relay, Reply, cluster, eventually};
 
 const GATHER: &str = "select id, pad from big where id <= 6000";
 const MERGE: &str = "select id, pad from big where id <= 6000 order by x, id";
@@ -248,6 +248,91 @@ fn a_restarted_shard_is_found_again() {
             assert_is_loss(&first, "restarted");
         }
         assert_eq!(client.query("select count(*) from users").value(), "300");
+    }
+}
+
+/// Keys of accounts that no other test has.
+const OWN_KEYS: std::ops::RangeInclusive<u32> = 7000..=7039;
+
+/// One account on each shard.
+fn own_accounts(client: &mut Client) -> Vec<String> {
+    for id in OWN_KEYS {
+        let sql = format!("insert into accounts (id) values ({id})");
+        assert!(client.query(&sql).error.is_none(), "{sql}");
+    }
+    let on_shard = |port: &u16| {
+        let mut shard = Client::connect(*port, "app", "app").expect("login");
+        let sql = format!("select min(id) from accounts where {}", own_keys());
+        shard.query(&sql).value()
+    };
+    cluster().shards.iter().map(on_shard).collect()
+}
+
+fn own_keys() -> String {
+    format!("id between {} and {}", OWN_KEYS.start(), OWN_KEYS.end())
+}
+
+/// A statement that failed, with whether it needed the shard that is broken.
+type Failure = (bool, Reply);
+
+/// What a client does over and over: an account is read, then changed in a transaction, and all users are counted.
+fn round(client: &mut Client, shard: usize, account: &str) -> Result<(), Vec<Failure>> {
+    let read = format!("select id from accounts where id = {account}");
+    let change = format!("update accounts set balance = balance + 1 where id = {account}");
+    let needs_it = shard == BROKEN;
+    let mut failed = Vec::new();
+    let mut ask = |sql: &str, needs_it: bool| {
+        let reply = client.query(sql);
+        let done = reply.error.is_none();
+        if !done {
+            failed.push((needs_it, reply));
+        }
+        done
+    };
+    ask(&read, needs_it);
+    ask("begin", false);
+    let changed = ask(&change, needs_it) && ask(&read, needs_it);
+    // A shard that has gone with a change in hand tells only now.
+    ask(if changed { "commit" } else { "rollback" }, needs_it);
+    ask("select count(*) from users", true);
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed)
+    }
+}
+
+#[test]
+fn a_shard_that_dies_under_load_fails_only_what_needs_it() {
+    if has_no_proxy() {
+        return;
+    }
+    let (relay, pgbraid) = behind_relay(|c| c);
+    let accounts = own_accounts(&mut pgbraid.client());
+    let work = |client: &mut Client, number: usize| {
+        let shard = number % accounts.len();
+        round(client, shard, &accounts[shard])
+    };
+    let failed = Load::run(
+        8,
+        |_| pgbraid.client(),
+        work,
+        |load| {
+            load.wait_for_done(16);
+            relay.arm(Fault::Cut { after: 0 });
+            load.wait_for_failed(16);
+            relay.heal();
+            load.wait_for_done(16);
+        },
+    );
+    for (needs_it, reply) in failed.iter().flatten() {
+        assert!(needs_it, "{}", reply.complaint());
+        assert_is_loss(reply, "under load");
+    }
+    for port in cluster().shards {
+        let mut shard = Client::connect(port, "app", "app").expect("login");
+        let delete = format!("delete from accounts where {}", own_keys());
+        assert!(shard.query(&delete).error.is_none());
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Config {
     pub shard_password: String,
     /// Lines for the section `[auth]`.
     pub auth: String,
+    /// Where the HTTP side listens; empty: nowhere.
+    pub http: String,
     /// Lines for the section `[server]`.
     pub server: String,
     /// `[[user]]` of `app` and `guarded`.
@@ -77,6 +79,7 @@ impl Config {
             shard_password: "app".into(),
             auth: String::new(),
             users: ["app", "guarded"].map(user_of).concat(),
+            http: String::new(),
             server: String::new(),
             more: String::new(),
             pool: "[pool]\nsize = 8\n".into(),
@@ -100,6 +103,12 @@ impl Config {
     pub fn server(mut self, line: &str) -> Self {
         self.server.push_str(line);
         self.server.push('\n');
+        self
+    }
+
+    /// The HTTP side listens there.
+    pub fn http(mut self, address: &str) -> Self {
+        self.http = address.into();
         self
     }
 
@@ -129,10 +138,10 @@ impl Config {
     /// The file's text; it listens on `port`.
     pub fn print(&self, port: u16) -> String {
         let mut out = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"\"\n{}\n\
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nhttp = \"{}\"\n{}\n\
              [database]\nname = \"app\"\nfunction = \"postgres\"\nundeclared = \"refuse\"\n\n\
              [auth]\nmethod = \"{}\"\n{}\n\n{}\n",
-            self.server, self.method, self.auth, self.pool
+            self.http, self.server, self.method, self.auth, self.pool
         );
         for (n, port) in self.shards.iter().enumerate() {
             let (user, password) = (self.shard_user, &self.shard_password);

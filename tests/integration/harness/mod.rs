@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod load;
 pub mod pgbraid;
 pub mod random;
 pub mod relay;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, Message, Reply};
 pub use cluster::{Cluster, free_port};
 pub use config::Config;
+pub use load::Load;
 pub use pgbraid::Pgbraid;
 pub use random::Random;
 pub use relay::Relay;

@@ -3,16 +3,14 @@
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::has_no_proxy;
+use super::{has_no_proxy, work};
 use crate::harness::relay::Fault;
-use crate::harness::{Client, Config, Pgbraid, Relay, cluster, eventually};
+use crate::harness::{Client, Config, Load, Pgbraid, Relay, cluster, eventually};
 
 const DONE: &str = "configuration reloaded";
 const REFUSED: &str = "the configuration stays as it was";
@@ -293,22 +291,13 @@ fn a_reload_under_load_loses_nothing() {
     }
     let relay = Relay::start(cluster().shards[1]);
     let pgbraid = Pgbraid::start(Config::new(cluster()));
-    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for number in 0..8 {
-            let (pgbraid, stop, done) = (&pgbraid, &stop, &done);
-            scope.spawn(move || {
-                // Two roles share the places.
-                let (user, password) = [("app", "app"), ("guarded", "secret")][number % 2];
-                let mut client = Client::connect(pgbraid.port, user, password).expect("login");
-                while !stop.load(Ordering::Relaxed) {
-                    work(&mut client, number);
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
+    let start = |number: usize| {
+        // Two roles share the places.
+        let (user, password) = [("app", "app"), ("guarded", "secret")][number % 2];
+        Client::connect(pgbraid.port, user, password).expect("login")
+    };
+    let failed = Load::run(8, start, work, |load| {
         for round in 0..5 {
-            let before = done.load(Ordering::Relaxed);
             // More and fewer; always enough for both roles, who else would open connections in turn.
             let mut config = Config::new(cluster()).pool_size(8 + round * 5 % 8);
             if round % 3 == 1 {
@@ -319,12 +308,10 @@ fn a_reload_under_load_loses_nothing() {
                 config.more = "[[table]]\nname = \"drift\"\nhome = \"s2\"\n".into();
             }
             pgbraid.reload(&config, DONE);
-            eventually("work goes on", || {
-                (done.load(Ordering::Relaxed) > before + 16).then_some(())
-            });
+            load.wait_for_done(16);
         }
-        stop.store(true, Ordering::Relaxed);
     });
+    assert!(failed.is_empty(), "{failed:#?}");
     assert!(relay.opened() > 0, "the shard has not moved");
 }
 
@@ -360,15 +347,4 @@ fn connections_are_kept_open_ahead_of_need() {
         reply.error.is_none().then_some(())
     });
     assert!(relay.opened() > before);
-}
-
-/// Every answer is checked; nothing may fail.
-fn work(client: &mut Client, number: usize) {
-    assert_eq!(client.query("select count(*) from users").value(), "300");
-    let sql = format!("select id from users where id = {}", number + 1);
-    assert_eq!(client.query(&sql).value(), (number + 1).to_string());
-    assert_eq!(client.query("begin").tag, "BEGIN");
-    assert_eq!(client.query("select count(*) from users").value(), "300");
-    assert_eq!(client.query(&sql).value(), (number + 1).to_string());
-    assert_eq!(client.query("commit").tag, "COMMIT");
 }

@@ -3,11 +3,9 @@
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
-use super::has_no_proxy;
-use crate::harness::{Client, Config, Pgbraid, cluster, eventually};
+use super::{has_no_proxy, work};
+use crate::harness::{Client, Config, Load, Pgbraid, cluster};
 
 const CLIENTS: usize = 8;
 const READY: &str = "ready for connections";
@@ -64,66 +62,25 @@ fn a_process_on_the_same_socket_takes_over_under_load() {
     });
 }
 
-/// Runs `take_over` while clients connect, run a transaction and leave. None of it may fail. What it is given waits for more of them.
+/// Runs `take_over` while clients connect, work and leave. None of it may fail. What it is given waits for more of them.
 fn under_load(port: u16, take_over: impl FnOnce(&dyn Fn())) {
-    let (done, end) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let served = || {
-        let before = done.load(Ordering::Relaxed);
-        eventually("transactions of the next process", || {
-            (done.load(Ordering::Relaxed) > before + 10 * CLIENTS).then_some(())
-        });
-    };
-    let load = |number: usize| {
-        let mut failed = Vec::new();
-        while !end.load(Ordering::Relaxed) {
-            match transaction(port, number) {
-                Ok(()) => _ = done.fetch_add(1, Ordering::Relaxed),
-                Err(error) => failed.push(error),
-            }
-        }
-        failed
-    };
-    let failed = thread::scope(|scope| {
-        let load = &load;
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| scope.spawn(move || load(number)))
-            .collect();
-        let ends = EndsLoad(&end);
-        served();
-        take_over(&served);
-        drop(ends);
-        let ended = clients.into_iter().map(|c| c.join().expect("a client"));
-        ended.flatten().collect::<Vec<String>>()
-    });
-    let done = done.into_inner();
-    println!("{done} transactions, {} of them failed", failed.len());
-    assert!(failed.is_empty(), "beside {done} transactions: {failed:#?}");
+    let round = |(): &mut (), number| visit(port, number);
+    let failed = Load::run(
+        CLIENTS,
+        |_| (),
+        round,
+        |load| {
+            let served = || load.wait_for_done(10 * CLIENTS);
+            served();
+            take_over(&served);
+        },
+    );
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Ends the clients' loops, also where the test has failed.
-struct EndsLoad<'a>(&'a AtomicBool);
-
-impl Drop for EndsLoad<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn transaction(port: u16, number: usize) -> Result<(), String> {
+fn visit(port: u16, number: usize) -> Result<(), String> {
     let mut client = Client::connect(port, "app", "app")?;
-    let id = 1 + number * 31;
-    let select = format!("select id from users where id = {id}");
-    for (sql, tag) in [
-        ("begin", "BEGIN"),
-        (&select, "SELECT 1"),
-        ("select count(*) from users", "SELECT 1"),
-        ("commit", "COMMIT"),
-    ] {
-        let reply = client.try_query(sql).map_err(|e| format!("{sql}: {e}"))?;
-        if reply.tag != tag {
-            return Err(format!("{sql}: {}", reply.complaint()));
-        }
-    }
+    work(&mut client, number)?;
     // Goodbye.
     client.send(b"X\0\0\0\x04").map_err(|e| e.to_string())
 }
