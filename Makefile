@@ -40,4 +40,5 @@ bench: deps
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --locked --features otlp -- -D warnings
 	@./deploy/lint.sh

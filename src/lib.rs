@@ -10,6 +10,7 @@
 //!    `describe` and `execute`.
 //! 4. [`sql::parse`] cuts the text into statements and [`sql::classify`] says who deals with each. BEGIN, SET, PREPARE and
 //!    their like are carried out by `Session::control_statement`.
+//!    pgbraid's own settings are known there (`server::own_settings`): a session with one of them on never takes the short way of 6.
 //! 5. For the others `Session::prepare_statement` has the catalog shard describe the client's own text: types, result
 //!    columns and every error of the statement itself are PostgreSQL's.
 //! 6. [`planner::plan`] makes a [`plan::Planned`] of it from the [`catalog::Catalog`], which `backend::catalog::CatalogWatch`
@@ -23,6 +24,8 @@
 //! 7. `Session::open` binds it. Where one shard has all the rows, the client's text goes there unchanged
 //!    ([`executor::Execution::routed`]); else the plan runs, or its [`plan::Refusal`] is the answer. A change runs on one shard or not
 //!    at all (`planner::writes` says when that is what one server does, `server::writes` keeps a transaction to one shard).
+//!    With `pgbraid.partial_results` on, `server::missing` first finds out which shards are there, and the plan runs without the others; a SELECT
+//!    sent to a shard by hand (`server::routing`) is a plan of that shard alone.
 //!    A COPY … TO STDOUT is such an execution too, whose rows become its data (`server::copy_out`).
 //! 8. `Session::start` takes a permit and a connection of every shard, in ascending order
 //!    ([`backend::pool::Pools::acquire`]), and appends what brings them into the session's settings and transaction.
@@ -43,6 +46,8 @@
 //! where it is slow. The console ([`admin::console`], its socket in `server::console`) shows that and steers: a paused shard holds new
 //! statements back before 8. The live page (`admin::live`) shows it in a browser, with the plans of what runs ([`registry::Outline`]) and what was
 //! refused lately ([`registry::refusals`]).
+//!
+//! With the feature `otlp`, `server::traces` makes spans of the same figures when a statement has ended.
 //!
 //! Layers import downwards only; `tests/tidy.rs` holds that.
 

@@ -74,6 +74,8 @@ pub struct Metrics {
     pub plan_cache_bytes: IntGauge,
     /// Statements that failed over something computed ahead of need and ran again without it.
     pub reruns: IntCounter,
+    /// Answers without the rows of shards that could not be reached, as their clients had asked for.
+    pub partial_results: IntCounter,
     /// SELECTs that ran beside others of their client's pipeline.
     pub side_by_side: IntCounter,
     /// CancelRequests that found their session.
@@ -206,6 +208,10 @@ impl Metrics {
             reruns: make.counter(
                 "pgbraid_reruns_total",
                 "Statements that failed over something computed ahead of need and ran again without it.",
+            ),
+            partial_results: make.counter(
+                "pgbraid_partial_results_total",
+                "Answers without the rows of shards that could not be reached, as their clients had asked for",
             ),
             side_by_side: make.counter(
                 "pgbraid_side_by_side_total",

@@ -1,5 +1,8 @@
 //! What is logged: the level, the threshold of the slow-query log, the level of refusals. All of it can be changed while pgbraid runs.
 
+#[cfg(feature = "otlp")]
+pub mod traces;
+
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

@@ -137,6 +137,7 @@ fn bound(columns: Vec<ColumnDescription>, shard_names: Arc<[Arc<str>]>) -> Bound
         max_staged_bytes: 1 << 30,
         catalog: None,
         preferred: None,
+        missing: Vec::new(),
     }
 }
 

@@ -49,6 +49,31 @@ pub struct Catalog {
     pub relation_oids: Vec<HashMap<u32, u32>>,
 }
 
+impl Catalog {
+    /// A shard's type as the catalog shard numbers it.
+    pub fn type_here(&self, shard: ShardId, oid: u32) -> u32 {
+        here(&self.type_oids, shard, oid)
+    }
+
+    /// A type of the catalog shard as this one numbers it.
+    pub fn type_there(&self, shard: ShardId, oid: u32) -> u32 {
+        let types = self.type_oids.get(shard.0 as usize);
+        let mut pairs = types.into_iter().flatten();
+        let found = pairs.find(|(_, here)| **here == oid);
+        found.map_or(oid, |(there, _)| *there)
+    }
+
+    /// A shard's relation as the catalog shard numbers it.
+    pub fn relation_here(&self, shard: ShardId, oid: u32) -> u32 {
+        here(&self.relation_oids, shard, oid)
+    }
+}
+
+fn here(oids: &[HashMap<u32, u32>], shard: ShardId, oid: u32) -> u32 {
+    let known = oids.get(shard.0 as usize);
+    known.and_then(|k| k.get(&oid)).copied().unwrap_or(oid)
+}
+
 /// A relation that a FROM may name: table, partition, view, materialized view, foreign table.
 #[derive(Debug, Clone)]
 pub struct Table {

@@ -24,6 +24,9 @@ pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
     if let Err(error) = start_telemetry(&config.log) {
         return fail(&format!("log.level: {error}"));
     }
+    if let Err(error) = start_traces(&config.log) {
+        return fail(&format!("log.traces: {error}"));
+    }
     let shutdown = CancellationToken::new();
     if let Err(error) = stop_on_signals(shutdown.clone()).and_then(|()| reload_on_hangup()) {
         return fail(&format!("cannot listen for signals: {error}"));
@@ -40,6 +43,7 @@ pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
             let reloads = tokio::spawn(reload.run(State::now(config)));
             server.run().await;
             reloads.abort();
+            stop_traces().await;
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -52,6 +56,27 @@ pub async fn run(path: &Path, inherited: Inherited) -> ExitCode {
 fn start_telemetry(log: &Log) -> Result<(), String> {
     telemetry::global().start(&log.level, log.json)?;
     set_log(log)
+}
+
+#[cfg(feature = "otlp")]
+fn start_traces(log: &Log) -> Result<(), String> {
+    match log.traces.as_str() {
+        "" => Ok(()),
+        endpoint => telemetry::traces::start(endpoint, log.trace_every),
+    }
+}
+
+/// Without the feature the configuration takes no address.
+#[cfg(not(feature = "otlp"))]
+fn start_traces(_: &Log) -> Result<(), String> {
+    Ok(())
+}
+
+/// Sends what is left.
+async fn stop_traces() {
+    // A thread that panics has said so.
+    #[cfg(feature = "otlp")]
+    let _ = tokio::task::spawn_blocking(telemetry::traces::stop).await;
 }
 
 /// What can change while pgbraid runs; what the console has set meanwhile goes.

@@ -96,6 +96,8 @@ impl Default for Log {
             json: false,
             slow_query: Duration::ZERO,
             refusals: "debug".into(),
+            traces: String::new(),
+            trace_every: 1,
         }
     }
 }

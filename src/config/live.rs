@@ -62,6 +62,10 @@ pub fn renewed(current: &Config, mut new: Config) -> (Config, Vec<&'static str>)
         &mut new.log.json,
         &mut kept,
     );
+    let (traces, old) = (&mut new.log.traces, &current.log.traces);
+    keep("log.traces", old, traces, &mut kept);
+    let (every, old) = (&mut new.log.trace_every, &current.log.trace_every);
+    keep("log.trace_every", old, every, &mut kept);
     let names =
         |config: &Config| -> Vec<String> { config.shards.iter().map(|s| s.name.clone()).collect() };
     if names(current) != names(&new) {

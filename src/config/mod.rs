@@ -335,6 +335,10 @@ pub struct Log {
     pub slow_query: Duration,
     /// The level at which refused statements are logged, or "off" (default debug).
     pub refusals: String,
+    /// Where traces are sent by OTLP over HTTP; empty: nowhere (default empty).
+    pub traces: String,
+    /// One statement in so many is traced; 0: only those that bring a trace of their own (default 1).
+    pub trace_every: u64,
 }
 
 /// The administration console: a database that is none.

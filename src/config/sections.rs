@@ -207,6 +207,9 @@ pub(super) fn merge(section: &Section<'_, '_>) -> Merge {
     merge
 }
 
+/// Fewer statements than one in so many need not be traced.
+const TRACE_EVERY_MAX: u64 = 1 << 30;
+
 pub(super) fn log(section: &Section<'_, '_>) -> Log {
     let default = Log::default();
     let expected =
@@ -218,12 +221,29 @@ pub(super) fn log(section: &Section<'_, '_>) -> Log {
     let slow_query = section.duration("slow_query");
     let levels = ["off", "error", "warn", "info", "debug", "trace"].map(|l| (l, l));
     let refusals = section.choice("refusals", &levels);
+    let form = "an address such as \"http://127.0.0.1:4318/v1/traces\", or \"\" for none";
+    let is_address = |t: &&str| t.is_empty() || t.starts_with("http://");
+    let traces = section.read("traces", form, |s| {
+        s.text().filter(is_address).map(str::to_string)
+    });
+    let traces = traces.unwrap_or(default.traces);
+    if !traces.is_empty() && !cfg!(feature = "otlp") {
+        let message = "needs a pgbraid that was built with the feature otlp";
+        section.mistake(
+            "traces",
+            message,
+            "no such key, or cargo build --features otlp",
+        );
+    }
+    let trace_every = section.number("trace_every", 0..TRACE_EVERY_MAX);
     section.finish();
     Log {
         level: level.unwrap_or(default.level),
         json: json.unwrap_or(default.json),
         slow_query: slow_query.unwrap_or(default.slow_query),
         refusals: refusals.map_or(default.refusals, str::to_owned),
+        traces,
+        trace_every: trace_every.unwrap_or(default.trace_every),
     }
 }
 

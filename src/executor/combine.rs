@@ -116,6 +116,11 @@ impl Combine {
         }
     }
 
+    pub(super) fn collect_lacking(&self, out: &mut Vec<ShardId>) {
+        let stages = self.stages.iter();
+        stages.for_each(|stage| stage.pipeline.collect_lacking(out));
+    }
+
     /// What runs now may end; nothing else begins.
     pub(super) fn cancel(&mut self) {
         self.cancelled = true;

@@ -9,9 +9,11 @@
 use std::task::{Context, Poll, ready};
 
 use super::operator::{Operator, Source};
-use super::row;
+use super::{Bound, row};
 use crate::backend::raw_conn::Run;
+use crate::plan::Count;
 use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
 
 pub(super) struct Limit {
     input: Box<dyn Operator>,
@@ -70,6 +72,34 @@ impl Operator for Limit {
                 return Poll::Ready(Ok(Some(run)));
             }
         }
+    }
+}
+
+/// LIMIT and OFFSET with their parameters. PostgreSQL computes OFFSET first.
+pub(super) fn counts(
+    count: Option<Count>,
+    offset: Option<Count>,
+    bound: &Bound,
+) -> Result<(Option<u64>, u64), ServerError> {
+    let offset = row_count(offset, bound)
+        .map_err(|()| ServerError::new(sqlstate::INVALID_OFFSET, "OFFSET must not be negative"))?;
+    let count = row_count(count, bound)
+        .map_err(|()| ServerError::new(sqlstate::INVALID_LIMIT, "LIMIT must not be negative"))?;
+    Ok((count, offset.unwrap_or(0)))
+}
+
+fn row_count(count: Option<Count>, bound: &Bound) -> Result<Option<u64>, ()> {
+    match count {
+        None => Ok(None),
+        Some(Count::Rows(rows)) => Ok(Some(rows)),
+        Some(Count::Parameter(index)) => match bound.parameters.encoded(index) {
+            Some(Some(value)) => match value.integer() {
+                Some(rows) => u64::try_from(rows).map(Some).map_err(|_| ()),
+                // The shards refuse what is no number before a row is counted.
+                None => Ok(None),
+            },
+            _ => Ok(None),
+        },
     }
 }
 

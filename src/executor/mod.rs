@@ -24,6 +24,7 @@ mod gather_merge;
 mod keys;
 mod limit;
 mod merge_transaction;
+mod missing;
 mod object_oids;
 mod operator;
 mod pipeline;
@@ -100,6 +101,8 @@ pub struct Bound {
     pub shows_objects: bool,
     /// A shard whose connection the session already holds: taken where any shard would do.
     pub preferred: Option<ShardId>,
+    /// Shards that cannot be reached and whose rows may be left out, ascending; nearly always none.
+    pub missing: Vec<ShardId>,
 }
 
 /// What comes out of an execution, in order.
@@ -181,6 +184,12 @@ pub struct Execution {
     copy: Option<Box<CopyOut>>,
     /// The first row comes after all of the shards' rows.
     reads_all: bool,
+    /// Rows have come out.
+    has_given: bool,
+    /// It may do without the rows of shards that are lost.
+    partial: bool,
+    /// Missing shards that would have run the client's own text.
+    lacking: Vec<ShardId>,
 }
 
 impl Execution {
@@ -301,6 +310,9 @@ impl Execution {
             pipeline,
             checks_oids: !bound.shows_objects && object_oids::concerns(&bound),
             reads_all: false,
+            has_given: false,
+            partial: false,
+            lacking: Vec::new(),
             plan: None,
             spill: None,
             lazy: None,
@@ -434,6 +446,7 @@ impl Execution {
     /// Keeps what of `run` is over the budget.
     fn within_budget(&mut self, mut run: Run) -> Item {
         self.lazy = None;
+        self.has_given = true;
         if let Some(budget) = self.budget {
             if u64::from(run.rows) > budget {
                 let rest = row::split(&mut run, budget as u32);
@@ -497,6 +510,7 @@ mod testing {
             catalog: None,
             shows_objects: true,
             preferred: None,
+            missing: Vec::new(),
         }
     }
 }

@@ -13,20 +13,19 @@ use super::distinct::Distinct;
 use super::final_aggregate::FinalAggregate;
 use super::gather::Gather;
 use super::gather_merge::GatherMerge;
-use super::limit::Limit;
+use super::limit::{self, Limit};
+use super::missing::{self, There};
 use super::operator::Operator;
 use super::project::Project;
 use super::remote::{CopyData, Form, Place, RemoteSource, RemoteStep, Statement};
-use super::target::{self, Choice};
 use super::{Bound, Item, ShardStatistics, error};
 use crate::backend::connections::Connections;
 use crate::backend::raw_conn::Run;
 use crate::metrics::Reason;
 use crate::plan::{
-    Count, Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
+    Extra, Final, FinalFunction, OutputColumn, Plan, Remote, ShardId, SqlPart, Stage,
 };
 use crate::protocol::error::ServerError;
-use crate::protocol::sqlstate;
 
 /// Operators over one source of rows.
 pub(super) struct Pipeline {
@@ -35,6 +34,8 @@ pub(super) struct Pipeline {
     root: Option<Box<dyn Operator>>,
     /// The remote's CommandComplete is the client's too: one shard, whose rows all go out.
     tag_passes: bool,
+    /// Shards that would have run it, and are missing.
+    lacking: Vec<ShardId>,
 }
 
 /// Where a pipeline's rows come from.
@@ -51,10 +52,14 @@ impl Pipeline {
                 foot: Foot::Combine(Box::new(Combine::new(parts, bound, shards)?)),
                 root: Some(operator(plan, bound, 1)?),
                 tag_passes: keeps_count(plan),
+                lacking: Vec::new(),
             });
         }
         let remote = remote_of(plan)?;
-        let targets = target::evaluate(&remote.targets, &bound.parameters, bound.choice(shards));
+        let There {
+            shards: targets,
+            lacking,
+        } = missing::there(&remote.targets, bound, shards)?;
         let root = operator(plan, bound, targets.len())?;
         let statement = statement(plan, remote, bound)?;
         let tag_passes = targets.len() == 1 && keeps_count(plan);
@@ -63,6 +68,7 @@ impl Pipeline {
             foot: Foot::Remote(RemoteStep::new(statement, places)),
             root: Some(root),
             tag_passes,
+            lacking,
         })
     }
 
@@ -124,6 +130,7 @@ impl Pipeline {
             foot: Foot::Remote(RemoteStep::new(statement, places)),
             root: several.then(|| Box::new(CopyGather::new(head)) as Box<dyn Operator>),
             tag_passes: true,
+            lacking: Vec::new(),
         }
     }
 
@@ -135,6 +142,7 @@ impl Pipeline {
             )),
             root: None,
             tag_passes: true,
+            lacking: Vec::new(),
         }
     }
 
@@ -143,6 +151,14 @@ impl Pipeline {
         match &self.foot {
             Foot::Remote(remote) => out.extend(remote.shards()),
             Foot::Combine(combine) => combine.collect_shards(out),
+        }
+    }
+
+    /// Missing shards of every step.
+    pub(super) fn collect_lacking(&self, out: &mut Vec<ShardId>) {
+        out.extend(&self.lacking);
+        if let Foot::Combine(combine) = &self.foot {
+            combine.collect_lacking(out);
         }
     }
 
@@ -423,7 +439,7 @@ fn operator(
             count,
             offset,
         } => {
-            let (count, offset) = limit_counts(*count, *offset, bound)?;
+            let (count, offset) = limit::counts(*count, *offset, bound)?;
             Box::new(Limit::new(operator(input, bound, inputs)?, count, offset))
         }
         Plan::GatherMerge { input, keys } => {
@@ -454,44 +470,4 @@ fn operator(
             Box::new(Distinct::new(input, bound.memory_max))
         }
     })
-}
-
-/// LIMIT and OFFSET with their parameters. PostgreSQL computes OFFSET first.
-fn limit_counts(
-    count: Option<Count>,
-    offset: Option<Count>,
-    bound: &Bound,
-) -> Result<(Option<u64>, u64), ServerError> {
-    let offset = row_count(offset, bound)
-        .map_err(|()| ServerError::new(sqlstate::INVALID_OFFSET, "OFFSET must not be negative"))?;
-    let count = row_count(count, bound)
-        .map_err(|()| ServerError::new(sqlstate::INVALID_LIMIT, "LIMIT must not be negative"))?;
-    Ok((count, offset.unwrap_or(0)))
-}
-
-fn row_count(count: Option<Count>, bound: &Bound) -> Result<Option<u64>, ()> {
-    match count {
-        None => Ok(None),
-        Some(Count::Rows(rows)) => Ok(Some(rows)),
-        Some(Count::Parameter(index)) => match bound.parameters.encoded(index) {
-            Some(Some(value)) => match value.integer() {
-                Some(rows) => u64::try_from(rows).map(Some).map_err(|_| ()),
-                // The shards refuse what is no number before a row is counted.
-                None => Ok(None),
-            },
-            _ => Ok(None),
-        },
-    }
-}
-
-impl Bound {
-    /// What targets are evaluated with.
-    pub(super) fn choice(&self, shards: usize) -> Choice {
-        let known = self.catalog.as_ref().and_then(|c| c.catalog_shard);
-        Choice {
-            shards,
-            catalog_shard: known.unwrap_or(ShardId(0)),
-            preferred: self.preferred,
-        }
-    }
 }

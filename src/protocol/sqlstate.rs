@@ -1,9 +1,19 @@
 //! The SQLSTATEs pgbraid itself raises (PostgreSQL's manual, Appendix A).
 
+/// Of a notice: nothing went wrong.
+pub const SUCCESSFUL_COMPLETION: &str = "00000";
+/// Of a warning that no other class fits.
+pub const WARNING: &str = "01000";
 /// A message that the protocol does not allow here, or a malformed one.
 pub const PROTOCOL_VIOLATION: &str = "08P01";
 /// A shard's connection was lost.
 pub const CONNECTION_FAILURE: &str = "08006";
+/// A setting's value is none.
+pub const INVALID_PARAMETER_VALUE: &str = "22023";
+/// A setting's name can be none.
+pub const INVALID_NAME: &str = "42602";
+/// There is no setting of the name.
+pub const UNDEFINED_OBJECT: &str = "42704";
 /// The statement cannot be proved exact, or is not supported.
 pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
 /// A sum left its type.

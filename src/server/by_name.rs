@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::control;
+use super::own_settings::is_own;
 use super::prepare::{CATALOG_SHARD, no_connection, refused};
 use super::prepared::Prepared;
 use super::session::{Ended, Session};
@@ -145,7 +146,15 @@ impl Session {
             };
             let text = settings::set_config(&set.name, &value, set.is_local);
             // Alone in its transaction a local one has had all its effect.
-            if !set.is_local || self.transaction.block != super::transaction::Block::Idle {
+            let lasts = !set.is_local || self.transaction.block != super::transaction::Block::Idle;
+            if lasts && is_own(&set.name) {
+                let done = self.set_own(&set.name, Some(&value), set.is_local).await;
+                if done.is_err() {
+                    // The shard has taken it.
+                    self.forget_settings();
+                }
+                done?;
+            } else if lasts {
                 self.apply(&text, &set.name, set.is_local).await?;
             }
         }
@@ -157,6 +166,7 @@ impl Session {
         let sets = &prepared.set_config;
         sets.iter()
             .try_for_each(|set| self.refuse_identity(&set.name))?;
+        sets.iter().try_for_each(|set| Self::check_own(&set.name))?;
         let encodings = sets
             .iter()
             .filter(|s| s.name.eq_ignore_ascii_case("client_encoding"));

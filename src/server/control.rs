@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes};
 
 use crate::backend::BackendError;
 use crate::backend::raw_conn::{Event, RawConn};
+use crate::catalog::Catalog;
 use crate::executor::backend_error;
+use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::{self, ColumnDescription, Reader};
 use crate::protocol::sqlstate;
@@ -18,6 +20,21 @@ pub struct Described {
     pub parameter_types: Vec<u32>,
     /// `None` for statements that return no rows.
     pub columns: Option<Vec<ColumnDescription>>,
+}
+
+impl Described {
+    /// What a shard says, as the catalog shard would number it.
+    #[must_use]
+    pub fn here(mut self, catalog: &Catalog, shard: ShardId) -> Self {
+        for type_oid in &mut self.parameter_types {
+            *type_oid = catalog.type_here(shard, *type_oid);
+        }
+        for column in self.columns.iter_mut().flatten() {
+            column.type_oid = catalog.type_here(shard, column.type_oid);
+            column.table_oid = catalog.relation_here(shard, column.table_oid);
+        }
+        self
+    }
 }
 
 /// Runs statements for their effect, each a simple Query, all in one packet; rows are thrown away. Messages the client

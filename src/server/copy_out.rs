@@ -104,7 +104,11 @@ impl Session {
         };
         self.count(kind, &prepared.sql);
         let bound = self.bound(Arc::default(), Arc::from([]), 0, sync)?;
-        Ok(Execution::copied(shards, prepared.sql.clone(), head, bound))
+        let execution = Execution::copied(shards, prepared.sql.clone(), head, bound);
+        if self.steered {
+            self.tell_routing(prepared, kind, &execution);
+        }
+        Ok(execution)
     }
 
     async fn known_table(&mut self, table: &CopyTable) -> Result<Option<Arc<Table>>, ServerError> {

@@ -168,6 +168,8 @@ impl Session {
         let mut reply = Reply::new(call, confirms, describes);
         let done = self.stream_directly(&mut reply).await;
         self.shared.metrics.rows_to_clients.inc_by(reply.rows);
+        #[cfg(feature = "otlp")]
+        self.note_direct(reply.rows, reply.bytes);
         self.count_row_at_end(reply.rows > 0);
         if done.is_err() {
             self.recover().await;
@@ -180,6 +182,7 @@ impl Session {
     pub(super) fn takes_short_way(&self) -> bool {
         self.is_alone()
             && !self.pinned
+            && !self.steered
             && self.client.encoding.is_none()
             && self.portals.named() == 0
             && self.connections.is_empty()

@@ -32,6 +32,7 @@ impl Session {
                 let encoding = self.settings.get(name).unwrap_or("UTF8");
                 Ok(Some(vec![encoding.to_owned()]))
             }
+            Kind::Show { name } => Ok(self.own_shown(name).map(|value| vec![value])),
             _ => Ok(None),
         }
     }

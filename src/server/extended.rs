@@ -202,16 +202,27 @@ impl Session {
             // One row. The session looks at what has been set before anybody asks for another.
             false => 0,
         };
+        if self.steered {
+            self.begin_steered();
+        }
         let mut execution = match prepared.kind {
             Kind::CopyIn => self.open_copy_in(&prepared)?,
             _ if self.copies_shards(&prepared) => {
                 Box::pin(self.open_copy_out(&prepared, last)).await?
             }
+            _ if self.steered => {
+                let parameters = portal.parameters.clone();
+                let opened = self.open_steered(&prepared, parameters, columns, (fetch, last));
+                Box::pin(opened).await?
+            }
             _ => self.open(&prepared, portal.parameters.clone(), columns, fetch, last)?,
         };
         if let Err(error) = self.start(&mut execution).await {
             self.recover().await;
-            return Err(error.into());
+            if !self.steered {
+                return Err(error.into());
+            }
+            Box::pin(self.start_again(&mut execution, error)).await?;
         }
         portal.batched = max_rows > 0;
         portal.running = Some(execution);

@@ -10,6 +10,7 @@ use super::auth::Proof;
 use super::console::ConsoleSession;
 use super::handshake::{self, Arrival, Rejected, Startup};
 use super::listener::{cancel, say_goodbye};
+use super::own_settings::is_own;
 use super::portals::Portals;
 use super::role::Role;
 use super::session::Session;
@@ -65,7 +66,7 @@ pub(super) async fn log_in(
         channel_pem: pem.as_deref(),
         certificate_name: certificate_name.as_deref(),
     };
-    let checked = match check_names(&parameters, shared.is_one_shard()) {
+    let checked = match check_names(&parameters, &shared.shard_names) {
         Ok(settings) => prove(shared, &mut client, &parameters, proof)
             .await
             .map(|entrance| (settings, entrance)),
@@ -179,13 +180,13 @@ async fn prove(
 
 fn check_names(
     parameters: &BTreeMap<String, String>,
-    one_shard: bool,
+    shards: &[Arc<str>],
 ) -> Result<settings::Settings, ServerError> {
     if parameters.get("user").is_none_or(String::is_empty) {
         let message = "no PostgreSQL user name specified in startup packet";
         return Err(ServerError::fatal(sqlstate::INVALID_AUTHORIZATION, message));
     }
-    settings::from_startup(parameters, one_shard).map_err(as_fatal)
+    settings::from_startup(parameters, shards).map_err(as_fatal)
 }
 
 /// Told only to clients that have proved who they are. `Some`: it is the console that the user wants, and may enter.
@@ -263,6 +264,8 @@ fn new_session(
         skipping: false,
         in_pipeline: false,
         idle: Default::default(),
+        steered: false,
+        steering: Default::default(),
         snapshot: false,
         savepoint: false,
         cancels: Vec::new(),
@@ -270,6 +273,8 @@ fn new_session(
         parts: Vec::new(),
         transaction_since: None,
         shows_text: false,
+        #[cfg(feature = "otlp")]
+        noted: Default::default(),
         killed: false,
     }
 }
@@ -281,10 +286,9 @@ impl Session {
         self.loaded().map_err(as_fatal)?;
         let parameters = self.first_parameters().unwrap_or_default();
         let mut values: HashMap<String, String> = parameters.into_iter().collect();
-        let only_name = self
-            .startup
-            .iter()
-            .all(|(name, _)| matches!(name, "application_name" | "client_encoding"));
+        let only_name = self.startup.iter().all(|(name, _)| {
+            matches!(name, "application_name" | "client_encoding") || is_own(name)
+        });
         if !only_name {
             self.join_and_wait(&[super::prepare::CATALOG_SHARD])
                 .await
@@ -306,6 +310,7 @@ impl Session {
             self.registration.entry.user.clone(),
         );
         self.follow_encoding();
+        self.follow_steering();
         values.remove("client_encoding");
         for name in REPORTED {
             if let Some(value) = values.get(name) {

@@ -25,8 +25,10 @@ mod listener;
 mod local;
 mod lock;
 mod login;
+mod missing;
 mod notifications;
 mod open;
+mod own_settings;
 mod pins;
 mod plan_cache;
 mod portals;
@@ -36,6 +38,7 @@ pub mod probe;
 mod reload;
 mod rerun;
 mod role;
+mod routing;
 mod run;
 mod schema;
 mod serializable;
@@ -51,6 +54,8 @@ mod statements;
 mod stream;
 mod temporary;
 mod tls;
+#[cfg(feature = "otlp")]
+mod traces;
 mod transaction;
 mod units;
 mod verifier;
@@ -166,12 +171,13 @@ impl Shared {
         self.live.now()
     }
 
-    /// Merge sessions take turns over the shards that are not paused; over all where all are.
-    pub fn next_merge_shard(&self) -> ShardId {
+    /// Merge sessions take turns over the shards that are there and not paused; over all where all are.
+    pub fn next_merge_shard(&self, missing: &[ShardId]) -> ShardId {
         let shards = self.shard_names.len() as u16;
         let n = self.next_merge.fetch_add(1, Ordering::Relaxed);
         let mut in_turn = (0..shards).map(|more| ShardId(n.wrapping_add(more) % shards));
-        let open = in_turn.find(|shard| !self.roles.configured().is_paused(*shard));
+        let open = in_turn
+            .find(|shard| !missing.contains(shard) && !self.roles.configured().is_paused(*shard));
         open.unwrap_or(ShardId(n % shards))
     }
 

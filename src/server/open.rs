@@ -30,6 +30,11 @@ impl Session {
     ) -> Result<Execution, ServerError> {
         let (kind, execution) = self.execution(prepared, parameters, columns, (fetch, sync))?;
         self.count(kind, &prepared.sql);
+        if self.steered
+            && let Ok(execution) = &execution
+        {
+            self.tell_routing(prepared, kind, execution);
+        }
         execution
     }
 
@@ -74,10 +79,12 @@ impl Session {
         let single = Execution::single_shard(&planned.route, &bound, shards);
         bound.prepared_timestamp = prepared.moment;
         if let Some(shard) = single {
+            let (shard, lacking) = Execution::in_place_of(shard, &planned.route, &bound, shards)?;
             let execution = match self.clocked(planned, shard, bound.columns.len())? {
                 Some(plan) => Execution::new(&plan, bound, shards),
                 None => Ok(Execution::routed(shard, prepared.sql.clone(), bound)),
             };
+            let execution = execution.map(|e| e.with_lacking(lacking));
             return Ok((QueryKind::Routed, execution));
         }
         refuse_clock_parameters(&bound.parameters)?;
@@ -133,6 +140,7 @@ impl Session {
             catalog: Some(loaded.catalog.clone()),
             shows_objects: true,
             preferred,
+            missing: self.steering.missing.clone(),
         })
     }
 

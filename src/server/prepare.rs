@@ -8,6 +8,7 @@ use super::guards::{
     has_clock_words, is_plain, leaves_unseen, oid_column, refuse_cursor_names,
     refuse_session_functions, refuse_statement_names, takes_lock,
 };
+use super::own_settings::{is_own, shown};
 use super::prepared::{CacheKey, Prepared};
 use super::run::unsupported;
 use super::session::Session;
@@ -91,6 +92,7 @@ impl Session {
             leaves_unseen: false,
             changes_schema: false,
             is_plain: false,
+            chosen: None,
             catalog_version: key.catalog_version,
             context: key.context,
         }
@@ -129,9 +131,14 @@ impl Session {
         }))
     }
 
-    /// What its text alone tells.
-    fn read(&self, statement: &Statement, key: &CacheKey) -> Prepared {
+    /// What its text alone tells, and pgbraid's own settings.
+    fn read(&self, statement: &Statement, key: &CacheKey) -> Result<Prepared, ServerError> {
         let mut prepared = self.bare(key, sql::classify(statement));
+        prepared.chosen = self.chosen_shard(&statement.text, &prepared.kind)?;
+        prepared.columns = match &prepared.kind {
+            Kind::Show { name } if is_own(name) => Some(shown(name)?),
+            _ => None,
+        };
         prepared.arguments = match &prepared.kind {
             Kind::Prepare { .. } => sql::prepare_types(statement),
             Kind::Execute { .. } => sql::execute_arguments(statement),
@@ -145,7 +152,7 @@ impl Session {
                 leaves_unseen(&prepared.kind, &statement.text, &loaded.catalog)
             });
         }
-        prepared
+        Ok(prepared)
     }
 
     /// Describes and plans one parsed statement.
@@ -155,7 +162,7 @@ impl Session {
         key: CacheKey,
     ) -> Result<Arc<Prepared>, ServerError> {
         let one_shard = self.shared.is_one_shard();
-        let mut prepared = self.read(statement, &key);
+        let mut prepared = self.read(statement, &key)?;
         if !one_shard && self.transaction.block != super::transaction::Block::Failed {
             refuse_subquery(statement, &key.sql)?;
             Box::pin(self.place_at_home(statement, &mut prepared)).await?;
@@ -163,6 +170,7 @@ impl Session {
         let by_session = match prepared.kind {
             Kind::Fetch { .. } => self.has_cursor(&prepared.kind),
             Kind::Execute { ref name } => self.executes(name),
+            Kind::Show { ref name } => is_own(name),
             _ => false,
         };
         let made_of_rows = (one_shard || prepared.changes_temporary) && sql::reads_rows(statement);
@@ -220,6 +228,8 @@ impl Session {
         prepared.is_plain = is_plain(&prepared);
         let seconds = since.elapsed().as_secs_f64();
         self.shared.metrics.planning_seconds.observe(seconds);
+        #[cfg(feature = "otlp")]
+        self.note_planned(since);
         Ok(self.kept(key, prepared))
     }
 
@@ -232,10 +242,15 @@ impl Session {
     ) -> Result<Option<Planned>, ServerError> {
         Ok(match prepared.kind {
             _ if self.shared.is_one_shard() => Some(pass_through()),
-            _ if prepared.at_home => Some(on_catalog_shard()),
+            _ if prepared.at_home => {
+                let mut planned = on_catalog_shard();
+                self.send_to_chosen(prepared, &mut planned)?;
+                Some(planned)
+            }
             Kind::Select { writes: false, .. } | Kind::Insert | Kind::Update | Kind::Delete => {
                 let mut planned = self.plan(statement, prepared, catalog).await?;
                 self.bring_home(statement, prepared, &mut planned, catalog)?;
+                self.send_to_chosen(prepared, &mut planned)?;
                 Some(planned)
             }
             Kind::Show { .. } => Some(on_catalog_shard()),
@@ -263,14 +278,17 @@ impl Session {
         sql: &str,
         types: &[u32],
     ) -> Result<control::Described, ServerError> {
-        self.join_and_wait(&[CATALOG_SHARD]).await?;
-        let conn = self
-            .connections
-            .get(CATALOG_SHARD)
-            .ok_or_else(no_connection)?;
+        let teller = self.join_teller().await?;
+        let conn = self.connections.get(teller).ok_or_else(no_connection)?;
         // In the middle of a pipeline a Sync would commit what came before.
         let sync = !conn.unsynced();
-        control::describe(conn, sql, types, sync).await
+        let Some(loaded) = self.shared.catalog.loaded() else {
+            return control::describe(conn, sql, types, sync).await;
+        };
+        let catalog = &loaded.catalog;
+        let there: Vec<u32> = (types.iter().map(|t| catalog.type_there(teller, *t))).collect();
+        let described = control::describe(conn, sql, &there, sync).await?;
+        Ok(described.here(catalog, teller))
     }
 
     async fn plan(

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::bind;
-use crate::plan::Planned;
+use crate::plan::{Planned, ShardId};
 use crate::protocol::messages::ColumnDescription;
 use crate::sql::{self, Kind};
 
@@ -49,6 +49,8 @@ pub struct Prepared {
     pub changes_schema: bool,
     /// A SELECT of ordinary values without any effect: where one shard answers it, nothing is to be looked at but its rows.
     pub is_plain: bool,
+    /// The shard that it is sent to by hand.
+    pub chosen: Option<ShardId>,
     pub catalog_version: u64,
     /// Of the settings it was planned under, see [`Session::planning_context`].
     pub context: u64,

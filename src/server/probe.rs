@@ -1,7 +1,7 @@
 //! Answers the planner's questions: types and collations of expressions, values of constant ones.
 
 use super::control;
-use super::prepare::{CATALOG_SHARD, no_connection};
+use super::prepare::no_connection;
 use super::session::Session;
 use crate::backend::raw_conn::RawConn;
 use crate::catalog::Catalog;
@@ -10,7 +10,7 @@ use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 
 impl Session {
-    /// Asks the catalog shard.
+    /// Asks the catalog shard, or who stands in for it.
     ///
     /// # Errors
     /// What PostgreSQL says of the question: the statement itself would fail the same way.
@@ -20,16 +20,13 @@ impl Session {
         types: &[u32],
         catalog: &Catalog,
     ) -> Result<Fact, ServerError> {
-        self.join_and_wait(&[CATALOG_SHARD]).await?;
-        let conn = self
-            .connections
-            .get(CATALOG_SHARD)
-            .ok_or_else(no_connection)?;
+        let teller = self.join_teller().await?;
+        let conn = self.connections.get(teller).ok_or_else(no_connection)?;
         answer(conn, probe, types, catalog).await
     }
 }
 
-/// Asks over any idle connection to the catalog shard.
+/// Asks over any idle connection to a shard; types are numbered as on the catalog shard.
 ///
 /// # Errors
 /// What PostgreSQL says of the question.
@@ -45,10 +42,12 @@ pub async fn answer(
             Ok(Fact::Value(rows.into_iter().flatten().next().flatten()))
         }
         Probe::Columns { sql } => {
-            let described = control::describe(conn, sql, types, true).await?;
-            let columns = described.columns.unwrap_or_default();
+            let shard = conn.shard;
+            let there: Vec<u32> = (types.iter().map(|t| catalog.type_there(shard, *t))).collect();
+            let described = control::describe(conn, sql, &there, true).await?;
             // More parameters than the client's: the planner may have put one in for now().
-            let types = described.parameter_types;
+            let types = described.parameter_types.clone();
+            let columns = described.here(catalog, shard).columns.unwrap_or_default();
             let collations = collations(conn, sql, &types, &columns, catalog).await?;
             let column = |(c, collation): (&ColumnDescription, Option<String>)| ProbedColumn {
                 type_oid: c.type_oid,

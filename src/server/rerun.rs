@@ -42,6 +42,11 @@ impl Session {
             Err(Ended::Statement(error)) if execution.runs_ahead() && is_of_values(&error) => {
                 Box::pin(self.stream_lazily(execution, max_rows, error)).await
             }
+            Err(Ended::Statement(error))
+                if self.steered && self.may_begin_anew(execution, &error) =>
+            {
+                Box::pin(self.stream_anew(execution, max_rows, error)).await
+            }
             Ok(outcome) => {
                 if self.savepoint && !matches!(outcome, Outcome::Suspended | Outcome::CopyIn) {
                     self.release_ahead(execution);
@@ -52,7 +57,7 @@ impl Session {
         }
     }
 
-    async fn stream_next(
+    pub(super) async fn stream_next(
         &mut self,
         execution: &mut Execution,
         mut next: Execution,

@@ -175,8 +175,8 @@ impl Session {
         if self.role.defaults.is_none() || self.found_path().is_some() {
             return Ok(());
         }
-        self.join_and_wait(&[CATALOG_SHARD]).await?;
-        let conn = self.connections.get(CATALOG_SHARD);
+        let teller = self.join_teller().await?;
+        let conn = self.connections.get(teller);
         let conn = conn.ok_or_else(super::prepare::no_connection)?;
         let rows = control::ask(conn, SCHEMAS, &[]).await?;
         self.found_path = Some(FoundPath {

@@ -195,7 +195,7 @@ impl Session {
 
     /// How long to wait for connections. Whoever holds a higher shard and asks for a lower one breaks the order that keeps
     /// sessions from waiting for each other, and gives up soon.
-    fn patience(&mut self, missing: &[ShardId]) -> Duration {
+    pub(super) fn patience(&mut self, missing: &[ShardId]) -> Duration {
         let timeout = self.shared.config().pool.queue_timeout;
         let highest = self.connections.iter_mut().map(|(shard, _)| shard).max();
         match highest > missing.first().copied() {
@@ -233,14 +233,22 @@ impl Session {
 
     /// A merge session in this session's settings; outside of its transaction. It is the execution's own and goes back when
     /// that ends.
-    async fn join_merge(&mut self) -> Result<(), ServerError> {
+    async fn join_merge(&mut self, missing: &[ShardId]) -> Result<(), ServerError> {
         let deadline = Instant::now() + self.shared.config().pool.queue_timeout;
         // What a failed start left: to wait for a second one while holding it could be to wait for oneself.
         self.connections.take_merge();
-        let shard = self.shared.next_merge_shard();
-        let lease = {
+        let told = self.steering.merge.take();
+        let mut shard = told.unwrap_or_else(|| self.shared.next_merge_shard(missing));
+        let mut avoided = missing.to_vec();
+        let lease = loop {
             let acquired = pin!(self.role.pools.acquire_merge(shard, deadline));
-            unless_cancelled(&self.registration.entry, None, acquired).await?
+            match unless_cancelled(&self.registration.entry, None, acquired).await {
+                Ok(lease) => break lease,
+                Err(error) if self.may_merge_elsewhere(&error, &mut avoided, shard) => {
+                    shard = self.shared.next_merge_shard(&avoided);
+                }
+                Err(error) => return Err(error),
+            }
         };
         self.connections.put_merge(lease);
         let settings = self.settings_in_force();
@@ -260,7 +268,7 @@ impl Session {
         self.has_run = true;
         self.join(execution.shards(), &begin).await?;
         if execution.needs_merge() {
-            Box::pin(self.join_merge()).await?;
+            Box::pin(self.join_merge(execution.missing())).await?;
         }
         let context = match std::mem::take(&mut self.reads_clock) {
             // Never met before: the shard prepares it again, and reads its literals anew.

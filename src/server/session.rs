@@ -12,6 +12,7 @@ use super::Shared;
 use super::cursors::{Cursors, Sink};
 use super::encoding::send_error;
 use super::idle::Idle;
+use super::missing::Steering;
 use super::pins::Pins;
 use super::portals::Portals;
 use super::prepared::Prepared;
@@ -93,6 +94,10 @@ pub struct Session {
     pub in_pipeline: bool,
     /// How long the client has been silent.
     pub idle: Idle,
+    /// One of pgbraid's own settings is on, or the client has been told of missing shards: nothing takes the short way.
+    pub steered: bool,
+    /// What those have made of the statement in hand.
+    pub steering: Steering,
     /// The running statement's steps share a transaction of our own on the shards.
     pub snapshot: bool,
     /// The running statement has a savepoint of our own in the client's transaction.
@@ -107,6 +112,9 @@ pub struct Session {
     pub transaction_since: Option<Instant>,
     /// The registry has the text of the statement in hand.
     pub shows_text: bool,
+    /// What is noted of the statement in hand for its trace.
+    #[cfg(feature = "otlp")]
+    pub noted: super::traces::Noted,
     /// The client has been told that its session is over.
     pub killed: bool,
 }
@@ -296,6 +304,8 @@ impl Session {
             return send_error(&mut self.client, &terminated());
         }
         self.shared.metrics.error(&state);
+        #[cfg(feature = "otlp")]
+        self.note_failure(&state);
         if state == sqlstate::FEATURE_NOT_SUPPORTED {
             self.note_refusal(error);
         }
@@ -334,6 +344,8 @@ impl Session {
         if self.killed {
             return;
         }
+        #[cfg(feature = "otlp")]
+        self.end_note();
         self.show_state();
         self.send_reports();
         messages::ready_for_query(self.transaction.block.status(), self.client.out());

@@ -2,6 +2,7 @@
 //! to every other connection the session holds now or later.
 
 use super::control;
+use super::own_settings::is_own;
 use super::prepare::CATALOG_SHARD;
 use super::run::unsupported;
 use super::session::Session;
@@ -18,6 +19,7 @@ impl Session {
         if self.settings != settings {
             self.settings = settings;
             self.follow_encoding();
+            self.follow_steering();
             self.forget_settings();
         }
     }
@@ -141,7 +143,7 @@ impl Session {
     }
 
     /// Keeps what an error later in the implicit transaction goes back to.
-    fn note_settings(&mut self) {
+    pub(super) fn note_settings(&mut self) {
         if self.transaction.block == Block::Idle && self.before_pipeline.is_none() {
             self.before_pipeline = Some(self.settings.clone());
         }
@@ -169,6 +171,10 @@ impl Session {
     }
 
     pub async fn reset(&mut self, sql: &str, name: &str) -> Result<String, ServerError> {
+        if is_own(name) {
+            self.reset_own(name).await?;
+            return Ok("RESET".into());
+        }
         if matches!(
             name.to_ascii_lowercase().as_str(),
             "role" | "session_authorization"
@@ -202,6 +208,7 @@ impl Session {
         all.into_iter().for_each(|s| self.transaction.touch_all(s));
         self.settings = self.startup.clone();
         self.follow_encoding();
+        self.follow_steering();
         let replay: Vec<String> = self
             .startup
             .of_shards()

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use super::own_settings::add_own;
 use crate::metrics::Reason;
 use crate::protocol::error::ServerError;
 use crate::protocol::sqlstate;
@@ -29,8 +30,8 @@ pub const REPORTED: [&str; 15] = [
     "TimeZone",
 ];
 
-/// Settings that change neither what a statement means nor what it returns: plans are shared over them.
-const HARMLESS: [&str; 13] = [
+/// Settings that change neither what a statement means nor what a whole answer is: plans are shared over them.
+const HARMLESS: [&str; 15] = [
     "application_name",
     "client_encoding",
     "client_min_messages",
@@ -42,6 +43,8 @@ const HARMLESS: [&str; 13] = [
     "lock_timeout",
     "log_min_duration_statement",
     "maintenance_work_mem",
+    "pgbraid.explain_routing",
+    "pgbraid.partial_results",
     "statement_timeout",
     "work_mem",
 ];
@@ -148,10 +151,11 @@ pub fn quote(text: &str) -> String {
 /// Splits a startup packet's parameters into settings; `options` (`-c name=value`) is taken apart.
 ///
 /// # Errors
-/// 0A000 for replication and for client encodings of several bytes a character, 22023 for unknown ones, 42601 for options that are not `-c`.
+/// 0A000 for replication and for client encodings of several bytes a character, 22023 for unknown ones, 42601 for options that are not
+/// `-c`; 22023 and 42704 for what is none of pgbraid's own.
 pub fn from_startup(
     parameters: &BTreeMap<String, String>,
-    one_shard: bool,
+    shards: &[Arc<str>],
 ) -> Result<Settings, ServerError> {
     let mut settings = Settings::default();
     for (name, value) in parameters {
@@ -166,10 +170,10 @@ pub fn from_startup(
             }
             "options" => {
                 for (name, value) in read_options(value)? {
-                    add(&mut settings, &name, value, one_shard)?;
+                    add(&mut settings, &name, value, shards)?;
                 }
             }
-            name => add(&mut settings, name, value.clone(), one_shard)?,
+            name => add(&mut settings, name, value.clone(), shards)?,
         }
     }
     Ok(settings)
@@ -179,8 +183,11 @@ fn add(
     settings: &mut Settings,
     name: &str,
     value: String,
-    one_shard: bool,
+    shards: &[Arc<str>],
 ) -> Result<(), ServerError> {
+    if add_own(settings, name, &value, shards)? {
+        return Ok(());
+    }
     if name.eq_ignore_ascii_case("client_encoding") {
         match super::encoding::named(&value)?.name() {
             "UTF8" => {}
@@ -188,7 +195,7 @@ fn add(
         }
         return Ok(());
     }
-    check(name, &value, one_shard)?;
+    check(name, &value, shards.len() == 1)?;
     settings.set(name, value);
     Ok(())
 }
@@ -366,7 +373,7 @@ mod tests {
         let startup = |encoding: &str| {
             from_startup(
                 &[("client_encoding".to_owned(), encoding.to_owned())].into(),
-                false,
+                &["s1".into(), "s2".into()],
             )
         };
         for name in ["UTF8", "'utf-8'", "utf-8", "unicode"] {

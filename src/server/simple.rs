@@ -36,6 +36,8 @@ impl Session {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Ended> {
+        #[cfg(feature = "otlp")]
+        self.note_text(text);
         self.follow_temporary().await?;
         let bare = text.trim().trim_end_matches(';').trim_end();
         if let Some(prepared) = self.cached(&self.cache_key(bare)) {
@@ -136,10 +138,18 @@ impl Session {
             return self.send_lines(prepared, explained);
         }
         let columns = prepared.columns.clone();
+        if self.steered {
+            self.begin_steered();
+        }
         let mut execution = match prepared.kind {
             Kind::CopyIn => self.open_copy_in(prepared)?,
             _ if self.copies_shards(prepared) => {
                 Box::pin(self.open_copy_out(prepared, last)).await?
+            }
+            _ if self.steered => {
+                let described = columns.clone().unwrap_or_else(|| Arc::from([]));
+                let opened = self.open_steered(prepared, parameters, described, (0, last));
+                Box::pin(opened).await?
             }
             _ => {
                 let described = columns.clone().unwrap_or_else(|| Arc::from([]));
@@ -148,7 +158,10 @@ impl Session {
         };
         if let Err(error) = self.start(&mut execution).await {
             self.recover().await;
-            return Err(error.into());
+            if !self.steered {
+                return Err(error.into());
+            }
+            Box::pin(self.start_again(&mut execution, error)).await?;
         }
         if let Some(columns) = &columns {
             self.describe_rows(columns)?;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::control;
+use super::own_settings::is_own;
 use super::pins::{changes_unknown, pins_one_shard};
 use super::prepare::CATALOG_SHARD;
 use super::prepared::Prepared;
@@ -62,6 +63,7 @@ impl Session {
                 self.set_encoding(None, false)?;
                 "RESET".into()
             }
+            Kind::Set { name, .. } if is_own(name) => self.set_own_by(&prepared.kind).await?,
             Kind::Set {
                 name, local, value, ..
             } => self.set(sql, name, value.as_deref(), *local).await?,
@@ -289,6 +291,10 @@ impl Session {
             }
         }
         if changed {
+            // What SET LOCAL said is over.
+            self.follow_steering();
+        }
+        if changed {
             self.report_settings();
         }
         result
@@ -339,6 +345,7 @@ impl Session {
         self.pins.tables.rolled();
         let catch_up = then.catch_up(self.transaction.touched());
         self.restore(then.settings);
+        self.follow_steering();
         if !catch_up.is_empty() {
             for text in catch_up {
                 self.broadcast(&text).await?;
@@ -450,6 +457,8 @@ impl Session {
     pub async fn after_statement(&mut self, prepared: &Prepared) -> Result<(), Ended> {
         self.pinned |=
             prepared.pins || self.shared.is_one_shard() && pins_one_shard(&prepared.kind);
+        #[cfg(feature = "otlp")]
+        self.note_done();
         self.rely_on(prepared);
         self.note_schema(prepared);
         if self.shared.is_one_shard() && changes_unknown(&prepared.kind) {

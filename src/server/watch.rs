@@ -18,13 +18,13 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct Running {
     pub(super) kind: QueryKind,
-    since: Instant,
+    pub(super) since: Instant,
     has_row: bool,
     /// See [`Session::count_row_at_end`].
     row_at_end: bool,
     text_bytes: usize,
     /// The one shard it runs on.
-    shard: Option<ShardId>,
+    pub(super) shard: Option<ShardId>,
 }
 
 impl Session {
@@ -97,6 +97,8 @@ impl Session {
         if telemetry::global().is_slow(seconds) {
             self.log_slow(&running, seconds);
         }
+        #[cfg(feature = "otlp")]
+        self.trace(&running);
         let activity = &self.registration.entry.activity;
         activity.end(running.text_bytes);
         Some((running.since, duration))
@@ -155,6 +157,8 @@ impl Session {
 
     /// An execution has run to its end: notes what is unequal between its shards, and keeps their times for the log.
     pub(super) fn note_parts(&mut self, execution: &Execution) {
+        #[cfg(feature = "otlp")]
+        self.note_statistics(execution);
         let several = execution.shards().len() > 1;
         if !several && telemetry::global().slow_query().is_zero() {
             return;

@@ -23,6 +23,7 @@ impl Session {
     ) -> (QueryKind, Result<Execution, ServerError>) {
         let found = self.written_shard(planned, write, &bound);
         let found = found.map_err(|error| error.unwrap_or_else(|| why_not(prepared, planned)));
+        let found = found.and_then(|shard| self.check_chosen(prepared, shard).map(|()| shard));
         match found.and_then(|shard| self.claim(shard, write)) {
             Ok(shard) => {
                 let execution = Execution::routed(shard, prepared.sql.clone(), bound);

@@ -2,6 +2,7 @@
 
 mod change;
 mod classify;
+mod comment;
 mod copy;
 mod depth;
 mod kind;
@@ -18,6 +19,7 @@ use crate::protocol::sqlstate;
 
 pub use change::{Change, ChangeKind, EXCLUDED, change, reading};
 pub use classify::classify;
+pub use comment::{shard_by_comment, traceparent};
 pub use copy::{CopyFormat, CopySource, CopyTable, CopyTo, ForceQuote};
 pub use kind::{
     CursorKind, ExplainFormat, ExplainOptions, FetchDirection, Kind, TransactionOptions,
@@ -66,7 +68,7 @@ const DEEP_STACK_BYTES: usize = 64 << 20;
 /// One statement of a message: its own text and tree. Locations in the tree are byte offsets into `text`.
 #[derive(Debug, Clone)]
 pub struct Statement {
-    /// Without the semicolon behind it and white space around it; comments before it are kept.
+    /// Without the semicolon behind it, white space around it and comments before it; those for pgbraid are kept.
     pub text: String,
     /// Byte offset of `text` in the message.
     pub offset: usize,
@@ -196,6 +198,8 @@ fn parse_here(text: &str, strings: Strings) -> Result<Vec<Statement>, ParseError
         return Err(ParseError::too_complex());
     }
     let mut statements = Vec::with_capacity(tree.stmts.len());
+    // The end of the statement before.
+    let mut behind = 0;
     for raw in tree.stmts {
         let Some(node) = raw.stmt.and_then(|s| s.node) else {
             continue;
@@ -209,6 +213,16 @@ fn parse_here(text: &str, strings: Strings) -> Result<Vec<Statement>, ParseError
         };
         let Some(slice) = text.get(start..end) else {
             return Err(ParseError::too_complex());
+        };
+        let lead = text.get(behind..start).unwrap_or_default();
+        behind = end;
+        // The parser leaves out what stands before a statement's first word.
+        let (slice, start) = match shard_by_comment(lead.trim_start_matches(is_between)) {
+            Ok(None) => (slice, start),
+            _ => {
+                let start = start - lead.trim_start_matches(is_between).len();
+                (text.get(start..end).unwrap_or(slice), start)
+            }
         };
         let body = slice.trim_start();
         let offset = start + (slice.len() - body.len());
@@ -226,6 +240,11 @@ fn parse_here(text: &str, strings: Strings) -> Result<Vec<Statement>, ParseError
         });
     }
     Ok(statements)
+}
+
+/// What may stand between two statements besides comments.
+fn is_between(c: char) -> bool {
+    c == ';' || c.is_whitespace()
 }
 
 fn is_too_deep(statement: &ast::Node) -> bool {
