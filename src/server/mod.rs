@@ -25,6 +25,7 @@ mod listener;
 mod local;
 mod lock;
 mod login;
+mod merge_session;
 mod missing;
 mod notifications;
 mod open;
