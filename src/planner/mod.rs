@@ -400,37 +400,6 @@ impl<'p> Planner<'p> {
     }
 }
 
-impl FanOut<'_, '_> {
-    fn plan(&self) -> Result<Plan, Stop> {
-        if let Some(why) = &self.analysis.shown_columns {
-            return match pushdown::is_distributive(self.block) && !self.merge_only {
-                true => self.push_down(),
-                false => Err(why.clone().into()),
-            };
-        }
-        if self.merge_only {
-            return self.gather_all();
-        }
-        let cheaper = match pushdown::is_distributive(self.block) {
-            true => self.push_down().map(Some),
-            false => match self.aggregate() {
-                Ok(None) => self.distinct(),
-                done => done,
-            },
-        };
-        match cheaper {
-            Ok(Some(plan)) => Ok(plan),
-            Ok(None) => self.gather_all(),
-            Err(ask @ Stop::Ask(_)) => Err(ask),
-            // An order, LIMIT or type that cannot be followed there: the merge session can.
-            Err(Stop::Refuse(why)) => self.gather_all().map_err(|stop| match stop {
-                Stop::Refuse(_) => Stop::Refuse(why),
-                ask @ Stop::Ask(_) => ask,
-            }),
-        }
-    }
-}
-
 /// True when the constants leave at most one shard.
 fn is_constant(route: &Targets) -> bool {
     let Targets::Keyed(condition) = route else {

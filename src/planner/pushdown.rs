@@ -44,6 +44,36 @@ pub(super) struct FanOut<'p, 'a> {
 }
 
 impl<'p, 'a> FanOut<'p, 'a> {
+    /// The cheapest plan there is; what cannot be done otherwise is brought to a merge session.
+    pub(super) fn plan(&self) -> Result<Plan, Stop> {
+        if let Some(why) = &self.analysis.shown_columns {
+            return match is_distributive(self.block) && !self.merge_only {
+                true => self.push_down(),
+                false => Err(why.clone().into()),
+            };
+        }
+        if self.merge_only {
+            return self.gather_all();
+        }
+        let cheaper = match is_distributive(self.block) {
+            true => self.push_down().map(Some),
+            false => match self.aggregate() {
+                Ok(None) => self.distinct(),
+                done => done,
+            },
+        };
+        match cheaper {
+            Ok(Some(plan)) => Ok(plan),
+            Ok(None) => self.gather_all(),
+            Err(ask @ Stop::Ask(_)) => Err(ask),
+            // An order, LIMIT or type that cannot be followed there: the merge session can.
+            Err(Stop::Refuse(why)) => self.gather_all().map_err(|stop| match stop {
+                Stop::Refuse(_) => Stop::Refuse(why),
+                ask @ Stop::Ask(_) => ask,
+            }),
+        }
+    }
+
     pub(super) fn targets(&self, cond: &KeyCondition) -> Targets {
         match cond {
             KeyCondition::Any => Targets::All,
