@@ -302,12 +302,7 @@ impl<'a> Analysis<'a> {
         let mut from = from;
         if let Some(location) = self.outer_aggregate(uses) {
             // It groups the query around this one, which no look at that query alone would show.
-            from.dist = Dist::Global(refusal(
-                Reason::Form,
-                "an aggregate of an outer query's columns is not supported over several shards",
-                "Aggregate in the outer query.",
-                location,
-            ));
+            from.dist = Dist::Global(outer_aggregate_refused(location));
         }
         let plain = self.grouped_dist(s, &from.dist, uses, outputs, grouped);
         let mut unlimited = self.distinct_dist(s, &plain, outputs);
@@ -383,6 +378,16 @@ fn is_plain(s: &ast::SelectStmt) -> bool {
         && s.distinct_clause.is_empty()
         && s.group_clause.is_empty()
         && s.sort_clause.is_empty()
+}
+
+/// Where an aggregate groups a query around its own.
+pub(super) fn outer_aggregate_refused(location: i32) -> Refusal {
+    refusal(
+        Reason::Form,
+        "an aggregate of an outer query's columns is not supported over several shards",
+        "Aggregate in the outer query.",
+        location,
+    )
 }
 
 /// LIMIT inside a statement counts the rows of all shards.

@@ -107,7 +107,7 @@ impl<'a> Analysis<'a> {
         Ok(Part::leaf(Rel { cols, ..rel }, item))
     }
 
-    /// Where a function of FROM is computed: anywhere, but for the subqueries in it.
+    /// Where a function of FROM is computed: anywhere, but for the subqueries and an outer query's aggregates in it.
     fn function_rel(
         &mut self,
         uses: &Uses<'a>,
@@ -116,7 +116,7 @@ impl<'a> Analysis<'a> {
         ctes: &Ctes<'a>,
     ) -> Result<Rel, Refusal> {
         let mut nowhere = None;
-        if !uses.sublinks.is_empty() {
+        if !uses.sublinks.is_empty() || !uses.aggregates.is_empty() {
             let own = self.lateral_env(left, env);
             let own = Rc::new(Env {
                 scope: own.scope.clone(),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::analyse::{Analysis, Block, Dist, Distributed, Rel, Uses, node_id, refusal};
-use super::blocks::limited;
+use super::blocks::{limited, outer_aggregate_refused};
 use super::condition::or;
 use super::ctes::Ctes;
 use super::key_classes::same_sharding;
@@ -59,7 +59,8 @@ impl<'a> Analysis<'a> {
         Ok(())
     }
 
-    /// Subqueries of VALUES, LIMIT, ON and functions in FROM: what is not the same on every shard is brought together.
+    /// Subqueries of VALUES, LIMIT, ON and functions in FROM: what is not the same on every shard is brought together. So is an aggregate
+    /// there: it can only be that of a query around, which it groups.
     pub(super) fn detached_sublinks(
         &mut self,
         uses: &Uses<'a>,
@@ -68,6 +69,9 @@ impl<'a> Analysis<'a> {
         dist: &mut Dist,
         cond: &mut KeyCondition,
     ) -> Result<(), Refusal> {
+        if let Some(call) = uses.aggregates.first() {
+            *dist = Dist::Global(outer_aggregate_refused(call.location));
+        }
         for (link, _) in &uses.sublinks {
             let Some(Node::SelectStmt(query)) =
                 link.subselect.as_deref().and_then(|q| q.node.as_ref())

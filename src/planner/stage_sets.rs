@@ -7,10 +7,12 @@
 //! equal have to be the same in every respect, for a condition may look at them closely.
 
 use super::analyse::{Block, node_id};
+use super::scope::Resolved;
 use super::stage_tables::Reading;
 use super::stages::Stager;
 use super::types::{self, is_collatable};
 use crate::sql::ast::{self, node::Node};
+use crate::sql::{Child, any_node, walk};
 
 /// Of a smaller table the shards send what comes twice: to look for it would not pay.
 const ONCE_ROWS_MIN: f64 = 1000.0;
@@ -33,7 +35,41 @@ impl<'a> Stager<'_, '_, 'a> {
     pub(super) fn counts_as_set(&self, select: &ast::SelectStmt, block: Option<&Block>) -> bool {
         let is_plain = block.is_some_and(|b| !b.grouped && !b.windows);
         let is_whole = select.limit_count.is_none() && select.limit_offset.is_none();
-        is_plain && is_whole && self.sets.borrow().contains(&node_id(select))
+        is_plain
+            && is_whole
+            && self.sets.borrow().contains(&node_id(select))
+            && !self.is_grouped_from_within(select)
+    }
+
+    /// True where a subquery of it may hold an aggregate of its columns, which makes one row of all: `IN (SELECT (SELECT count(t.x))
+    /// FROM t)`. Nothing of the query itself tells.
+    fn is_grouped_from_within(&self, select: &ast::SelectStmt) -> bool {
+        let mut found = false;
+        let known = walk(Child::Select(select), &mut |c| {
+            if let Child::Node(node) = c
+                && let Some(Node::FuncCall(call)) = &node.node
+            {
+                found |= self.fan_out.is_aggregate(call) && self.looks_out(node);
+            }
+            !found
+        });
+        found || !known
+    }
+
+    /// True for an expression that names a column of a query around its own.
+    fn looks_out(&self, expression: &ast::Node) -> bool {
+        any_node(expression, &mut |node| match node {
+            Node::ColumnRef(c) => match self.fan_out.analysis.colrefs.get(&node_id(c)) {
+                Some(
+                    Resolved::Column { levels, .. }
+                    | Resolved::WholeRow { levels, .. }
+                    | Resolved::Unknown { levels },
+                ) => *levels > 0,
+                _ => true,
+            },
+            Node::SubLink(_) => true,
+            _ => false,
+        })
     }
 
     /// True where the shards leave out what comes twice: nobody counts it, and there is much of it. Values that are equal have to be the

@@ -237,3 +237,6 @@ select u.id from users u where u.id in (select count(*) over (partition by m.man
 
 -- name: what comes twice behind EXISTS in a derived table
 select q.c, count(*) from (select u.country as c from users u where u.score > (select avg(score) from users) and not exists (select * from users m where m.manager_id = u.id)) q group by q.c order by q.c
+
+-- name: what comes twice counts in an aggregate that stands in a subquery
+select u.id from users u where u.id in (select (select count(m.country)) from users m where m.manager_id = u.id) or u.id = any (select (values (count(m.country))) from users m) or u.id in (select (select g from generate_series(300, count(m.country) + 200) g limit 1) from users m) order by u.id
