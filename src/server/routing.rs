@@ -50,7 +50,7 @@ impl Session {
             _ if by_comment.is_some() && reads_or_changes(kind) => Err(unsupported(
                 Reason::Setting,
                 "a comment sends to a shard only the SELECT that it stands before",
-                "Use SET pgbraid.shard, or put the comment before the SELECT itself.",
+                "Use SET pgbraid.shard.",
             )),
             _ => Ok(None),
         }

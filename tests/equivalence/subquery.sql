@@ -382,3 +382,15 @@ select count(*), count(l), (l in (select x from lonely x)) as found from dupes d
 
 -- name: rows as wholes that are compared
 select count(*) from dupes a, dupes b where a = b and a.k = b.k + 0
+
+-- name: an aggregate of the outer query in VALUES
+select (values (count(u.country))) from users u
+
+-- name: an aggregate of the outer query in VALUES behind IN
+select 300 in (values (count(u.id)), (1)), array(values (count(u.id))) from users u
+
+-- name: an aggregate of the outer query in a join's condition
+select (select count(*) from countries a join countries b on count(u.country) > 150) from users u
+
+-- name: an aggregate of the outer query in a derived table
+select count(*) from (select (values (count(u.country))) from users u) s
