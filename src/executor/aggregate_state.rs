@@ -360,6 +360,9 @@ fn boolean(value: Option<&[u8]>) -> Option<Option<bool>> {
     }
 }
 
+/// What the allocator adds to the digits of a sum.
+const DIGITS_BYTES: usize = 16;
+
 /// Adds a partial sum; NULL adds nothing. `None`: the bytes are no number of that type.
 fn add_to(
     sum: &mut Value,
@@ -384,7 +387,10 @@ fn add_to(
     let Some(partial) = partial else {
         return Ok(None);
     };
-    let held = if *sum == Value::Null { bytes.len() } else { 0 };
+    let held = match (&*sum, number) {
+        (Value::Null, Number::Numeric) => bytes.len() + DIGITS_BYTES,
+        _ => 0,
+    };
     *sum = match (&*sum, partial) {
         (Value::Int8(a), Value::Int8(b)) => Value::Int8(
             a.checked_add(b)

@@ -278,7 +278,10 @@ impl Groups {
     fn bytes(&self) -> usize {
         let chunks = self.states.iter().map(Vec::capacity).sum::<usize>();
         let (index, ends, keys) = (&self.index, &self.ends, &self.keys);
-        chunks * size_of::<State>()
+        let states = chunks * size_of::<State>();
+        // The allocator rounds a chunk up.
+        states
+            + states / 8
             + growing(index.len(), index.capacity(), size_of::<u32>() + 1)
             + growing(ends.len(), ends.capacity(), size_of::<usize>())
             + growing(keys.len(), keys.capacity(), 1)

@@ -198,13 +198,7 @@ impl Session {
         self.note_settings();
         let before = self.settings.mark();
         if local {
-            if self.lacks_block() {
-                self.warn(
-                    sqlstate::NO_ACTIVE_TRANSACTION,
-                    "SET LOCAL can only be used in transaction blocks",
-                );
-            }
-            self.open_implicit();
+            self.begin_local();
         }
         let name = own.name();
         self.transaction.touch(name);
@@ -262,6 +256,10 @@ impl Session {
             self.report(MISSING_SHARDS, "");
         }
         self.steered = partial || self.is_on(Own::ExplainRouting);
+        if !self.steered {
+            // What the last statement left says nothing of the next ones, which nobody looks at.
+            self.begin_steered();
+        }
     }
 
     /// Refuses set_config() of what is none of them, before it runs.

@@ -90,15 +90,20 @@ impl Session {
         ))
     }
 
+    /// SET LOCAL lasts as long as the transaction it is in.
+    pub(super) fn begin_local(&mut self) {
+        if self.lacks_block() {
+            self.warn(
+                sqlstate::NO_ACTIVE_TRANSACTION,
+                "SET LOCAL can only be used in transaction blocks",
+            );
+        }
+        self.open_implicit();
+    }
+
     pub async fn apply(&mut self, sql: &str, name: &str, local: bool) -> Result<(), ServerError> {
         if local {
-            if self.lacks_block() {
-                self.warn(
-                    sqlstate::NO_ACTIVE_TRANSACTION,
-                    "SET LOCAL can only be used in transaction blocks",
-                );
-            }
-            self.open_implicit();
+            self.begin_local();
         }
         self.note_settings();
         self.join_and_wait(&[CATALOG_SHARD]).await?;

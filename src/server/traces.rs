@@ -6,7 +6,7 @@ use super::session::Session;
 use super::watch::Running;
 use crate::executor::{Execution, ShardStatistics, Step};
 use crate::plan::ShardId;
-use crate::sql::{traceparent, without_literals};
+use crate::sql::{behind_comments, traceparent, without_literals};
 use crate::telemetry::traces::{self, MERGE, Part, Traced};
 
 /// Longer words are none that begins a statement.
@@ -136,10 +136,29 @@ fn part(s: &ShardStatistics, shard: String, now: Instant) -> Option<Part> {
 
 /// The word that says what a statement does, in capitals.
 fn first_word(sql: &str) -> String {
-    let shown = without_literals(sql);
-    let mut words = shown.split(|c: char| !c.is_ascii_alphabetic());
-    match words.find(|word| !word.is_empty()) {
-        Some(word) if word.len() <= WORD_MAX => word.to_ascii_uppercase(),
+    let text = behind_comments(sql).trim_start_matches(|c: char| c == '(' || c.is_whitespace());
+    let end = text.find(|c: char| !c.is_ascii_alphabetic());
+    match &text[..end.unwrap_or(text.len())] {
+        word if (1..=WORD_MAX).contains(&word.len()) => word.to_ascii_uppercase(),
         _ => "statement".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_named_by_the_first_word_only() {
+        for (sql, name) in [
+            ("select 1", "SELECT"),
+            ("/* a */ -- b\n ((table x))", "TABLE"),
+            ("'secret'", "statement"),
+            ("\"Secret\"", "statement"),
+            ("", "statement"),
+            ("averyveryverylongword", "statement"),
+        ] {
+            assert_eq!(first_word(sql), name, "{sql}");
+        }
     }
 }

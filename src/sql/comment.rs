@@ -49,6 +49,14 @@ pub fn traceparent(sql: &str) -> Option<&str> {
     })
 }
 
+/// A statement without the comments before it.
+#[cfg(feature = "otlp")]
+pub fn behind_comments(sql: &str) -> &str {
+    let mut comments = Leading(sql);
+    while comments.next().is_some() {}
+    comments.0.trim_start()
+}
+
 /// What follows the word in `pgbraid key=value`; `None` for prose that begins with it, too.
 fn pairs_of(comment: &str) -> Option<&str> {
     let rest = comment.trim().strip_prefix("pgbraid")?;

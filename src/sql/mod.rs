@@ -19,6 +19,8 @@ use crate::protocol::sqlstate;
 
 pub use change::{Change, ChangeKind, EXCLUDED, change, reading};
 pub use classify::classify;
+#[cfg(feature = "otlp")]
+pub use comment::behind_comments;
 pub use comment::{shard_by_comment, traceparent};
 pub use copy::{CopyFormat, CopySource, CopyTable, CopyTo, ForceQuote};
 pub use kind::{
