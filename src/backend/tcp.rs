@@ -3,13 +3,21 @@
 use std::io;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockFilter, SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::config::Tcp;
 
 /// Connections that the kernel lets wait to be accepted; it may have a lower limit of its own.
 const BACKLOG: u32 = 1024;
+
+/// Drops the packets that begin a connection: BPF over the TCP header, whose 14th byte has the flag SYN as 2 (RFC 9293, section 3.1).
+const NO_SYN: [SockFilter; 4] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x45, 0, 1, 2),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// Listens on the first address that this comes to and that can be listened on. With `reuse_port` other processes of this user may
 /// listen there too, as long as all of them want it.
@@ -32,6 +40,15 @@ pub async fn listen(address: &str, reuse_port: bool) -> io::Result<TcpListener> 
         }
     }
     Err(failed)
+}
+
+/// Has the kernel leave new clients unanswered: they ask again a second later, and find whoever listens then. Those whose handshake has begun
+/// still come in. Where others listen on the same port, a socket that is closed without it loses who came since the last accept.
+///
+/// # Errors
+/// The operating system's.
+pub fn turn_away(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).attach_filter(&NO_SYN)
 }
 
 /// Small messages go out at once, and an end that is gone is found out as the configuration wants.

@@ -123,7 +123,7 @@ impl Server {
             }
         }
         shared.closing.cancel();
-        sockets.close(|client| accept(&shared, client));
+        sockets.close(|client| accept(&shared, client)).await;
         tokio::select! {
             () = shared.shutdown.cancelled() => {}
             // SHUTDOWN WAIT_FOR_CLIENTS: nobody is asked to leave.

@@ -7,6 +7,7 @@ use std::os::unix::net as unix;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, UnixListener};
@@ -67,6 +68,8 @@ enum Listener {
 pub(super) struct Sockets {
     listeners: Vec<Listener>,
     inherited: bool,
+    /// Another process may listen there as well.
+    shared: bool,
     /// The one that is asked first: none has to wait for the others to be silent.
     turn: AtomicUsize,
 }
@@ -82,6 +85,7 @@ impl Sockets {
         Ok(Self {
             listeners,
             inherited: given,
+            shared: settings.reuse_port,
             turn: AtomicUsize::new(0),
         })
     }
@@ -114,11 +118,31 @@ impl Sockets {
         .await
     }
 
+    /// Leaves those who come now to the other processes that listen there.
+    fn turn_away(&self) {
+        for listener in &self.listeners {
+            if let Listener::Tcp(tcp) = listener
+                && let Err(error) = tcp::turn_away(tcp)
+            {
+                tracing::debug!(%error, "no filter on the listening socket");
+            }
+        }
+    }
+
     /// Ends listening. Clients that the kernel has let in already would be lost with the sockets, so `accepted` gets them; those of
     /// inherited sockets wait there for the process that comes.
-    pub fn close(self, mut accepted: impl FnMut(Accepted)) {
+    pub async fn close(self, mut accepted: impl FnMut(Accepted)) {
         if self.inherited {
             return;
+        }
+        if self.shared {
+            self.turn_away();
+            let last = async {
+                while let Ok(client) = self.accept().await {
+                    accepted(client);
+                }
+            };
+            let _ = tokio::time::timeout(HANDSHAKE_TIME, last).await;
         }
         for listener in self.listeners {
             // By the plain system call, right up to the moment it is closed: the runtime may not have heard yet of those who came last.
@@ -152,6 +176,9 @@ impl Listener {
         }
     }
 }
+
+/// How long a handshake that has begun may take before a socket that others listen on too is closed.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
 
 /// The address of a client of this machine, as PostgreSQL calls it.
 const LOCAL: &str = "[local]";
@@ -216,7 +243,7 @@ mod tests {
             .map(|_| net::TcpStream::connect(&address).unwrap())
             .collect();
         let mut served = Vec::new();
-        sockets.close(|client| served.push(client.1));
+        sockets.close(|client| served.push(client.1)).await;
         let own = waiting.iter().map(|s| s.local_addr().unwrap().to_string());
         assert_eq!(served, own.collect::<Vec<_>>());
         assert!(net::TcpStream::connect(&address).is_err());
@@ -234,13 +261,31 @@ mod tests {
         let first = Sockets::open(&settings(false), inherit()).await.unwrap();
         assert_eq!(first.addresses(), [address.to_string()]);
         let early = net::TcpStream::connect(address).unwrap();
-        first.close(|_| panic!("it is the next one's"));
+        first.close(|_| panic!("it is the next one's")).await;
         let late = net::TcpStream::connect(address).unwrap();
         let second = Sockets::open(&settings(false), inherit()).await.unwrap();
         for client in [early, late] {
             let (_, peer) = second.accept().await.unwrap();
             assert_eq!(peer, client.local_addr().unwrap().to_string());
         }
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_one_of_two_sockets_closes_is_served_by_the_other() {
+        let mut shared = settings(true);
+        let first = Sockets::open(&shared, Inherited::default()).await.unwrap();
+        shared.listen = first.addresses().remove(0);
+        first.turn_away();
+        let address = shared.listen.clone();
+        let late = tokio::task::spawn_blocking(move || net::TcpStream::connect(address));
+        // The first one hears nothing of it.
+        let heard = tokio::time::timeout(Duration::from_millis(300), first.accept()).await;
+        assert!(heard.is_err());
+        let second = Sockets::open(&shared, Inherited::default()).await.unwrap();
+        first.close(|_| panic!("it is the second one's")).await;
+        let (_, peer) = second.accept().await.unwrap();
+        let late = late.await.unwrap().unwrap();
+        assert_eq!(peer, late.local_addr().unwrap().to_string());
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A new process takes over from one that ends: clients that connect anew for each transaction notice nothing.
+//! A new process takes over from one that ends: clients notice nothing, whether they connect anew for each transaction or stay.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -29,6 +29,36 @@ fn another_process_on_the_same_port_takes_over_under_load() {
             served();
         }
     });
+}
+
+#[test]
+fn clients_that_stay_are_served_by_the_process_that_ends() {
+    if has_no_proxy() {
+        return;
+    }
+    let config = Config::new(cluster()).server("reuse_port = true\nshutdown_wait = \"60s\"");
+    let mut old = Pgbraid::start(config);
+    let mut next = None;
+    let failed = Load::run(
+        CLIENTS,
+        |_| old.client(),
+        work,
+        |load| {
+            load.wait_for_done(CLIENTS);
+            let started = next.insert(old.again());
+            started.wait_for_log(READY);
+            old.signal("TERM");
+            // Some of these come while the old one ends listening.
+            for number in 0..20 {
+                visit(old.port, number).expect("served");
+            }
+            load.wait_for_done(20 * CLIENTS);
+        },
+    );
+    assert!(failed.is_empty(), "{failed:#?}");
+    // All have left.
+    assert!(old.wait_for_end().success());
+    next.expect("another one").assert_alive();
 }
 
 #[test]
