@@ -34,7 +34,7 @@ fn may_hold(catalog: Option<&Catalog>, type_oid: u32, depth: usize) -> bool {
         _ => catalog
             .and_then(|c| c.types.get(&type_oid))
             .is_some_and(|t| {
-                let parts = t.fields.iter().chain([&t.element, &t.base]);
+                let parts = t.fields.iter().chain([&t.element, &t.base, &t.subtype]);
                 parts.into_iter().any(|p| may_hold(catalog, *p, depth + 1))
             }),
     }
@@ -93,15 +93,27 @@ fn check_value(
             }
             Ok(())
         }
+        // Flags in a byte, then the bounds there are; or a number, and so many ranges.
+        Some(t) if t.kind == b'r' => check_parts(value, 1, t.subtype, (catalog, depth)),
+        Some(t) if t.kind == b'm' => check_parts(value, 4, t.subtype, (catalog, depth)),
         _ => {
-            let element = word(value, 8)?;
-            let mut at = 12 + 8 * word(value, 0)? as usize;
-            while at < value.len() {
-                at = check_part(value, at, element, (catalog, depth))?;
-            }
-            Ok(())
+            let values = 12 + 8 * word(value, 0)? as usize;
+            check_parts(value, values, word(value, 8)?, (catalog, depth))
         }
     }
+}
+
+/// Checks values of one type that stand one behind the other from `at` to the end.
+fn check_parts(
+    whole: &[u8],
+    mut at: usize,
+    type_oid: u32,
+    known: (Option<&Catalog>, usize),
+) -> Result<(), Fault> {
+    while at < whole.len() {
+        at = check_part(whole, at, type_oid, known)?;
+    }
+    Ok(())
 }
 
 /// Checks the value whose length stands at `at`; returns the place behind it.

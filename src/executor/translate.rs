@@ -1,8 +1,6 @@
 //! Type OIDs inside binary values: arrays and composites name the types of their parts, and user-defined types have other
 //! OIDs on every shard. In rows they are rewritten to those of the catalog shard, which the client knows; in parameters
-//! from these to the shard's. Lengths never change.
-//!
-//! Ranges and multiranges name no types; those of composites or arrays are passed on as they are.
+//! from these to the shard's. Lengths never change. Ranges and multiranges name no types themselves, but their bounds may.
 
 use std::collections::HashMap;
 
@@ -42,6 +40,10 @@ enum Names {
     Array,
     /// The type of each field.
     Fields,
+    /// Only in its bounds, which are of this type.
+    Bounds(u32),
+    /// Only in its ranges, which are of this type.
+    Ranges(u32),
 }
 
 impl<'a> Translation<'a> {
@@ -110,6 +112,11 @@ impl<'a> Translation<'a> {
             _ => match self.catalog.types.get(&type_oid) {
                 Some(t) if t.kind == b'c' => Names::Fields,
                 Some(t) if t.kind == b'd' => self.names(t.base),
+                Some(t) if matches!(t.kind, b'r' | b'm') => match self.names(t.subtype) {
+                    Names::Nothing => Names::Nothing,
+                    _ if t.kind == b'r' => Names::Bounds(t.subtype),
+                    _ => Names::Ranges(t.subtype),
+                },
                 Some(t) if t.element != 0 => Names::Array,
                 _ => Names::Nothing,
             },
@@ -148,20 +155,28 @@ impl<'a> Translation<'a> {
             Names::Nothing => Some(()),
             Names::Array => self.array(value, depth),
             Names::Fields => self.fields(value, depth),
+            // Flags in a byte, then the bounds there are; or a number, and so many ranges.
+            Names::Bounds(subtype) => self.parts(value, 1, subtype, depth),
+            Names::Ranges(range) => self.parts(value, 4, range, depth),
         }
+    }
+
+    /// Rewrites values of one type that stand one behind the other from `at` to the end.
+    fn parts(self, whole: &mut [u8], mut at: usize, type_oid: u32, depth: usize) -> Option<()> {
+        while at < whole.len() {
+            at = self.part(whole, at, type_oid, depth)?;
+        }
+        (at == whole.len()).then_some(())
     }
 
     fn array(self, array: &mut [u8], depth: usize) -> Option<()> {
         let dimensions = usize::try_from(word(array, 0)?).ok()?;
         let element = self.rewrite(array, 8)?;
-        let mut at = 12 + dimensions.checked_mul(8)?;
-        if self.names(element) == Names::Nothing {
-            return Some(());
+        let at = 12 + dimensions.checked_mul(8)?;
+        match self.names(element) {
+            Names::Nothing => Some(()),
+            _ => self.parts(array, at, element, depth),
         }
-        while at < array.len() {
-            at = self.part(array, at, element, depth)?;
-        }
-        Some(())
     }
 
     fn fields(self, composite: &mut [u8], depth: usize) -> Option<()> {
@@ -229,16 +244,22 @@ mod tests {
     use super::*;
     use crate::catalog::Type;
 
-    fn user_type(type_oid: u32, kind: u8, element: u32) -> (u32, Arc<Type>) {
+    fn user_type(type_oid: u32, kind: u8, part: u32) -> (u32, Arc<Type>) {
         let made = Type {
             oid: type_oid,
             schema: "public".into(),
             name: "t".into(),
             kind,
-            element,
+            element: match kind {
+                b'b' => part,
+                _ => 0,
+            },
             array: 0,
             base: 0,
-            subtype: 0,
+            subtype: match kind {
+                b'r' | b'm' => part,
+                _ => 0,
+            },
             apart: false,
             labels: vec![],
             fields: vec![],
@@ -247,7 +268,8 @@ mod tests {
         (type_oid, Arc::new(made))
     }
 
-    /// On the catalog shard: 20001 an enum, 20002 its array, 20003 a composite, 20004 its array. On shard 1: 1000 more each.
+    /// On the catalog shard: 20001 an enum, 20002 its array, 20003 a composite, 20004 its array, 20005 a range of it, 20006 the
+    /// multirange, 20007 a range of the enum. On shard 1: 1000 more each.
     fn catalog() -> Catalog {
         Catalog {
             types: [
@@ -255,11 +277,14 @@ mod tests {
                 user_type(20_002, b'b', 20_001),
                 user_type(20_003, b'c', 0),
                 user_type(20_004, b'b', 20_003),
+                user_type(20_005, b'r', 20_003),
+                user_type(20_006, b'm', 20_005),
+                user_type(20_007, b'r', 20_001),
             ]
             .into(),
             type_oids: vec![
                 HashMap::new(),
-                (20_001..=20_004).map(|oid| (oid + 1000, oid)).collect(),
+                (20_001..=20_007).map(|oid| (oid + 1000, oid)).collect(),
             ],
             ..Catalog::default()
         }
@@ -321,6 +346,37 @@ mod tests {
             translated(&array(21_003, &composite(21_002, 21_001)), 20_004),
             Some(array(20_003, &expected))
         );
+    }
+
+    #[test]
+    fn the_bounds_of_ranges_are_rewritten() {
+        let (there, here) = (composite(21_002, 21_001), composite(20_002, 20_001));
+        let bound = |value: &[u8]| [&words(&[value.len() as u32])[..], value].concat();
+        // One bound, two, none; and all of them as a multirange.
+        let range =
+            |flags: u8, value: &[u8], bounds| [vec![flags], bound(value).repeat(bounds)].concat();
+        let ranges = |value: &[u8]| {
+            [
+                range(0x08, value, 1),
+                range(0x02, value, 2),
+                range(0x01, value, 0),
+            ]
+        };
+        for (there, here) in ranges(&there).into_iter().zip(ranges(&here)) {
+            assert_eq!(translated(&there, 20_005), Some(here));
+        }
+        let multirange = |value: &[u8]| {
+            let parts = ranges(value).into_iter().flat_map(|range| bound(&range));
+            words(&[3]).into_iter().chain(parts).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            translated(&multirange(&there), 20_006),
+            Some(multirange(&here))
+        );
+        let cut = &multirange(&there)[..40];
+        assert_eq!(translated(cut, 20_006), None);
+        // Bounds that name nothing are not looked at.
+        assert_eq!(translated(&[9], 20_007), Some(vec![9]));
     }
 
     #[test]
