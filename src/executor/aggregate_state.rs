@@ -182,7 +182,7 @@ impl Kind {
         }
     }
 
-    /// Adds a shard's partials to a state. Returns the bytes that the state holds more now.
+    /// Adds a shard's partials to a state. Returns the bytes that the state holds more now, or less.
     ///
     /// # Errors
     /// `None` inside: the bytes are no values of their types. 22003 where PostgreSQL's own sum would overflow.
@@ -190,7 +190,7 @@ impl Kind {
         &self,
         state: &mut State,
         columns: &Columns<'_>,
-    ) -> Result<Option<usize>, ServerError> {
+    ) -> Result<Option<isize>, ServerError> {
         let read = match (self, state) {
             (Self::Count(column), State::Count(total)) => int8(columns.get(*column))
                 .and_then(|partial| total.checked_add(partial))
@@ -235,11 +235,11 @@ impl Kind {
 const VALUE_BYTES: usize = 48;
 
 /// Adds a value, unless it is NULL, to those seen. Returns the bytes that are held more now.
-fn insert(seen: &mut HashSet<Box<[u8]>, RandomState>, value: Option<&[u8]>) -> usize {
+fn insert(seen: &mut HashSet<Box<[u8]>, RandomState>, value: Option<&[u8]>) -> isize {
     match value {
         Some(value) if !seen.contains(value) => {
             seen.insert(value.into());
-            value.len() + VALUE_BYTES
+            (value.len() + VALUE_BYTES) as isize
         }
         _ => 0,
     }
@@ -360,15 +360,15 @@ fn boolean(value: Option<&[u8]>) -> Option<Option<bool>> {
     }
 }
 
-/// What the allocator adds to the digits of a sum.
-const DIGITS_BYTES: usize = 16;
+/// What the allocator adds to the digits of a sum, or to a value.
+const ALLOCATED_BYTES: usize = 16;
 
 /// Adds a partial sum; NULL adds nothing. `None`: the bytes are no number of that type.
 fn add_to(
     sum: &mut Value,
     partial: Option<&[u8]>,
     number: Number,
-) -> Result<Option<usize>, ServerError> {
+) -> Result<Option<isize>, ServerError> {
     let Some(bytes) = partial else {
         return Ok(Some(0));
     };
@@ -388,7 +388,7 @@ fn add_to(
         return Ok(None);
     };
     let held = match (&*sum, number) {
-        (Value::Null, Number::Numeric) => bytes.len() + DIGITS_BYTES,
+        (Value::Null, Number::Numeric) => (bytes.len() + ALLOCATED_BYTES) as isize,
         _ => 0,
     };
     *sum = match (&*sum, partial) {
@@ -418,13 +418,21 @@ fn check_float(infinite: bool, was_infinite: bool) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// Keeps what comes first in `order`; NULL never does. `None`: the key's bytes are no value of its type.
+impl Best {
+    fn bytes(&self) -> isize {
+        let value = self.value.as_ref().map_or(0, |v| v.len() + ALLOCATED_BYTES);
+        (self.key.len() + ALLOCATED_BYTES + value) as isize
+    }
+}
+
+/// Keeps what comes first in `order`; NULL never does. Returns the bytes that are held more now, or less. `None`: the key's bytes are
+/// no value of its type.
 fn first(
     best: &mut Option<Best>,
     key: Option<&[u8]>,
     value: Option<&[u8]>,
     order: &KeyOrder,
-) -> Option<usize> {
+) -> Option<isize> {
     let Some(key) = key else {
         return Some(0);
     };
@@ -437,10 +445,11 @@ fn first(
     if !before {
         return Some(0);
     }
-    *best = Some(Best {
+    let held = best.as_ref().map_or(0, Best::bytes);
+    let found = best.insert(Best {
         rank,
         key: Bytes::copy_from_slice(key),
         value: value.map(Bytes::copy_from_slice),
     });
-    Some(key.len() + value.map_or(0, <[u8]>::len))
+    Some(found.bytes() - held)
 }

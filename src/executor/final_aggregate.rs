@@ -188,7 +188,7 @@ impl FinalAggregate {
                 None => return Ok(None),
             }
         }
-        self.table.held += held;
+        self.table.held = self.table.held.saturating_add_signed(held);
         Ok(Some(()))
     }
 

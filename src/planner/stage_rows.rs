@@ -63,16 +63,24 @@ pub(super) fn keep_operand_whole(original: &ast::Node, new: &mut ast::Node) {
     let (Some(Node::SubLink(o)), Some(Node::SubLink(n))) = (&original.node, &mut new.node) else {
         return;
     };
-    let was_row = matches!(
-        o.testexpr.as_ref().and_then(|t| t.node.as_ref()),
-        Some(Node::ColumnRef(_))
-    );
-    if let Some(operand) = n.testexpr.as_deref_mut()
-        && was_row
-        && let Some(Node::TypeCast(typed)) = &operand.node
-        && let Some(row) = typed.arg.as_deref()
-    {
-        *operand = unless_null(row.clone(), operand.clone());
+    let row = match (o.testexpr.as_deref(), n.testexpr.as_deref()) {
+        (Some(o), Some(n)) => typed_below(o, n).cloned(),
+        _ => None,
+    };
+    if let (Some(row), Some(operand)) = (row, n.testexpr.as_deref_mut()) {
+        *operand = unless_null(row, operand.clone());
+    }
+}
+
+/// The row that got its type in the place of a column's name, below casts of the statement's own: they change nothing of what
+/// PostgreSQL makes of it.
+fn typed_below<'n>(original: &ast::Node, new: &'n ast::Node) -> Option<&'n ast::Node> {
+    match (&original.node, &new.node) {
+        (Some(Node::TypeCast(o)), Some(Node::TypeCast(n))) => {
+            typed_below(o.arg.as_deref()?, n.arg.as_deref()?)
+        }
+        (Some(Node::ColumnRef(_)), Some(Node::TypeCast(typed))) => typed.arg.as_deref(),
+        _ => None,
     }
 }
 

@@ -374,6 +374,9 @@ with recursive x (id) as (select 1 union select id + 1 from y where id < 5), y (
 -- name: a row as a whole in a subquery's rows
 select count(*), min(u.id) from users u where u in (select x from users x where x.id < 10)
 
+-- name: a row cast to its own type before IN and ANY
+select x.id from dupes x where x.id < 50 and x::dupes in (select e::dupes from dupes e where e.k is not null) and (x.*)::dupes = any (select e from dupes e) order by x.id
+
 -- name: a row as a whole against all of a subquery's rows
 select y.id from dupes y where y <> all (select x from dupes x where x.id > 3) order by y.id
 

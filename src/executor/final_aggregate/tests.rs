@@ -381,3 +381,21 @@ fn a_lost_shard_is_an_error_and_no_short_sum() {
     let inputs = vec![vec![step(&[vec![int8(1)]])], vec![fail]];
     assert_eq!(sum.run(inputs).unwrap_err().sqlstate(), "08006");
 }
+
+#[test]
+fn an_extreme_that_gives_way_to_another_is_held_no_more() {
+    let max = FinalFunction::Max {
+        value: 0,
+        key: 1,
+        collation: None,
+    };
+    let case = Case {
+        memory_max: 10_000,
+        ..one(max, &[oid::TEXT, oid::INT8], oid::TEXT)
+    };
+    let rows: Vec<Row> = (0..2000)
+        .map(|v| vec![text(&v.to_string()), int8(v)])
+        .collect();
+    let rows = case.run(vec![vec![step(&rows)]]).unwrap();
+    assert_eq!(rows, [[some("1999")]]);
+}
