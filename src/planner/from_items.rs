@@ -27,12 +27,7 @@ impl<'a> Analysis<'a> {
             Some(Node::RangeSubselect(s)) => self.range_subselect(s, left, env, ctes),
             Some(Node::RangeFunction(f)) => self.range_function(f, left, env, ctes),
             Some(Node::JoinExpr(j)) => self.join(j, left, env, ctes),
-            Some(Node::RangeTableSample(t)) => Err(refusal(
-                Reason::Form,
-                "TABLESAMPLE is not supported over several shards",
-                "Filter by random() or by the sharding key instead.",
-                t.location,
-            )),
+            Some(Node::RangeTableSample(t)) => self.sampled(t, left, env, ctes),
             Some(Node::RangeTableFunc(f)) => self.range_table_func(f, left, env, ctes),
             _ => Err(refusal(
                 Reason::Form,

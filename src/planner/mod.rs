@@ -26,6 +26,7 @@ mod pushdown;
 mod range_functions;
 mod relations;
 mod rewrite;
+mod samples;
 mod scope;
 mod semi_joins;
 mod set_operations;
@@ -294,6 +295,8 @@ impl<'p> Planner<'p> {
     ) -> bool {
         here.per_statement
             || of_views.per_statement
+            || (here.samples && !samples::reads_one_sample(select))
+            || of_views.samples
             || of_views.volatile_row
             || (here.volatile_row
                 && is_misplaced_volatile(self.catalog, self.request.search_path, select))

@@ -78,10 +78,11 @@ impl<'a> Stager<'_, '_, 'a> {
         conditions: &Conditions<'a>,
     ) -> Result<ast::Node, Stop> {
         let tables = &self.fan_out.analysis.tables;
-        let relations = relations.iter();
+        let mut relations = relations.iter();
         let mut reading = Reading {
             alias: alias.into(),
             relations: relations
+                .clone()
                 .filter_map(|v| Some((*v, tables.get(&node_id(*v))?)))
                 .collect(),
             columns: Vec::new(),
@@ -113,7 +114,9 @@ impl<'a> Stager<'_, '_, 'a> {
             hidden: 0,
             extra: rewrite.extras(),
         };
-        let number = self.add(reading.columns.clone(), remote)?;
+        let samples = &self.fan_out.analysis.samples;
+        let anew = relations.any(|v| samples.contains_key(&node_id(*v)));
+        let number = self.add(reading.columns.clone(), remote, anew)?;
         let mut semi_joins = self.semi_joins.borrow_mut();
         semi_joins.size(number - 1, size);
         for (column, base) in reading.places.iter().enumerate() {
@@ -251,7 +254,8 @@ impl<'a> Stager<'_, '_, 'a> {
         }
         let mut from = Vec::new();
         for (v, used) in &reading.relations {
-            from.push(relation_text(v, used));
+            let sample = self.fan_out.analysis.sample_text(v)?;
+            from.push(relation_text(v, used) + &sample);
         }
         let once = match self.brings_each_once(reading) {
             true => "DISTINCT ",
