@@ -9,7 +9,7 @@ use super::outputs::truncate_name;
 use super::scope::{Attr, AttrId, Env, Item, Ty, find_table};
 use crate::catalog::{Distribution, Table, TableKind};
 use crate::metrics::Reason;
-use crate::plan::{KeyCondition, Refusal};
+use crate::plan::{KeyCondition, Refusal, ShardId};
 use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
 
@@ -183,6 +183,9 @@ impl<'a> Analysis<'a> {
                     _ => Vec::new(),
                 },
             }),
+            Distribution::System if !table.columns.is_empty() => {
+                Dist::Single(self.catalog.catalog_shard.unwrap_or(ShardId(0)))
+            }
             Distribution::System | Distribution::Undeclared { .. } | Distribution::View => {
                 Dist::Global(refusal(
                     Reason::Form,

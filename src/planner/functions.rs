@@ -21,6 +21,8 @@ pub(super) struct Effects {
     pub(super) writes: bool,
     /// Looks at the catalog: right on the catalog shard.
     pub(super) catalog: bool,
+    /// Names types by the OIDs of the server it runs on.
+    pub(super) types: bool,
     /// Volatile, but right wherever the row is.
     pub(super) volatile_row: bool,
     /// Reads a sample of a table: other rows each time.
@@ -421,6 +423,7 @@ fn call_effects(
     if looks_at_catalog(name) {
         out.catalog = true;
     }
+    out.types |= name == "pg_typeof";
     let Some(called) = find(catalog, search_path, call) else {
         forbid(out, &format!("function {name} is not known and"), location);
         return;

@@ -13,7 +13,7 @@ use super::scope::{Resolved, Ty};
 use super::semi_joins::Size;
 use super::stage_conditions::{About, Base, strip_schema};
 use super::stages::{Conditions, Stager, aliased, string};
-use super::types::static_stage_column;
+use super::types::{is_of_server, static_stage_column};
 use crate::catalog::Distribution;
 use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Remote, StageColumn, Targets};
@@ -150,14 +150,18 @@ impl<'a> Stager<'_, '_, 'a> {
             .into());
         }
         let alone = reading.relations.len() == 1;
+        let is_catalog = |u: &TableUse| matches!(u.table.distribution, Distribution::System);
+        let with_catalogs = analysis.tables.values().any(is_catalog);
         for (position, column) in table.columns.iter().enumerate() {
             let base = (id, position);
             if !analysis.used.contains(&base) || !self.references.borrow().is_named(base) {
                 continue;
             }
             let stage_name = format!("c{}", reading.columns.len() + 1);
+            let ty = Ty::of(column);
             let mut stage_column =
-                static_stage_column(analysis.catalog, stage_name.clone(), &Ty::of(column))
+                static_stage_column(analysis.catalog, stage_name.clone(), &ty)
+                    .filter(|_| !with_catalogs || !is_of_server(ty.oid))
                     .ok_or_else(|| {
                         refusal(
                             Reason::Form,
@@ -203,6 +207,7 @@ impl<'a> Stager<'_, '_, 'a> {
             match &used.table.distribution {
                 Distribution::Reference => {}
                 Distribution::Single(shard) => return Targets::Shard(*shard),
+                Distribution::System => return Targets::Catalog,
                 _ => {
                     let before = cond.take().unwrap_or(KeyCondition::Any);
                     cond = Some(and(before, used.cond.clone()));
