@@ -102,6 +102,8 @@ pub(super) struct Analysis<'a> {
     pub(super) whole_rows: HashSet<usize>,
     /// Tables named with system columns: what is pulled of them would not do.
     pub(super) system_rows: HashSet<usize>,
+    /// Tables of which a sample is read.
+    pub(super) samples: HashMap<usize, &'a ast::RangeTableSample>,
     /// Rows as a whole: schema and name of the table or view whose row type they have.
     pub(super) row_types: HashMap<usize, (String, String)>,
     /// Set once a join may make rows NULL.
@@ -214,6 +216,7 @@ impl<'a> Analysis<'a> {
             used: HashSet::new(),
             whole_rows: HashSet::new(),
             system_rows: HashSet::new(),
+            samples: HashMap::new(),
             row_types: HashMap::new(),
             outer_joins: false,
             system_columns: None,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::analyse::{Analysis, Distributed, node_id};
 use super::condition::{Conj, conjuncts};
 use super::key_classes::{Classes, meets};
+use super::samples::sampled_relation;
 use super::scope::{AttrId, name_parts};
 use super::stages::{Conditions, Stager};
 use crate::catalog::{Distribution, Table};
@@ -58,11 +59,13 @@ pub(super) fn flatten<'a>(analysis: &Analysis<'a>, s: &'a ast::SelectStmt) -> Op
             _ => false,
         })
     };
+    let is_whole = |v: &ast::RangeVar| {
+        let id = node_id(v);
+        analysis.whole_rows.contains(&id) || analysis.system_rows.contains(&id)
+    };
     let whole = |n: &&ast::Node| match &n.node {
-        Some(Node::RangeVar(v)) => {
-            let id = node_id(v);
-            analysis.whole_rows.contains(&id) || analysis.system_rows.contains(&id)
-        }
+        Some(Node::RangeVar(v)) => is_whole(v),
+        Some(Node::RangeTableSample(t)) => sampled_relation(t).is_some_and(is_whole),
         _ => false,
     };
     let odd = flat.leaves.iter().any(|n| lateral(n) || whole(n));

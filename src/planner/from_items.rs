@@ -9,7 +9,7 @@ use super::outputs::truncate_name;
 use super::scope::{Attr, AttrId, Env, Item, Ty, find_table};
 use crate::catalog::{Distribution, Table, TableKind};
 use crate::metrics::Reason;
-use crate::plan::{KeyCondition, Refusal};
+use crate::plan::{KeyCondition, Refusal, ShardId};
 use crate::sql::Child;
 use crate::sql::ast::{self, node::Node};
 
@@ -27,12 +27,7 @@ impl<'a> Analysis<'a> {
             Some(Node::RangeSubselect(s)) => self.range_subselect(s, left, env, ctes),
             Some(Node::RangeFunction(f)) => self.range_function(f, left, env, ctes),
             Some(Node::JoinExpr(j)) => self.join(j, left, env, ctes),
-            Some(Node::RangeTableSample(t)) => Err(refusal(
-                Reason::Form,
-                "TABLESAMPLE is not supported over several shards",
-                "Filter by random() or by the sharding key instead.",
-                t.location,
-            )),
+            Some(Node::RangeTableSample(t)) => self.sampled(t, left, env, ctes),
             Some(Node::RangeTableFunc(f)) => self.range_table_func(f, left, env, ctes),
             _ => Err(refusal(
                 Reason::Form,
@@ -188,6 +183,9 @@ impl<'a> Analysis<'a> {
                     _ => Vec::new(),
                 },
             }),
+            Distribution::System if !table.columns.is_empty() => {
+                Dist::Single(self.catalog.catalog_shard.unwrap_or(ShardId(0)))
+            }
             Distribution::System | Distribution::Undeclared { .. } | Distribution::View => {
                 Dist::Global(refusal(
                     Reason::Form,

@@ -21,8 +21,12 @@ pub(super) struct Effects {
     pub(super) writes: bool,
     /// Looks at the catalog: right on the catalog shard.
     pub(super) catalog: bool,
+    /// Names types by the OIDs of the server it runs on.
+    pub(super) types: bool,
     /// Volatile, but right wherever the row is.
     pub(super) volatile_row: bool,
+    /// Reads a sample of a table: other rows each time.
+    pub(super) samples: bool,
     /// Has one value for the whole statement, which one server must compute.
     pub(super) per_statement: bool,
     /// Why no shard alone, nor all of them, may run the statement.
@@ -39,7 +43,7 @@ impl Effects {
 
     /// It has values that no rows decide.
     pub(super) fn varies(&self) -> bool {
-        self.volatile_row || self.per_statement || self.catalog || self.uses_now
+        self.volatile_row || self.samples || self.per_statement || self.catalog || self.uses_now
     }
 }
 
@@ -350,7 +354,7 @@ fn node_effects(catalog: &Catalog, search_path: &[String], node: &Node, out: &mu
         Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
             out.writes = true;
         }
-        Node::RangeTableSample(t) => forbid(out, "TABLESAMPLE is", t.location),
+        Node::RangeTableSample(_) => out.samples = true,
         Node::SqlvalueFunction(f) => value_function_effects(f, out),
         Node::TypeCast(t) => cast_effects(catalog, t.type_name.as_ref(), t.location, out),
         Node::RangeTableFuncCol(c) => {
@@ -419,6 +423,7 @@ fn call_effects(
     if looks_at_catalog(name) {
         out.catalog = true;
     }
+    out.types |= name == "pg_typeof";
     let Some(called) = find(catalog, search_path, call) else {
         forbid(out, &format!("function {name} is not known and"), location);
         return;

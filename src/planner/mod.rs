@@ -26,6 +26,7 @@ mod pushdown;
 mod range_functions;
 mod relations;
 mod rewrite;
+mod samples;
 mod scope;
 mod semi_joins;
 mod set_operations;
@@ -237,7 +238,7 @@ impl<'p> Planner<'p> {
         if let Some(targets) = found.one_place(effects.catalog || of_views.catalog) {
             return Ok(planned(targets.clone(), self.one_step(targets)));
         }
-        if let (true, Some(why)) = (found.system, found.mixed) {
+        if let Some(why) = found.unmixable(&[&effects, &of_views], analysed.is_err()) {
             return Ok(planned(Targets::All, Err(why)));
         }
         let rel = match analysed {
@@ -250,7 +251,7 @@ impl<'p> Planner<'p> {
         if read_only && self.reads_nothing(select, &effects) {
             return Ok(planned(Targets::Any, self.one_step(Targets::Any)));
         }
-        let route = route(&rel, found.singles);
+        let route = route(&rel, found.singles || found.system);
         let kept = forbidden(effects.forbidden.clone(), &of_views, read_only)
             .or_else(|| self.guarded_clock_view(&analysis))
             .or_else(|| analysis.system_columns.clone());
@@ -294,6 +295,8 @@ impl<'p> Planner<'p> {
     ) -> bool {
         here.per_statement
             || of_views.per_statement
+            || (here.samples && !samples::reads_one_sample(select))
+            || of_views.samples
             || of_views.volatile_row
             || (here.volatile_row
                 && is_misplaced_volatile(self.catalog, self.request.search_path, select))
@@ -409,12 +412,12 @@ fn is_constant(route: &Targets) -> bool {
 }
 
 /// Where the whole statement may go.
-fn route(rel: &analyse::Rel, singles: bool) -> Targets {
+fn route(rel: &analyse::Rel, elsewhere: bool) -> Targets {
     match (&rel.dist, &rel.cond) {
         (Dist::Single(shard), KeyCondition::Never) => Targets::Shard(*shard),
         (_, KeyCondition::Any) => Targets::All,
-        // A single table has no part in the condition.
-        _ if singles => Targets::All,
+        // What one shard has for all has no part in the condition.
+        _ if elsewhere => Targets::All,
         (_, cond) => Targets::Keyed(cond.clone()),
     }
 }

@@ -1,7 +1,7 @@
 //! Which relations a statement reads, views looked through: enough to say whether one place answers it.
 
 use super::analyse::{Views, refusal};
-use super::functions;
+use super::functions::{self, Effects};
 use super::scope::find_table;
 use crate::catalog::{Catalog, Distribution, Table, TableKind};
 use crate::metrics::Reason;
@@ -25,8 +25,8 @@ pub(super) struct Relations {
     /// The one shard of all single tables, if they share one.
     single: Option<ShardId>,
     several_singles: bool,
-    /// Why catalogs and sharded rows do not go together.
-    pub(super) mixed: Option<Refusal>,
+    /// Why catalogs and sharded rows do not go together, where they do not.
+    mixed: Option<Refusal>,
 }
 
 impl Relations {
@@ -42,6 +42,14 @@ impl Relations {
             (None, false) if looks_at_catalog => Some(Targets::Catalog),
             (None, false) => Some(Targets::Any),
         }
+    }
+
+    /// Why catalogs do not go together with what else is read. Beside sharded tables they are the catalog shard's, brought to where
+    /// the rows are: no OID of another server may meet theirs.
+    pub(super) fn unmixable(&self, effects: &[&Effects], unknown: bool) -> Option<Refusal> {
+        let by_oid = effects.iter().any(|e| e.catalog || e.types);
+        let why = self.mixed.as_ref();
+        why.filter(|_| by_oid || self.singles || unknown).cloned()
     }
 }
 
@@ -261,7 +269,7 @@ impl Collector<'_> {
             refusal(
                 Reason::Catalog,
                 "catalogs and tables of several shards cannot be read in one statement",
-                "Read the catalog in a statement of its own.",
+                "Read the catalog in a statement of its own, or name no object by its OID.",
                 v.location,
             )
         });

@@ -1,15 +1,53 @@
 //! Subqueries as stages: whole where they are distributive, in partial rows where their aggregates split.
 
-use super::analyse::{Block, Dist, node_id};
+use super::analyse::{Block, Dist, node_id, refusal};
 use super::pushdown::{FanOut, Stop, print};
+use super::rewrite::expanded_view;
 use super::semi_joins::Size;
 use super::stages::{Stager, aliased};
 use super::types::static_stage_column;
+use crate::catalog::Table;
+use crate::metrics::Reason;
 use crate::plan::{Extra, Remote, StageColumn};
 use crate::sql::ast::{self, node::Node};
 use crate::sql::{Child, walk};
 
 impl<'a> Stager<'_, '_, 'a> {
+    /// A view as its query, with the tables of that brought together.
+    pub(super) fn view(
+        &self,
+        v: &'a ast::RangeVar,
+        table: &Table,
+        new: &mut ast::Node,
+    ) -> Result<(), Stop> {
+        if table.guarded {
+            return Err(refusal(
+                Reason::View,
+                format!(
+                    "view {} protects its rows and cannot be taken apart over several shards",
+                    table.name
+                ),
+                "Read it by the sharding key, or read its tables.",
+                v.location,
+            )
+            .into());
+        }
+        let key = (table.schema.clone(), table.name.clone());
+        let Some(body) = self.fan_out.analysis.views.get(&key) else {
+            return Err(refusal(
+                Reason::View,
+                "a view of this statement cannot be looked into",
+                "Read its tables.",
+                v.location,
+            )
+            .into());
+        };
+        let mut copy = body.clone();
+        self.select(body, &mut copy, false)?;
+        *new = expanded_view(v, table, copy);
+        Ok(())
+    }
+
     /// True for a subquery that is the union of itself over the shards and needs nothing from around it.
     pub(super) fn is_whole(&self, s: &ast::SelectStmt, block: &Block) -> bool {
         let literal = |t: &ast::ResTarget| {
@@ -94,7 +132,7 @@ impl<'a> Stager<'_, '_, 'a> {
             extra: now,
         };
         let number = match self.typed_columns(block) {
-            Some(columns) => self.add(columns, remote)?,
+            Some(columns) => self.add(columns, remote, false)?,
             None => match self.probed(remote, names.len()) {
                 Err(Stop::Refuse(_)) => return Ok(false),
                 number => number?,
@@ -189,7 +227,7 @@ impl<'a> Stager<'_, '_, 'a> {
             }
             Err(stop) => return Err(stop),
         };
-        self.add(columns, remote)
+        self.add(columns, remote, false)
     }
 }
 

@@ -13,7 +13,7 @@ use super::scope::{Resolved, Ty};
 use super::semi_joins::Size;
 use super::stage_conditions::{About, Base, strip_schema};
 use super::stages::{Conditions, Stager, aliased, string};
-use super::types::static_stage_column;
+use super::types::{is_of_server, static_stage_column};
 use crate::catalog::Distribution;
 use crate::metrics::Reason;
 use crate::plan::{KeyCondition, Remote, StageColumn, Targets};
@@ -78,10 +78,11 @@ impl<'a> Stager<'_, '_, 'a> {
         conditions: &Conditions<'a>,
     ) -> Result<ast::Node, Stop> {
         let tables = &self.fan_out.analysis.tables;
-        let relations = relations.iter();
+        let mut relations = relations.iter();
         let mut reading = Reading {
             alias: alias.into(),
             relations: relations
+                .clone()
                 .filter_map(|v| Some((*v, tables.get(&node_id(*v))?)))
                 .collect(),
             columns: Vec::new(),
@@ -113,7 +114,9 @@ impl<'a> Stager<'_, '_, 'a> {
             hidden: 0,
             extra: rewrite.extras(),
         };
-        let number = self.add(reading.columns.clone(), remote)?;
+        let samples = &self.fan_out.analysis.samples;
+        let anew = relations.any(|v| samples.contains_key(&node_id(*v)));
+        let number = self.add(reading.columns.clone(), remote, anew)?;
         let mut semi_joins = self.semi_joins.borrow_mut();
         semi_joins.size(number - 1, size);
         for (column, base) in reading.places.iter().enumerate() {
@@ -147,14 +150,18 @@ impl<'a> Stager<'_, '_, 'a> {
             .into());
         }
         let alone = reading.relations.len() == 1;
+        let is_catalog = |u: &TableUse| matches!(u.table.distribution, Distribution::System);
+        let with_catalogs = analysis.tables.values().any(is_catalog);
         for (position, column) in table.columns.iter().enumerate() {
             let base = (id, position);
             if !analysis.used.contains(&base) || !self.references.borrow().is_named(base) {
                 continue;
             }
             let stage_name = format!("c{}", reading.columns.len() + 1);
+            let ty = Ty::of(column);
             let mut stage_column =
-                static_stage_column(analysis.catalog, stage_name.clone(), &Ty::of(column))
+                static_stage_column(analysis.catalog, stage_name.clone(), &ty)
+                    .filter(|_| !with_catalogs || !is_of_server(ty.oid))
                     .ok_or_else(|| {
                         refusal(
                             Reason::Form,
@@ -200,6 +207,7 @@ impl<'a> Stager<'_, '_, 'a> {
             match &used.table.distribution {
                 Distribution::Reference => {}
                 Distribution::Single(shard) => return Targets::Shard(*shard),
+                Distribution::System => return Targets::Catalog,
                 _ => {
                     let before = cond.take().unwrap_or(KeyCondition::Any);
                     cond = Some(and(before, used.cond.clone()));
@@ -251,7 +259,8 @@ impl<'a> Stager<'_, '_, 'a> {
         }
         let mut from = Vec::new();
         for (v, used) in &reading.relations {
-            from.push(relation_text(v, used));
+            let sample = self.fan_out.analysis.sample_text(v)?;
+            from.push(relation_text(v, used) + &sample);
         }
         let once = match self.brings_each_once(reading) {
             true => "DISTINCT ",

@@ -11,13 +11,14 @@ use super::condition::{Conj, conjuncts};
 use super::flatten::{Flat, flatten, is_star};
 use super::outputs::column_name;
 use super::pushdown::{FanOut, Stop, gather, print, unprintable};
-use super::rewrite::{Rewrite, expanded_view, stage_relation};
+use super::rewrite::{Rewrite, stage_relation};
+use super::samples::sampled_relation;
 use super::scope::find_table;
 use super::semi_joins::SemiJoins;
 use super::stage_conditions::{References, all_of};
 use super::stage_rows::keep_operand_whole;
 use super::stage_tables::looked_up;
-use crate::catalog::{Table, TableKind};
+use crate::catalog::TableKind;
 use crate::metrics::Reason;
 use crate::plan::{Plan, Remote, SqlPart, Stage, StageColumn};
 use crate::sql::ast::{self, node::Node};
@@ -116,7 +117,7 @@ pub(super) fn split(text: &str, stages: usize) -> Result<Vec<SqlPart>, Stop> {
 }
 
 impl<'a> Stager<'_, '_, 'a> {
-    fn select(
+    pub(super) fn select(
         &self,
         original: &'a ast::SelectStmt,
         new: &mut ast::SelectStmt,
@@ -132,7 +133,7 @@ impl<'a> Stager<'_, '_, 'a> {
             )
             .into());
         }
-        if let Some(block) = block {
+        if let Some(block) = block.filter(|_| !self.fan_out.analysis.reads_samples(original)) {
             if !top && self.is_whole(original, block) && self.whole(original, new, block)? {
                 return Ok(());
             }
@@ -194,6 +195,7 @@ impl<'a> Stager<'_, '_, 'a> {
                         | Node::JoinExpr(_)
                         | Node::RangeSubselect(_)
                         | Node::RangeFunction(_)
+                        | Node::RangeTableSample(_)
                         | Node::RangeTableFunc(_),
                     ) => {
                         self.table_expression(o, n, &conditions)?;
@@ -251,12 +253,18 @@ impl<'a> Stager<'_, '_, 'a> {
     }
 
     /// Adds a stage, and gives its number. Equal ones are one: PostgreSQL matches a GROUP BY, DISTINCT or ORDER BY expression
-    /// with one of the select list only while the subqueries in them read the same.
-    pub(super) fn add(&self, columns: Vec<StageColumn>, remote: Remote) -> Result<usize, Stop> {
+    /// with one of the select list only while the subqueries in them read the same. Two samples of a table are not equal: `anew`.
+    pub(super) fn add(
+        &self,
+        columns: Vec<StageColumn>,
+        remote: Remote,
+        anew: bool,
+    ) -> Result<usize, Stop> {
         let mut stages = self.stages.borrow_mut();
         let plan = gather(remote);
         let same = |s: &Stage| s.plan == plan && s.columns == columns;
         let known = stages.iter().position(same);
+        let known = known.filter(|_| !anew);
         let mut semi_joins = self.semi_joins.borrow_mut();
         semi_joins.read(known.unwrap_or(stages.len()));
         if let Some(at) = known {
@@ -289,6 +297,10 @@ impl<'a> Stager<'_, '_, 'a> {
     ) -> Result<(), Stop> {
         match (&original.node, &mut new.node) {
             (Some(Node::RangeVar(v)), _) => self.range_var(v, new, conditions),
+            (Some(Node::RangeTableSample(t)), _) => match sampled_relation(t) {
+                Some(v) => self.range_var(v, new, conditions),
+                None => Ok(()),
+            },
             (Some(Node::JoinExpr(o)), Some(Node::JoinExpr(n))) => self.join(o, n, conditions),
             (Some(Node::RangeSubselect(o)), Some(Node::RangeSubselect(n))) => {
                 let (Some(o), Some(n)) = (o.subquery.as_deref(), n.subquery.as_deref_mut()) else {
@@ -372,35 +384,6 @@ impl<'a> Stager<'_, '_, 'a> {
             )
             .into()),
         }
-    }
-
-    fn view(&self, v: &'a ast::RangeVar, table: &Table, new: &mut ast::Node) -> Result<(), Stop> {
-        if table.guarded {
-            return Err(refusal(
-                Reason::View,
-                format!(
-                    "view {} protects its rows and cannot be taken apart over several shards",
-                    table.name
-                ),
-                "Read it by the sharding key, or read its tables.",
-                v.location,
-            )
-            .into());
-        }
-        let key = (table.schema.clone(), table.name.clone());
-        let Some(body) = self.fan_out.analysis.views.get(&key) else {
-            return Err(refusal(
-                Reason::View,
-                "a view of this statement cannot be looked into",
-                "Read its tables.",
-                v.location,
-            )
-            .into());
-        };
-        let mut copy = body.clone();
-        self.select(body, &mut copy, false)?;
-        *new = expanded_view(v, table, copy);
-        Ok(())
     }
 
     /// Edits below FROM: now(), subqueries, names qualified by a schema.

@@ -79,6 +79,22 @@ pub(super) fn is_stageable(catalog: &Catalog, type_oid: u32) -> bool {
     }
 }
 
+/// True for types of catalog columns whose values only mean something, or can only be written, on the server they are of: names of objects
+/// by OID, and forms that have no input.
+pub(super) fn is_of_server(type_oid: u32) -> bool {
+    let internal = [
+        oid::PG_NODE_TREE,
+        oid::ACLITEM,
+        oid::ACLITEM_ARRAY,
+        oid::PG_NDISTINCT,
+        oid::PG_DEPENDENCIES,
+        oid::PG_MCV_LIST,
+    ];
+    oid::REG_TYPES.contains(&type_oid)
+        || oid::REG_ARRAYS.contains(&type_oid)
+        || internal.contains(&type_oid)
+}
+
 /// The collation with this OID; `None` when nothing is known of it.
 pub(super) fn collation(catalog: &Catalog, oid: u32) -> Option<Collation> {
     match oid {

@@ -264,8 +264,51 @@ select tableoid::regclass::text, count(*) from events group by 1
 select ctid, id from users
 
 -- name: tablesample of all
+select count(*), count(distinct country) from users tablesample bernoulli (100)
+
+-- name: tablesample of all pages, grouped, repeatable
+select country, count(*) from users u tablesample system (100) repeatable (3) group by country
+
+-- name: tablesample of nothing
+select count(*) from events tablesample system (0)
+
+-- name: tablesample of sharded and reference tables, joined
+select u.id, t.id from users u tablesample bernoulli (100) join tags t tablesample bernoulli (100) on t.id = u.id % 5
+
+-- name: a reference table's sample is the same for all rows that are joined with it
+-- note: were it taken on each shard, a tag would be in it for some users and not for others
+select count(*) from (select t.id from users u cross join tags t tablesample bernoulli (50) group by t.id having count(*) <> (select count(*) from users)) q
+
+-- name: a sample in WITH is taken once
+with s as (select id from users tablesample bernoulli (50)) select (select count(*) from s) = (select count(*) from s), (select sum(id) from s) is not distinct from (select sum(id) from s)
+
+-- name: two samples of one table are two
+select (select string_agg(id::text, ',' order by id) from events tablesample bernoulli (50)) = (select string_agg(id::text, ',' order by id) from events tablesample bernoulli (50))
+
+-- name: two samples of one table with the same seed are one
+select (select string_agg(id::text, ',' order by id) from events tablesample bernoulli (50) repeatable (7)) = (select string_agg(id::text, ',' order by id) from events tablesample bernoulli (50) repeatable (7))
+
+-- name: tablesample in subqueries
+select t.id, (select count(*) from users u tablesample system (100) where u.id % 5 = t.id) from tags t where exists (select from users x tablesample bernoulli (100) where x.id = t.id)
+
+-- name: tablesample with column aliases and a whole row
+select d.a, d from users as d (a, b) tablesample bernoulli (100) where d.a < 20
+
+-- name: tablesample with a parameter
+-- params: [["?", "100"]]
+select count(*) from users tablesample bernoulli ($1)
+
+-- name: tablesample with a bad percentage
+-- expect: 2202H
+select count(*) from users tablesample bernoulli (101)
+
+-- name: tablesample with NULL
+-- expect: 2202H
+select u.id from users u tablesample system (null) join events e on e.id = u.id
+
+-- name: tablesample with a percentage that rows decide
 -- expect: same-or-refused
-select count(*) from users tablesample bernoulli (100)
+select count(*) from (values (0), (100)) v (p), lateral (select * from users tablesample bernoulli (v.p)) x
 
 -- name: a literal in the default DateStyle
 select count(*) from events where at > '03/04/2024'

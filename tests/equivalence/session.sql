@@ -52,8 +52,35 @@ select column_name, data_type from information_schema.columns where table_name =
 select 'public.users'::regclass::text
 
 -- name: catalog joined with a sharded table
--- expect: same-or-refused
 select count(*) from users u join pg_class c on c.relname = u.name
+
+-- name: a count of sharded rows beside a catalog
+select relname, relkind, (select count(*) from users) from pg_class where relname in ('users', 'events') order by 1
+
+-- name: information_schema beside sharded rows
+select c.column_name, c.ordinal_position, c.data_type, x.n from information_schema.columns c cross join (select count(*) as n from events) x where c.table_name = 'users' and c.table_schema = 'public' order by 2
+
+-- name: one shard's row beside a catalog
+-- note: the catalog that is read is the first shard's, wherever the row is
+select u.id, c.relname from users u join pg_class c on c.relname = 'users' where u.id = 5
+
+-- name: a catalog that looks into sharded rows
+select nspname from pg_namespace where nspname like 'pub%' and not exists (select from users where name = nspname)
+
+-- name: a catalog, a reference table and sharded rows
+select n.nspname, t.id, u.id from pg_namespace n, tags t join users u on u.id = t.id where n.nspname = 'public'
+
+-- name: names of objects by OID beside sharded rows
+-- expect: refused
+select u.id, c.relname from users u, pg_class c where c.oid = 'users'::regclass
+
+-- name: types by OID beside sharded rows
+-- expect: refused
+select u.id, t.typname from users u join pg_type t on t.oid = pg_typeof(u.name)
+
+-- name: a catalog's column that names objects by OID, beside sharded rows
+-- expect: refused
+select typname, typinput, (select count(*) from users) from pg_type where typname = 'int4'
 
 -- name: read only transaction
 -- only: simple
