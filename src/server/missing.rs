@@ -23,7 +23,6 @@ use super::routing::listed;
 use super::run::Outcome;
 use super::session::{Ended, Session};
 use super::transaction::Block;
-use crate::backend::BackendError;
 use crate::executor::{Execution, Parameters};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
@@ -113,6 +112,7 @@ impl Session {
     /// Looks which shards are there until all that are needed are, and opens the statement on those.
     async fn open_without_missing(&mut self, call: &Again) -> Result<Execution, ServerError> {
         let clock = self.transaction.clock;
+        self.steering.missing = self.role.pools.not_admitting(call.prepared.catalog_version);
         loop {
             let (parameters, columns) = (call.parameters.clone(), call.columns.clone());
             let (_, execution) =
@@ -187,7 +187,7 @@ impl Session {
             unless_cancelled(&self.registration.entry, None, all).await?
         };
         for (shard, lent, took) in found {
-            if lent.is_err_and(|error| is_unreachable(&error)) {
+            if lent.is_err_and(|error| error.is_absence()) {
                 missing.push(shard);
                 if took >= SLOW {
                     self.steering.silent.push((shard, Instant::now()));
@@ -338,18 +338,6 @@ impl Session {
 
     fn may_ask_another(&self) -> bool {
         !self.pinned && !self.connections.holds(CATALOG_SHARD) && !self.shared.is_one_shard()
-    }
-}
-
-/// True where a shard is not there, for whatever reason; not where it is, and says no.
-fn is_unreachable(error: &BackendError) -> bool {
-    match error {
-        BackendError::Unreachable { .. }
-        | BackendError::Lost { .. }
-        | BackendError::TimedOut { .. } => true,
-        // It goes down, or comes up.
-        BackendError::Server { error, .. } => is_going(&error.sqlstate()),
-        BackendError::Protocol { .. } | BackendError::PoolExhausted { .. } => false,
     }
 }
 
