@@ -45,6 +45,8 @@ pub struct Steering {
     pub(super) missing: Vec<ShardId>,
     /// The shards that the client has been told of last.
     pub(super) told: String,
+    /// Those whose rows the answer in hand lacks, until its first row or its end tells so: before that it may begin anew.
+    untold: Option<Vec<ShardId>>,
     /// How to begin it anew.
     again: Option<Box<Again>>,
     /// Why it has to be answered whole, though partial results are wanted.
@@ -67,6 +69,7 @@ impl Session {
     /// Another statement is opened.
     pub(super) fn begin_steered(&mut self) {
         self.steering.again = None;
+        self.steering.untold = None;
         self.steering.whole = None;
         self.steering.merge = None;
     }
@@ -103,8 +106,7 @@ impl Session {
         let opened = self.open_without_missing(&again).await;
         self.steering.missing.clear();
         let execution = opened?;
-        let lacking = execution.lacking();
-        self.tell_missing(&lacking);
+        self.steering.untold = Some(execution.lacking());
         self.steering.again = Some(Box::new(again));
         Ok(execution.partially())
     }
@@ -196,6 +198,13 @@ impl Session {
         }
         missing.sort_unstable();
         Ok(missing)
+    }
+
+    /// Something of the answer goes out: it does not begin anew any more.
+    pub(super) fn tell_untold(&mut self) {
+        if let Some(lacking) = self.steering.untold.take() {
+            self.tell_missing(&lacking);
+        }
     }
 
     /// Tells the client whose rows the answer lacks, where it is not whole.
@@ -300,8 +309,7 @@ impl Session {
         let opened = self.open_without_missing(&call).await;
         self.steering.missing.clear();
         let execution = opened?;
-        let lacking = execution.lacking();
-        self.tell_missing(&lacking);
+        self.steering.untold = Some(execution.lacking());
         Ok(Some(execution))
     }
 
@@ -341,7 +349,8 @@ impl Session {
     }
 }
 
-fn is_of_connection(error: &ServerError) -> bool {
+/// True where a shard's connection was lost or could not be had.
+pub(super) fn is_of_connection(error: &ServerError) -> bool {
     let state = error.sqlstate();
     state == sqlstate::CONNECTION_FAILURE || is_going(&state)
 }
