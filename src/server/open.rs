@@ -54,6 +54,10 @@ impl Session {
                 "Writes over several shards are not there yet: run the statement on the shard itself.",
             ));
         };
+        let parameters = match prepared.set_config.is_empty() {
+            true => parameters,
+            false => self.own_values(prepared, parameters)?,
+        };
         self.tie(prepared);
         self.claim_home(prepared)?;
         let shards = self.shared.shard_names.len();
