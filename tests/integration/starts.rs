@@ -263,3 +263,27 @@ fn without_the_catalog_shard_clients_are_told_which_one_is_missing() {
     let count = client.query("select count(*) from users").value();
     assert_eq!(count, "300");
 }
+
+#[test]
+fn a_shard_that_says_nothing_at_the_start_does_not_hold_up_the_others() {
+    if target_is_postgres() {
+        return;
+    }
+    let relay = Relay::start(cluster().shards[GONE]);
+    relay.arm(Fault::Stall { after: 0 });
+    let mut config = Config::new(cluster()).with_port(GONE, relay.port);
+    config.pool = "[pool]\nsize = 8\nconnect_timeout = \"1s\"\n".into();
+    let pgbraid = Pgbraid::start(config);
+    let mut client = pgbraid.client();
+    let here = a_user_of(0);
+    let one = client.query(&format!("select id from users where id = {here}"));
+    assert_eq!(one.value(), here);
+    let count = "select count(*) from users";
+    let refused = client.query(count);
+    assert_needs(GONE, &refused, count);
+    // Nobody tried to reach it for this.
+    let why = "has not been read since pgbraid started";
+    assert!(refused.complaint().contains(why), "{}", refused.complaint());
+    relay.heal();
+    assert_eq!(answered(&mut client, count), "300");
+}
