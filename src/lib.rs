@@ -14,7 +14,7 @@
 //! 5. For the others `Session::prepare_statement` has the catalog shard describe the client's own text: types, result
 //!    columns and every error of the statement itself are PostgreSQL's.
 //! 6. [`planner::plan`] makes a [`plan::Planned`] of it from the [`catalog::Catalog`], which `backend::catalog::CatalogWatch`
-//!    keeps up to date. Planning is pure; what only PostgreSQL can answer comes back as a [`planner::Probe`], which
+//!    keeps up to date (without shards that were not there at the start, on which nothing runs until they are). Planning is pure; what only PostgreSQL can answer comes back as a [`planner::Probe`], which
 //!    [`server::probe`] asks. The result is cached by text, types, settings and catalog version.
 //!
 //!    What one shard answers and has prepared before leaves here for the short way, `server::direct`: the messages to that shard, its

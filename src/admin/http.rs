@@ -1,4 +1,4 @@
-//! The HTTP side: three paths for machines, a page for people, and the client of it that `pgbraid health` needs.
+//! The HTTP side: four paths for machines, a page for people, and the client of it that `pgbraid health` needs.
 
 use std::future::Future;
 use std::io;
@@ -49,6 +49,7 @@ fn router(readiness: Arc<Readiness>, live: Option<Arc<LivePage>>) -> Router {
     let machines = Router::new()
         // Answering at all is the proof of life; whether statements can be answered is /readyz' matter.
         .route("/livez", on_get(|| async { "ok\n" }))
+        .route("/startupz", on_get(startupz))
         .route("/readyz", on_get(readyz))
         .route("/metrics", on_get(prometheus))
         .with_state(readiness);
@@ -59,7 +60,8 @@ const INDEX: &str = concat!(
     "pgbraid ",
     env!("CARGO_PKG_VERSION"),
     "\n\n/         the live page, in a browser\n/livez    the process runs\n",
-    "/readyz   statements can be answered, or why not\n/metrics  Prometheus\n"
+    "/startupz clients can log in, or why not\n",
+    "/readyz   all statements can be answered, or why not\n/metrics  Prometheus\n"
 );
 
 /// A browser says that it wants HTML; whoever does not gets the list of paths, which tells nothing.
@@ -74,6 +76,14 @@ async fn page(State(live): State<Arc<LivePage>>, headers: HeaderMap) -> Answer {
 
 async fn figures(State(live): State<Arc<LivePage>>, headers: HeaderMap) -> Answer {
     live.figures(&headers).await
+}
+
+/// For who waits to start something that needs pgbraid: one shard that is down must not keep it from what the others answer.
+async fn startupz(State(readiness): State<Arc<Readiness>>) -> (StatusCode, String) {
+    match readiness.obstacle() {
+        None => (StatusCode::OK, "ok\n".into()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
 }
 
 async fn readyz(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {

@@ -1,4 +1,4 @@
-//! What operators see and do: the live page, `/livez`, `/readyz` and `/metrics` over HTTP, and the console. Never answers a query and holds
+//! What operators see and do: the live page, `/livez`, `/startupz`, `/readyz` and `/metrics` over HTTP, and the console. Never answers a query and holds
 //! no connection of the pools.
 
 pub mod console;
@@ -112,6 +112,10 @@ async fn follow(readiness: Arc<Readiness>, catalog: Arc<CatalogWatch>, closing: 
                 let lines =
                     differences.map(|d| format!("{}: {}: {}", d.shard, d.object, d.message));
                 readiness.catalog_loaded(loaded.catalog.version, lines.collect());
+                let shards = &catalog.control().shards;
+                let unread = loaded.unread.iter();
+                let unread = unread.filter_map(|s| shards.get(usize::from(s.0)));
+                readiness.shards_unread(unread.map(|s| s.connector.name.to_string()).collect());
             }
             (None, None) => {}
         }

@@ -74,9 +74,18 @@ struct CatalogState {
     version: u64,
     failure: Option<String>,
     differences: Vec<String>,
+    /// Names of shards that nothing runs on before their catalogs have been read.
+    unread: Vec<String>,
 }
 
-/// Kept up to date by the server, asked by `/readyz`.
+impl CatalogState {
+    fn obstacle(&self) -> Option<String> {
+        let why = self.failure.as_deref().unwrap_or("it is being loaded");
+        (self.version == 0).then(|| format!("no catalog: {why}"))
+    }
+}
+
+/// Kept up to date by the server, asked by `/startupz` and `/readyz`.
 pub struct Readiness {
     shards: Vec<String>,
     probe: Box<Probe>,
@@ -159,8 +168,14 @@ impl Readiness {
             version,
             failure: None,
             differences,
+            unread: Vec::new(),
         };
         crate::metrics::global().catalog_version.set(version as i64);
+    }
+
+    /// The catalog in use knows nothing of these shards, which have not been there since the start.
+    pub fn shards_unread(&self, names: Vec<String>) {
+        self.catalog.lock().unread = names;
     }
 
     /// Loading failed. An earlier catalog stays in use, so only the first one is missed.
@@ -171,6 +186,11 @@ impl Readiness {
     /// No new clients are wanted: load balancers shall look elsewhere.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Why no client can log in; `None` once a catalog is in use. Asks no shard.
+    pub fn obstacle(&self) -> Option<String> {
+        self.catalog.lock().obstacle()
     }
 
     /// Looks at everything; the shards are probed side by side, at most once a second.
@@ -184,9 +204,12 @@ impl Readiness {
             reasons.extend(shard.reason());
         }
         let catalog = self.catalog.lock();
-        if catalog.version == 0 {
-            let why = catalog.failure.as_deref().unwrap_or("it is being loaded");
-            reasons.push(format!("no catalog: {why}"));
+        reasons.extend(catalog.obstacle());
+        let is_there = |name: &&String| shards.iter().any(|s| s.name == **name && s.reachable);
+        for name in catalog.unread.iter().filter(is_there) {
+            reasons.push(format!(
+                "shard {name} is there, its catalog has not been read yet"
+            ));
         }
         Report {
             ready: reasons.is_empty(),
@@ -275,7 +298,12 @@ mod tests {
             ready.report().await.reasons,
             ["no catalog: permission denied"]
         );
+        assert_eq!(
+            ready.obstacle().as_deref(),
+            Some("no catalog: permission denied")
+        );
         ready.catalog_loaded(1, vec!["table public.a".into()]);
+        assert_eq!(ready.obstacle(), None);
         let report = ready.report().await;
         assert!(report.ready);
         assert_eq!(report.differences, ["table public.a"]);
@@ -301,6 +329,19 @@ mod tests {
         assert_eq!(reason("refused"), "shard s1 cannot be reached: refused");
         let whole = "shard s1 cannot be reached: refused";
         assert_eq!(reason(whole), whole);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_came_late_is_read_before_it_counts() {
+        let ready = readiness(None, Arc::default());
+        ready.catalog_loaded(1, vec![]);
+        ready.shards_unread(vec!["s2".into()]);
+        assert_eq!(
+            ready.report().await.reasons,
+            ["shard s2 is there, its catalog has not been read yet"]
+        );
+        ready.catalog_loaded(2, vec![]);
+        assert!(ready.report().await.ready);
     }
 
     #[tokio::test]

@@ -96,6 +96,15 @@ impl Connections {
         self.shards[shard.0 as usize] = None;
     }
 
+    /// Gives those back that are lost, to be closed.
+    pub fn drop_lost(&mut self) {
+        let lost = |lease: &Lease| lease.is_poisoned();
+        let shards = self.shards.iter_mut();
+        shards
+            .filter(|lease| lease.as_ref().is_some_and(lost))
+            .for_each(|lease| *lease = None);
+    }
+
     /// Gives all connections back (dirty ones are closed by their lease).
     pub fn release(&mut self) {
         self.shards.iter_mut().for_each(|l| *l = None);

@@ -157,6 +157,21 @@ impl Connector {
         &self.gate
     }
 
+    /// Refuses a shard that was not there when pgbraid started: nothing is known of its tables.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub(super) fn check_known(&self) -> Result<(), BackendError> {
+        match self.gate.is_barred() {
+            true => Err(self.not_read()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn not_read(&self) -> BackendError {
+        self.unreachable("its catalog has not been read since pgbraid started")
+    }
+
     pub(super) fn tcp(&self) -> Tcp {
         self.target.load().tcp.clone()
     }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+/// No version of the catalog has the shard.
+const NEVER: u64 = u64::MAX;
 
 /// In front of all pools of one shard. Open, it costs a load.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub(super) struct Gate {
     closed: AtomicBool,
     /// Closed for those as well who are in the middle of something on other shards.
     shut: AtomicBool,
+    /// The first version of the catalog that the shard is part of; 0: of all.
+    since: AtomicU64,
     opened: Notify,
     /// Statements that wait for it to open.
     held: AtomicUsize,
@@ -81,6 +86,29 @@ impl Gate {
     pub(super) fn set_shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::Release);
         self.opened.notify_waiters();
+    }
+
+    /// Nothing is known of the shard: nobody is let through.
+    pub(super) fn bar(&self) {
+        self.since.store(NEVER, Ordering::Release);
+    }
+
+    /// The shard is part of the catalog from `version` on.
+    pub(super) fn admit_from(&self, version: u64) {
+        if self.is_barred() {
+            self.since.store(version, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_barred(&self) -> bool {
+        self.since.load(Ordering::Acquire) == NEVER
+    }
+
+    /// True for what was planned by a catalog that the shard is part of.
+    #[inline]
+    pub(super) fn admits(&self, version: u64) -> bool {
+        self.since.load(Ordering::Acquire) <= version
     }
 
     /// True where it lets nobody through, or nobody but who `holds` connections to other shards.
@@ -159,6 +187,18 @@ mod tests {
         gate.open();
         passing.await.unwrap();
         assert_eq!((gate.held(), gate.waits()), (0, vec![]));
+    }
+
+    #[test]
+    fn a_plan_from_before_the_shard_was_known_is_not_let_through() {
+        let gate = Gate::default();
+        gate.admit_from(3);
+        assert!(gate.admits(1), "it was known from the start");
+        gate.bar();
+        assert!(gate.is_barred() && !gate.admits(1));
+        gate.admit_from(2);
+        gate.admit_from(3);
+        assert!(!gate.is_barred() && !gate.admits(1) && gate.admits(2));
     }
 
     #[tokio::test]

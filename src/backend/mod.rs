@@ -56,6 +56,18 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// True where a shard is not there, for whatever reason; not where it is, and says no.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::TimedOut { .. } => true,
+            // It goes down, or comes up: admin_shutdown, crash_shutdown, cannot_connect_now.
+            Self::Server { error, .. } => {
+                matches!(error.sqlstate().as_str(), "57P01" | "57P02" | "57P03")
+            }
+            Self::Protocol { .. } | Self::PoolExhausted { .. } => false,
+        }
+    }
+
     /// The shard that is to blame.
     pub fn shard(&self) -> &str {
         match self {

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::BackendError;
 use super::cancel::CancelHandle;
-use super::connector::Login;
+use super::connector::{Connector, Login};
 use super::failures::Failures;
 use super::gate::Gate;
 use super::places::{Counted, Places};
@@ -142,7 +142,7 @@ impl Pools {
     pub fn acquire_idle(&self, shard: ShardId, now: Instant) -> Option<Lease> {
         let pool = self.shard(&self.shards, shard).ok()?;
         // Else bb8 would begin to open one for every call.
-        if pool.idle() == 0 || self.is_paused(shard) {
+        if pool.idle() == 0 || self.is_paused(shard) || self.is_barred(shard) {
             return None;
         }
         let permit = pool.places.permit_now()?;
@@ -193,8 +193,12 @@ impl Pools {
         self.shards[shard.0 as usize].user()
     }
 
+    pub(super) fn connector(&self, shard: ShardId) -> &Connector {
+        &self.shards[shard.0 as usize].places.connector
+    }
+
     pub(super) fn gate(&self, shard: ShardId) -> &Gate {
-        self.shards[shard.0 as usize].places.connector.gate()
+        self.connector(shard).gate()
     }
 
     /// The pools that statements run on, in the shards' order.
@@ -300,6 +304,7 @@ impl ShardPool {
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, BackendError> {
+        self.places.connector.check_known()?;
         self.places.permit(deadline, || self.user()).await
     }
 

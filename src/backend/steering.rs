@@ -1,7 +1,8 @@
-//! PAUSE, RESUME and RECONNECT: over the connections of all roles to a shard.
+//! PAUSE, RESUME and RECONNECT: over the connections of all roles to a shard; and shards that nothing is known of yet.
 
 use std::time::Duration;
 
+use super::BackendError;
 use super::gate::Gate;
 use super::pool::Pools;
 use super::roles::Roles;
@@ -50,6 +51,22 @@ impl Roles {
         }
     }
 
+    /// Lets nothing run on `unread` shards, whose catalog is not known, until a later call leaves them out.
+    pub(super) fn bar(&self, unread: &[ShardId]) {
+        let gates = unread.iter().map(|s| self.configured().gate(*s));
+        gates.for_each(Gate::bar);
+    }
+
+    /// Lets statements run on the other shards that are planned by catalogs from `version` on.
+    pub(super) fn admit(&self, unread: &[ShardId], version: u64) {
+        let gates = self.connectors().map(|connector| connector.gate());
+        let known = gates.enumerate().filter(|(shard, _)| {
+            let mut unread = unread.iter();
+            unread.all(|u| usize::from(u.0) != *shard)
+        });
+        known.for_each(|(_, gate)| gate.admit_from(version));
+    }
+
     /// Closes the idle connections of `shards`, and those on loan when they come back.
     pub fn reconnect(&self, shards: &[ShardId]) {
         shards.iter().for_each(|s| self.retire(usize::from(s.0)));
@@ -57,6 +74,29 @@ impl Roles {
 }
 
 impl Pools {
+    /// True while nothing is known of the shard, because it has not been there since the start.
+    #[inline]
+    pub fn is_barred(&self, shard: ShardId) -> bool {
+        self.gate(shard).is_barred()
+    }
+
+    /// True where a statement may run on the shard that was planned by that version of the catalog.
+    #[inline]
+    pub fn admits(&self, shard: ShardId, version: u64) -> bool {
+        self.gate(shard).admits(version)
+    }
+
+    /// Why a statement may not run there.
+    pub fn not_read(&self, shard: ShardId) -> BackendError {
+        self.connector(shard).not_read()
+    }
+
+    /// The shards of which that is not true, ascending; nearly always none.
+    pub fn not_admitting(&self, version: u64) -> Vec<ShardId> {
+        let shards = (0..self.data().len()).map(|i| ShardId(i as u16));
+        shards.filter(|s| !self.admits(*s, version)).collect()
+    }
+
     /// True while the shard is paused, for every role.
     #[inline]
     pub fn is_paused(&self, shard: ShardId) -> bool {

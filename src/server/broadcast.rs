@@ -1,6 +1,7 @@
 //! One statement on all shards of a block.
 
 use super::control;
+use super::missing::is_of_connection;
 use super::session::Session;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
@@ -42,6 +43,18 @@ impl Session {
             }
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// ROLLBACK. A shard whose connection is lost has rolled back by itself: that is no news for who wanted it. Where the connection was
+    /// the session's own, more is lost than a transaction.
+    pub(super) async fn broadcast_rollback(&mut self, text: &str) -> Result<(), ServerError> {
+        match self.broadcast(text).await {
+            Err(error) if is_of_connection(&error) && !self.pinned => {
+                self.connections.drop_lost();
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// COMMIT on the shard that was changed; what it says counts. The others have only read.

@@ -104,6 +104,7 @@ impl Session {
         };
         self.count(kind, &prepared.sql);
         let bound = self.bound(Arc::default(), Arc::from([]), 0, sync)?;
+        self.check_known(prepared, &shards)?;
         let execution = Execution::copied(shards, prepared.sql.clone(), head, bound);
         if self.steered {
             self.tell_routing(prepared, kind, &execution);

@@ -202,7 +202,11 @@ impl Session {
             catalog_shard: CATALOG_SHARD,
             preferred: None,
         };
-        target::single(route, parameters, choice)
+        let shard = target::single(route, parameters, choice)?;
+        let pools = &self.role.pools;
+        pools
+            .admits(shard, prepared.catalog_version)
+            .then_some(shard)
     }
 
     /// What a Bind asks for, where the short way may be taken.

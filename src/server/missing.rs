@@ -23,7 +23,6 @@ use super::routing::listed;
 use super::run::Outcome;
 use super::session::{Ended, Session};
 use super::transaction::Block;
-use crate::backend::BackendError;
 use crate::executor::{Execution, Parameters};
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
@@ -46,6 +45,8 @@ pub struct Steering {
     pub(super) missing: Vec<ShardId>,
     /// The shards that the client has been told of last.
     pub(super) told: String,
+    /// Those whose rows the answer in hand lacks, until its first row or its end tells so: before that it may begin anew.
+    untold: Option<Vec<ShardId>>,
     /// How to begin it anew.
     again: Option<Box<Again>>,
     /// Why it has to be answered whole, though partial results are wanted.
@@ -68,6 +69,7 @@ impl Session {
     /// Another statement is opened.
     pub(super) fn begin_steered(&mut self) {
         self.steering.again = None;
+        self.steering.untold = None;
         self.steering.whole = None;
         self.steering.merge = None;
     }
@@ -104,8 +106,7 @@ impl Session {
         let opened = self.open_without_missing(&again).await;
         self.steering.missing.clear();
         let execution = opened?;
-        let lacking = execution.lacking();
-        self.tell_missing(&lacking);
+        self.steering.untold = Some(execution.lacking());
         self.steering.again = Some(Box::new(again));
         Ok(execution.partially())
     }
@@ -113,6 +114,7 @@ impl Session {
     /// Looks which shards are there until all that are needed are, and opens the statement on those.
     async fn open_without_missing(&mut self, call: &Again) -> Result<Execution, ServerError> {
         let clock = self.transaction.clock;
+        self.steering.missing = self.role.pools.not_admitting(call.prepared.catalog_version);
         loop {
             let (parameters, columns) = (call.parameters.clone(), call.columns.clone());
             let (_, execution) =
@@ -187,7 +189,7 @@ impl Session {
             unless_cancelled(&self.registration.entry, None, all).await?
         };
         for (shard, lent, took) in found {
-            if lent.is_err_and(|error| is_unreachable(&error)) {
+            if lent.is_err_and(|error| error.is_absence()) {
                 missing.push(shard);
                 if took >= SLOW {
                     self.steering.silent.push((shard, Instant::now()));
@@ -196,6 +198,13 @@ impl Session {
         }
         missing.sort_unstable();
         Ok(missing)
+    }
+
+    /// Something of the answer goes out: it does not begin anew any more.
+    pub(super) fn tell_untold(&mut self) {
+        if let Some(lacking) = self.steering.untold.take() {
+            self.tell_missing(&lacking);
+        }
     }
 
     /// Tells the client whose rows the answer lacks, where it is not whole.
@@ -300,8 +309,7 @@ impl Session {
         let opened = self.open_without_missing(&call).await;
         self.steering.missing.clear();
         let execution = opened?;
-        let lacking = execution.lacking();
-        self.tell_missing(&lacking);
+        self.steering.untold = Some(execution.lacking());
         Ok(Some(execution))
     }
 
@@ -341,19 +349,8 @@ impl Session {
     }
 }
 
-/// True where a shard is not there, for whatever reason; not where it is, and says no.
-fn is_unreachable(error: &BackendError) -> bool {
-    match error {
-        BackendError::Unreachable { .. }
-        | BackendError::Lost { .. }
-        | BackendError::TimedOut { .. } => true,
-        // It goes down, or comes up.
-        BackendError::Server { error, .. } => is_going(&error.sqlstate()),
-        BackendError::Protocol { .. } | BackendError::PoolExhausted { .. } => false,
-    }
-}
-
-fn is_of_connection(error: &ServerError) -> bool {
+/// True where a shard's connection was lost or could not be had.
+pub(super) fn is_of_connection(error: &ServerError) -> bool {
     let state = error.sqlstate();
     state == sqlstate::CONNECTION_FAILURE || is_going(&state)
 }

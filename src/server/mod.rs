@@ -143,6 +143,7 @@ impl Shared {
             shutdown: shutdown.clone(),
             live: live.clone(),
         };
+        served.catalog.guard(&served.roles);
         Arc::new(Self {
             shard_names: config
                 .shards
@@ -172,13 +173,15 @@ impl Shared {
         self.live.now()
     }
 
-    /// Merge sessions take turns over the shards that are there and not paused; over all where all are.
+    /// Merge sessions take turns over the shards that are there, known and not paused; over all where all are paused.
     pub fn next_merge_shard(&self, missing: &[ShardId]) -> ShardId {
         let shards = self.shard_names.len() as u16;
         let n = self.next_merge.fetch_add(1, Ordering::Relaxed);
         let mut in_turn = (0..shards).map(|more| ShardId(n.wrapping_add(more) % shards));
-        let open = in_turn
-            .find(|shard| !missing.contains(shard) && !self.roles.configured().is_paused(*shard));
+        let pools = self.roles.configured();
+        let open = in_turn.find(|shard| {
+            !missing.contains(shard) && !pools.is_paused(*shard) && !pools.is_barred(*shard)
+        });
         open.unwrap_or(ShardId(n % shards))
     }
 

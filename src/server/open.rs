@@ -9,9 +9,9 @@ use super::prepare::refused;
 use super::prepared::Prepared;
 use super::run::unsupported;
 use super::session::Session;
-use crate::executor::{Bound, Execution, Parameters};
+use crate::executor::{Bound, Execution, Parameters, backend_error};
 use crate::metrics::{QueryKind, Reason};
-use crate::plan::Plan;
+use crate::plan::{Plan, ShardId};
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 
@@ -53,6 +53,10 @@ impl Session {
                 "only SELECT is supported over several shards",
                 "Writes over several shards are not there yet: run the statement on the shard itself.",
             ));
+        };
+        let parameters = match prepared.set_config.is_empty() {
+            true => parameters,
+            false => self.own_values(prepared, parameters)?,
         };
         self.tie(prepared);
         self.claim_home(prepared)?;
@@ -120,7 +124,12 @@ impl Session {
         sync: bool,
     ) -> Result<Bound, ServerError> {
         let loaded = self.loaded()?;
-        let preferred = self.preferred_shard();
+        let unread = self.role.pools.not_admitting(loaded.catalog.version);
+        let preferred = match self.preferred_shard() {
+            // What any shard has is asked of one that is known.
+            None if !unread.is_empty() => Some(self.shared.next_merge_shard(&unread)),
+            preferred => preferred,
+        };
         Ok(Bound {
             parameters,
             columns,
@@ -142,6 +151,23 @@ impl Session {
             preferred,
             missing: self.steering.missing.clone(),
         })
+    }
+
+    /// Refuses what was planned while nothing was known of a shard that it runs on.
+    ///
+    /// # Errors
+    /// 08006.
+    pub(super) fn check_known(
+        &self,
+        prepared: &Prepared,
+        shards: &[ShardId],
+    ) -> Result<(), ServerError> {
+        let pools = &self.role.pools;
+        let mut shards = shards.iter();
+        match shards.find(|shard| !pools.admits(**shard, prepared.catalog_version)) {
+            Some(shard) => Err(backend_error(pools.not_read(*shard))),
+            None => Ok(()),
+        }
     }
 
     /// now() of the transaction: when the message came that began it, as in PostgreSQL.

@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use super::control;
 use super::missing::MISSING_SHARDS;
+use super::prepared::Prepared;
 use super::session::Session;
 use super::settings::{self, set_config};
 use super::statements::MARK_UNKNOWN;
 use super::transaction::Block;
+use crate::executor::Parameters;
 use crate::plan::ShardId;
 use crate::protocol::error::ServerError;
 use crate::protocol::messages::ColumnDescription;
 use crate::protocol::sqlstate;
-use crate::sql::Kind;
+use crate::sql::{self, Kind, SetValue, Statement};
 use crate::types::oid;
 
 /// What their names begin with.
@@ -260,6 +262,52 @@ impl Session {
             // What the last statement left says nothing of the next ones, which nobody looks at.
             self.begin_steered();
         }
+    }
+
+    /// The parameters of a statement that sets some of them by set_config(), each value as SHOW prints it, which is what the call
+    /// returns. Of a value that is computed the shard is asked afterwards.
+    ///
+    /// # Errors
+    /// 22023 for a value, before anything of the statement is out.
+    pub(super) fn own_values(
+        &self,
+        prepared: &Prepared,
+        parameters: Arc<Parameters>,
+    ) -> Result<Arc<Parameters>, ServerError> {
+        let mut parameters = parameters;
+        for set in prepared.set_config.iter().filter(|set| is_own(&set.name)) {
+            let own = find(&set.name, sqlstate::INVALID_NAME)?;
+            match &set.value {
+                SetValue::Literal(value) => {
+                    own.read(value, &self.shared.shard_names)?;
+                }
+                SetValue::Parameter(place) => {
+                    let is_text = prepared.parameter_types.get(*place) == Some(&oid::TEXT);
+                    let given = parameters.values.get(*place).cloned().flatten();
+                    let Some(given) = given.filter(|_| is_text) else {
+                        continue;
+                    };
+                    // Of text both formats are the same bytes.
+                    let given = String::from_utf8_lossy(&given);
+                    let read = own.read(&given, &self.shared.shard_names)?;
+                    if read != given {
+                        let values = &mut Arc::make_mut(&mut parameters).values;
+                        values[*place] = Some(read.into());
+                    }
+                }
+                SetValue::Computed => {}
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// The text of a statement that sets some of them, with those literals as SHOW prints them that are not; `None` where all are.
+    pub(super) fn with_own_values(&self, statement: &Statement) -> Option<String> {
+        sql::with_set_values(statement, |name, value| {
+            let own = find(name, sqlstate::INVALID_NAME).ok()?;
+            let read = own.read(value, &self.shared.shard_names).ok()?;
+            (read != value).then_some(read)
+        })
     }
 
     /// Refuses set_config() of what is none of them, before it runs.

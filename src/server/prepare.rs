@@ -218,12 +218,8 @@ impl Session {
             .await?;
         prepared.set_config = set_config.unwrap_or_default();
         prepared.planned = planned;
-        if let Some(planned) = &mut prepared.planned
-            && !prepared.set_config.is_empty()
-        {
-            // The session follows what it sets.
-            let sets = |f: &String| matches!(f.as_str(), "set_config" | "current_setting");
-            planned.leaves_nothing |= functions.iter().all(sets);
+        if !prepared.set_config.is_empty() {
+            self.note_set_config(statement, &mut prepared, &functions);
         }
         prepared.is_plain = is_plain(&prepared);
         let seconds = since.elapsed().as_secs_f64();
@@ -231,6 +227,27 @@ impl Session {
         #[cfg(feature = "otlp")]
         self.note_planned(since);
         Ok(self.kept(key, prepared))
+    }
+
+    /// What is known beforehand of settings that a statement changes.
+    fn note_set_config(
+        &self,
+        statement: &Statement,
+        prepared: &mut Prepared,
+        functions: &[String],
+    ) {
+        if let Some(planned) = &mut prepared.planned {
+            // The session follows what it sets.
+            let sets = |f: &String| matches!(f.as_str(), "set_config" | "current_setting");
+            planned.leaves_nothing |= functions.iter().all(sets);
+        }
+        // A comment that sends it somewhere would be gone.
+        if prepared.chosen.is_none()
+            && prepared.set_config.iter().any(|set| is_own(&set.name))
+            && let Some(text) = self.with_own_values(statement)
+        {
+            prepared.sql = text.into();
+        }
     }
 
     /// The plan; `None` for what the session itself carries out, or refuses.

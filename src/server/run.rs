@@ -384,6 +384,9 @@ impl Session {
                 Poll::Pending => return self.pause(cx),
             };
             silence.end();
+            if self.steered && !matches!(item, Item::Forward(_) | Item::Spilled) {
+                self.tell_untold();
+            }
             match item {
                 Item::Rows(run) => {
                     if *rows == 0 {

@@ -185,7 +185,10 @@ impl Session {
         portal: (u32, bool),
     ) -> Result<(QueryKind, Result<Execution, ServerError>), ServerError> {
         let (kind, execution) = self.planned_execution(prepared, parameters, columns, portal)?;
-        let execution = execution.and_then(|e| self.stays_serializable(prepared, e));
+        let execution = execution.and_then(|e| {
+            self.check_known(prepared, e.shards())?;
+            self.stays_serializable(prepared, e)
+        });
         Ok((kind, execution))
     }
 

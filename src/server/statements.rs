@@ -278,7 +278,8 @@ impl Session {
         }
         let result = match self.transaction.writer.filter(|_| commit) {
             Some(writer) => self.commit_writer_first(writer, text).await,
-            None => self.broadcast(text).await,
+            None if commit => self.broadcast(text).await,
+            None => self.broadcast_rollback(text).await,
         };
         let result = held.and(result);
         self.cursors.end_transaction(commit && result.is_ok());

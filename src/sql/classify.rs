@@ -26,7 +26,8 @@ pub fn classify(statement: &Statement) -> Kind {
         },
         Node::PrepareStmt(p) => Kind::Prepare {
             name: p.name.clone(),
-            inner: inner_text(p.query.as_deref()),
+            inner: commented_text(&statement.text, p.query.as_deref())
+                .unwrap_or_else(|| inner_text(p.query.as_deref())),
         },
         Node::ExecuteStmt(e) => Kind::Execute {
             name: e.name.clone(),
@@ -34,7 +35,8 @@ pub fn classify(statement: &Statement) -> Kind {
         Node::DeclareCursorStmt(c) => Kind::DeclareCursor {
             name: c.portalname.clone(),
             cursor: cursor_kind(c.options),
-            inner: tail_text(&statement.text, c.query.as_deref())
+            inner: commented_text(&statement.text, c.query.as_deref())
+                .or_else(|| tail_text(&statement.text, c.query.as_deref(), &STARTS))
                 .unwrap_or_else(|| inner_text(c.query.as_deref())),
         },
         Node::FetchStmt(f) => fetch_kind(f),
@@ -146,20 +148,36 @@ fn explain_kind(explain: &ast::ExplainStmt, text: &str) -> Kind {
         }
         out.all.push((option.defname.clone(), value));
     }
-    let deparsed = inner_text(explain.query.as_deref());
+    let query = explain.query.as_deref();
     Kind::Explain {
         options: out,
-        inner: tail_text(text, explain.query.as_deref()).unwrap_or(deparsed),
+        inner: commented_text(text, query)
+            .or_else(|| tail_text(text, query, &STARTS))
+            .unwrap_or_else(|| inner_text(query)),
     }
 }
 
+/// How what EXPLAIN and its like take begins.
+const STARTS: [&str; 9] = [
+    "select", "with", "values", "table", "(", "insert", "update", "delete", "merge",
+];
+
+/// The same with the comments before it, where one of them is for pgbraid.
+fn commented_text(text: &str, statement: Option<&ast::Node>) -> Option<String> {
+    // Nearly always that is all.
+    if !text.contains("pgbraid") {
+        return None;
+    }
+    let tail = tail_text(text, statement, &["/*", "--"])?;
+    // What is wrong with it is said when the statement is looked at.
+    let is_ours = !matches!(super::shard_by_comment(&tail), Ok(None));
+    is_ours.then_some(tail)
+}
+
 /// The statement at the end of another one (EXPLAIN, DECLARE) as the client wrote it, where it can be cut from the text.
-fn tail_text(text: &str, statement: Option<&ast::Node>) -> Option<String> {
+fn tail_text(text: &str, statement: Option<&ast::Node>, starts: &[&str]) -> Option<String> {
     let wanted = statement?.node.as_ref()?;
     let lower = text.to_ascii_lowercase();
-    let starts = [
-        "select", "with", "values", "table", "(", "insert", "update", "delete", "merge",
-    ];
     let mut places: Vec<usize> = starts
         .iter()
         .flat_map(|w| lower.match_indices(w).map(|(i, _)| i).take(4))
@@ -338,6 +356,38 @@ mod tests {
         };
         assert!(options.analyze && !options.verbose);
         assert_eq!(inner, "select  1 from t");
+    }
+
+    #[test]
+    fn a_comment_for_pgbraid_stays_before_the_statement_within() {
+        let ours = "/* pgbraid shard=s1 */ select  1";
+        for head in [
+            "explain",
+            "explain (analyze)",
+            "prepare p as",
+            "declare c cursor for",
+        ] {
+            let inner = |comment: &str| match kind(&format!("{head} {comment} select  1")) {
+                Kind::Explain { inner, .. }
+                | Kind::Prepare { inner, .. }
+                | Kind::DeclareCursor { inner, .. } => inner,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(inner("/* pgbraid shard=s1 */"), ours, "{head}");
+            let behind = inner("/* app */ -- pgbraid shard=s1\n");
+            assert_eq!(
+                super::super::shard_by_comment(&behind),
+                Ok(Some("s1")),
+                "{head}"
+            );
+            for other in ["/* pgbraid */", "/* app */", ""] {
+                let inner = inner(other);
+                assert!(
+                    inner.to_lowercase().starts_with("select"),
+                    "{head} {other}: {inner}"
+                );
+            }
+        }
     }
 
     #[test]

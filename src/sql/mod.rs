@@ -35,8 +35,8 @@ pub use print::{
     verified_select_text,
 };
 pub use session::{
-    SetConfig, execute_arguments, execute_computes, execute_subquery, first_parameter,
-    names_relation, prepare_types, reads_catalog, set_config_calls,
+    SetConfig, SetValue, execute_arguments, execute_computes, execute_subquery, first_parameter,
+    names_relation, prepare_types, reads_catalog, set_config_calls, with_set_values,
 };
 pub use shape::{Literal, Shape, shape};
 pub use temporary::{

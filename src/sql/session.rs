@@ -12,6 +12,72 @@ pub struct SetConfig {
     pub name: String,
     /// Ends with the transaction.
     pub is_local: bool,
+    /// As far as it is known before.
+    pub value: SetValue,
+}
+
+/// What is known of a value before the statement runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetValue {
+    /// It stands there.
+    Literal(String),
+    /// A parameter's, by its place (0-based).
+    Parameter(usize),
+    /// Only the shard knows.
+    Computed,
+}
+
+fn set_value(node: &ast::Node) -> SetValue {
+    match &node.node {
+        Some(Node::ParamRef(p)) => match usize::try_from(p.number - 1) {
+            Ok(place) => SetValue::Parameter(place),
+            Err(_) => SetValue::Computed,
+        },
+        _ => match string_of(Some(node)) {
+            Some(text) => SetValue::Literal(text),
+            None => SetValue::Computed,
+        },
+    }
+}
+
+/// The statement with other literals for the values of set_config() that are columns of it: `new` is asked by name and value. `None`
+/// where it has none to change.
+pub fn with_set_values(
+    statement: &Statement,
+    new: impl Fn(&str, &str) -> Option<String>,
+) -> Option<String> {
+    let Node::SelectStmt(select) = &statement.node else {
+        return None;
+    };
+    let mut select = select.clone();
+    let mut changed = false;
+    for target in &mut select.target_list {
+        let Some(Node::ResTarget(target)) = &mut target.node else {
+            continue;
+        };
+        let Some(Node::FuncCall(call)) = target.val.as_mut().and_then(|v| v.node.as_mut()) else {
+            continue;
+        };
+        let name = call.funcname.last();
+        if string_of(name).as_deref() != Some("set_config") {
+            continue;
+        }
+        let [name, value, _] = call.args.as_mut_slice() else {
+            continue;
+        };
+        let (Some(name), Some(Node::AConst(literal))) = (string_of(Some(name)), &mut value.node)
+        else {
+            continue;
+        };
+        if let Some(ast::a_const::Val::Sval(text)) = &mut literal.val
+            && let Some(new) = new(&name, &text.sval)
+        {
+            text.sval = new;
+            changed = true;
+        }
+    }
+    changed.then_some(())?;
+    super::statement_text(&Node::SelectStmt(select)).ok()
 }
 
 /// All set_config calls of a statement; `None` when one cannot be followed: its name is no literal, or it may run more or
@@ -75,7 +141,7 @@ fn of_settings(node: &Node) -> Option<SetConfig> {
     let Some(Node::FuncCall(call)) = target.val.as_deref().and_then(|v| v.node.as_ref()) else {
         return None;
     };
-    let [name, _, is_local] = call.args.as_slice() else {
+    let [name, value, is_local] = call.args.as_slice() else {
         return None;
     };
     let is_equal = matches!(equals.name.as_slice(), [op] if string_of(Some(op))? == "=");
@@ -92,6 +158,7 @@ fn of_settings(node: &Node) -> Option<SetConfig> {
     Some(SetConfig {
         name: string_of(equals.rexpr.as_deref())?,
         is_local: is_on(Some(&string_of(Some(is_local))?)),
+        value: set_value(value),
     })
 }
 
@@ -109,12 +176,13 @@ fn is_name_column(node: &ast::Node) -> bool {
 }
 
 fn read_call(call: &ast::FuncCall) -> Option<SetConfig> {
-    let [name, _, is_local] = call.args.as_slice() else {
+    let [name, value, is_local] = call.args.as_slice() else {
         return None;
     };
     Some(SetConfig {
         name: string_of(Some(name))?,
         is_local: is_on(Some(&string_of(Some(is_local))?)),
+        value: set_value(value),
     })
 }
 
@@ -264,7 +332,8 @@ mod tests {
             calls,
             Some(vec![SetConfig {
                 name: "jit".into(),
-                is_local: false
+                is_local: false,
+                value: SetValue::Parameter(0),
             }])
         );
         assert_eq!(
@@ -288,6 +357,24 @@ mod tests {
             "where name = $1",
         ] {
             assert_eq!(of_settings(tail), None, "{tail}");
+        }
+    }
+
+    #[test]
+    fn literals_of_set_config_are_replaced_where_they_are_columns() {
+        let on = |name: &str, value: &str| (name == "a" && value == "true").then(|| "on".into());
+        let replaced = |sql: &str| with_set_values(&parsed(sql), on);
+        assert_eq!(
+            replaced("select 1, set_config('a', 'true', false) as x").as_deref(),
+            Some("SELECT 1, set_config('a', 'on', false) AS x")
+        );
+        for sql in [
+            "select set_config('b', 'true', false)",
+            "select set_config('a', 'on', false)",
+            "select set_config('a', $1, false)",
+            "select 1",
+        ] {
+            assert_eq!(replaced(sql), None, "{sql}");
         }
     }
 

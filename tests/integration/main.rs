@@ -28,6 +28,7 @@ mod routing;
 mod serializable;
 mod settings;
 mod snapshots;
+mod starts;
 mod tools;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -1,6 +1,7 @@
 //! pgbraid's own settings are SET, shown and undone as any other.
 
-use crate::harness::{Client, target_is_postgres};
+use crate::harness::client::{bind, execute, parse, sync};
+use crate::harness::{Client, Reply, target_is_postgres};
 use crate::routing::{COUNT, assert_refused, counts, show, started};
 
 /// What SET and its like make of `pgbraid.partial_results`, one behind the other.
@@ -138,7 +139,9 @@ fn wrong_settings_are_refused_and_change_nothing() {
     let call = "select set_config('pgbraid.what', '1', false)";
     assert_refused(&client.query(call), "42602", "pgbraid.shard");
     let call = "select set_config('pgbraid.shard', 's9', false)";
-    assert_refused(&client.query(call), "22023", "s1, s2, s3");
+    let reply = client.query(call);
+    assert_refused(&reply, "22023", "s1, s2, s3");
+    assert!(reply.rows.is_empty(), "a row before the error");
     assert_eq!(show(&mut client, "pgbraid.shard"), "");
     assert_eq!(client.query(COUNT).value(), "300");
     // Nor does anybody else find what a shard had taken.
@@ -166,4 +169,43 @@ fn wrong_settings_are_refused_and_change_nothing() {
         let error = login(options).err().unwrap_or_default();
         assert!(error.contains(said), "{options}: {error:?}");
     }
+}
+
+/// As with PostgreSQL's own settings the call returns what has come into force, and nothing where it fails.
+#[test]
+fn set_config_returns_the_value_in_force() {
+    if target_is_postgres() {
+        return;
+    }
+    let (_pgbraid, mut client) = started();
+    let name = "pgbraid.partial_results";
+    for (given, value) in [("true", "on"), ("F", "off"), ("1", "on"), ("off", "off")] {
+        let call = format!("select set_config('{name}', '{given}', false)");
+        assert_eq!(client.query(&call).value(), value, "{given}");
+        assert_eq!(show(&mut client, name), value, "{given}");
+    }
+    let call = "select set_config('pgbraid.partial_results', $1, false)";
+    client
+        .send(&[parse("set", call, &[]), sync()].concat())
+        .expect("sent");
+    client.until_ready().expect("parsed");
+    let mut run = |value: &str| {
+        let value = [(0, Some(value.as_bytes().to_vec()))];
+        let unit = [bind("", "set", &value, &[0]), execute("", 0), sync()];
+        client.send(&unit.concat()).expect("sent");
+        Reply::of(&client.until_ready().expect("answered"))
+    };
+    assert_eq!(run("yes").value(), "on");
+    let refused = run("maybe");
+    assert_refused(&refused, "22023", "on, off");
+    assert!(refused.rows.is_empty(), "a row before the error");
+    assert_eq!(run("n").value(), "off");
+    assert_eq!(show(&mut client, name), "off");
+    client.query("prepare p as select set_config('pgbraid.partial_results', $1, false)");
+    assert_eq!(client.query("execute p ('t')").value(), "on");
+    let refused = client.query("execute p ('maybe')");
+    assert_refused(&refused, "22023", "on, off");
+    assert!(refused.rows.is_empty(), "a row before the error");
+    assert_eq!(show(&mut client, name), "on");
+    client.assert_in_step("set_config");
 }

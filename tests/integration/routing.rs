@@ -182,6 +182,13 @@ fn what_cannot_be_sent_by_hand_is_refused() {
     assert_refused(&client.query(&update), "0A000", "RESET pgbraid.shard");
     client.query("reset pgbraid.shard");
     assert_eq!(client.query(&update).tag, "UPDATE 0");
+    assert_refused(
+        &client.query("explain /* pgbraid shard=s9 */ select 1"),
+        "22023",
+        "s1, s2, s3",
+    );
+    let wrong = client.query("prepare y as /* pgbraid shrad=s1 */ select 1");
+    assert_eq!(wrong.sqlstate().as_deref(), Some("42601"));
     for sql in [
         "copy users to stdout",
         "explain select 1",
@@ -206,6 +213,35 @@ fn what_cannot_be_sent_by_hand_is_refused() {
     let mut other = Client::connect(pgbraid.port, "guarded", "secret").expect("login");
     let own = to("s2", "select count(*) from notes");
     assert_eq!(other.query(&own).value(), "0");
+}
+
+#[test]
+fn a_comment_before_the_statement_within_another_one_counts() {
+    if target_is_postgres() {
+        return;
+    }
+    let (_pgbraid, mut client) = started();
+    let counts = counts();
+    let to = |n: usize, sql: &str| format!("/* pgbraid shard=s{n} */ {sql}");
+    client.query(&format!("prepare p as {}", to(2, COUNT)));
+    assert_eq!(client.query("execute p").value(), counts[1]);
+    let by_id = to(3, "select count(*) from users where id > $1");
+    client.query(&format!("prepare q (int8) as {by_id}"));
+    assert_eq!(client.query("execute q (0)").value(), counts[2]);
+    for explain in ["explain", "explain (analyze, costs off)"] {
+        let plan = client.query(&format!("{explain} {}", to(1, COUNT)));
+        let first = plan.rows.first().and_then(|row| row[0].clone());
+        let first = String::from_utf8(first.unwrap_or_default()).expect("text");
+        assert_eq!(first, "Remote on 1 of 3 shards (s1)", "{explain}");
+    }
+    client.query("begin");
+    let declared = format!("declare c cursor for {}", to(2, "select id from users"));
+    client.query(&declared);
+    let fetched = client.query("fetch all from c");
+    assert_eq!(fetched.rows.len().to_string(), counts[1]);
+    client.query("commit");
+    client.query("prepare r as select count(*) from users");
+    assert_eq!(client.query("execute r").value(), "300");
 }
 
 /// Statements with what is in the NOTICE of each, and in its DETAIL.

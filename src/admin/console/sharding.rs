@@ -43,7 +43,8 @@ pub(super) fn shards(served: &Served) -> Table {
         let counted = metrics::global().shard(&shard.name);
         let version = loaded
             .as_ref()
-            .and_then(|l| l.server_versions.get(n).cloned());
+            .and_then(|l| l.server_versions.get(n).cloned())
+            .filter(|version| !version.is_empty());
         table.push(vec![
             shard.name.clone().into(),
             shard.host.clone().into(),

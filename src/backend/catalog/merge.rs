@@ -79,6 +79,7 @@ pub(super) fn merge(
             .iter()
             .map(|c| c.server_version.clone())
             .collect(),
+        unread: Vec::new(),
     }
 }
 
@@ -218,7 +219,7 @@ fn relation_oids(shards: &Shards<'_>) -> Vec<HashMap<u32, u32>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::snapshot::{Contents, ShardColumn, ShardType};
     use super::*;
     use crate::backend::mock;
@@ -286,7 +287,7 @@ mod tests {
     }
 
     /// A shard whose own OIDs start at `base`.
-    fn shard(base: u32, version: &str) -> Snapshot {
+    pub(in super::super) fn shard(base: u32, version: &str) -> Snapshot {
         let contents = Contents {
             server_version: "15.2".into(),
             major_version: 15,

@@ -1,5 +1,6 @@
 //! Loads the shards' catalogs through tokio-postgres, compares them, and watches for change.
 
+mod absent;
 mod compare;
 mod merge;
 mod orders;
@@ -13,12 +14,13 @@ mod writes;
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::BackendError;
 use super::control::ControlPlane;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::plan::ShardId;
 pub use placement::{KeyColumn, sharding};
 pub use queries::RESULT_SETTINGS;
 use snapshot::Snapshot;
@@ -54,8 +56,10 @@ pub struct Loaded {
     pub parameters: Vec<(String, String)>,
     /// The isolation level of transactions that name none, for the catalog shard's `user`.
     pub isolation: String,
-    /// `server_version` per shard, in the order of the configuration.
+    /// `server_version` per shard, in the order of the configuration; empty for one that is unread.
     pub server_versions: Vec<String>,
+    /// Shards that have not been there since the start, ascending: nothing is known of them, and nothing runs there.
+    pub unread: Vec<ShardId>,
 }
 
 /// Reads every shard's catalog and merges them into one.
@@ -64,13 +68,14 @@ pub struct Loaded {
 /// What the first shard that fails met with: with one of them missing nothing can be proved.
 pub async fn load(config: &Arc<Config>, version: u64) -> Result<Loaded, BackendError> {
     let control = ControlPlane::new(config);
-    let snapshots = read_all(&control).await?;
+    let snapshots = read_all(&control).await.into_iter();
+    let snapshots = snapshots.collect::<Result<Vec<_>, _>>()?;
     let check = verify::hash_partitions(config, &control).await?;
     Ok(merge::merge(config, &snapshots, &check, version))
 }
 
 /// All shards side by side; the first of the configuration is the catalog shard.
-async fn read_all(control: &ControlPlane) -> Result<Vec<Snapshot>, BackendError> {
+async fn read_all(control: &ControlPlane) -> Vec<Result<Snapshot, BackendError>> {
     let shards = control.shards.iter().enumerate();
-    try_join_all(shards.map(|(i, shard)| snapshot::read(shard, i == 0))).await
+    join_all(shards.map(|(i, shard)| snapshot::read(shard, i == 0))).await
 }

@@ -416,3 +416,63 @@ fn a_connection_to_a_shard_is_used_again() {
 fn opened(relay: &Relay) -> usize {
     relay.opened()
 }
+
+/// The block has failed, and its shards have rolled back: COMMIT says so, as in PostgreSQL.
+#[test]
+fn the_end_of_a_block_that_lost_a_shard_is_a_rollback() {
+    if has_no_proxy() {
+        return;
+    }
+    let (relay, pgbraid) = behind_relay(|c| c);
+    let mut client = pgbraid.client();
+    let count = "select count(*) from users";
+    let lose = |client: &mut Client, relay: &Relay| {
+        assert_eq!(client.query(count).value(), "300");
+        relay.arm(Fault::Cut { after: 0 });
+        assert_is_loss(&Reply::of(&ask_extended(client, count)), "in a block");
+    };
+    for (end, status) in [
+        ("commit", b'I'),
+        ("rollback", b'I'),
+        ("end", b'I'),
+        ("commit and chain", b'T'),
+        ("rollback and chain", b'T'),
+    ] {
+        for healed in [false, true] {
+            client.query("begin");
+            client.query("set local work_mem = '7MB'");
+            lose(&mut client, &relay);
+            if healed {
+                relay.heal();
+            }
+            let reply = client.query(end);
+            assert!(reply.error.is_none(), "{end}: {}", reply.complaint());
+            assert_eq!(
+                (reply.tag.as_str(), reply.status),
+                ("ROLLBACK", status),
+                "{end}"
+            );
+            relay.heal();
+            let again = client.query(count);
+            assert_eq!(again.value(), "300", "{end}: {}", again.complaint());
+            client.query("rollback");
+            assert_ne!(client.query("show work_mem").value(), "7MB");
+        }
+    }
+    // Nobody has seen yet that the connection is lost.
+    client.query("begin");
+    assert_eq!(client.query(count).value(), "300");
+    assert!(client.query("select 1/0").error.is_some());
+    relay.arm(Fault::Cut { after: 0 });
+    let reply = client.query("commit");
+    assert_eq!(reply.tag, "ROLLBACK", "{}", reply.complaint());
+    // A block that has not failed cannot be said to have ended well.
+    relay.heal();
+    client.query("begin");
+    assert_eq!(client.query(count).value(), "300");
+    relay.arm(Fault::Cut { after: 0 });
+    let reply = client.query("commit");
+    assert_eq!(reply.sqlstate().as_deref(), Some("08006"));
+    relay.heal();
+    client.assert_in_step("blocks");
+}

@@ -52,6 +52,8 @@ const REFERENCE: [&str; 6] = [
 #[derive(Clone)]
 pub struct Config {
     shards: Vec<u16>,
+    /// A shard whose database has another name.
+    elsewhere: Option<(usize, String)>,
     pub method: &'static str,
     pub shard_user: &'static str,
     pub shard_password: String,
@@ -74,6 +76,7 @@ impl Config {
     pub fn new(cluster: &Cluster) -> Self {
         Self {
             shards: cluster.shards.to_vec(),
+            elsewhere: None,
             method: "trust",
             shard_user: "app",
             shard_password: "app".into(),
@@ -97,6 +100,12 @@ impl Config {
     /// The shard with this index is reached by another port (a relay's).
     pub fn with_port(mut self, shard: usize, port: u16) -> Self {
         self.shards[shard] = port;
+        self
+    }
+
+    /// The shard with this index is another database of its server.
+    pub fn with_database(mut self, shard: usize, name: &str) -> Self {
+        self.elsewhere = Some((shard, name.into()));
         self
     }
 
@@ -145,9 +154,11 @@ impl Config {
         );
         for (n, port) in self.shards.iter().enumerate() {
             let (user, password) = (self.shard_user, &self.shard_password);
+            let elsewhere = self.elsewhere.as_ref().filter(|(shard, _)| *shard == n);
+            let dbname = elsewhere.map_or("app", |(_, name)| name);
             writeln!(
                 out,
-                "[[shard]]\nname = \"s{}\"\nhost = \"127.0.0.1\"\nport = {port}\ndbname = \"app\"\nuser = \"{user}\"\npassword = \"{password}\"\n",
+                "[[shard]]\nname = \"s{}\"\nhost = \"127.0.0.1\"\nport = {port}\ndbname = \"{dbname}\"\nuser = \"{user}\"\npassword = \"{password}\"\n",
                 n + 1
             )
             .expect("a String takes all");

@@ -216,7 +216,7 @@ fn the_password_guards_the_page_and_its_figures() {
         assert_eq!(status(path, Some("hidden_two")), 401, "{path}");
         assert_eq!(status(path, Some("hidden_one")), 200, "{path}");
     }
-    for path in ["/livez", "/readyz", "/metrics", "/page.css"] {
+    for path in ["/livez", "/startupz", "/readyz", "/metrics", "/page.css"] {
         assert_eq!(status(path, None), 200, "{path}");
     }
     let refused = ask(&address, "/live.json", &[]);

@@ -2,5 +2,5 @@
 
 mod browser;
 mod figures;
-mod http;
+pub mod http;
 mod look;

@@ -2,7 +2,7 @@
 
 use super::{ON, a_user_of, ask, ask_extended, behind_relay, behind_relay_with, rows, without};
 use crate::harness::relay::Fault;
-use crate::harness::{Client, Config, Pgbraid, cluster, target_is_postgres};
+use crate::harness::{Client, Config, Pgbraid, Relay, cluster, target_is_postgres};
 
 #[test]
 fn nothing_but_reading_is_answered_in_part() {
@@ -210,4 +210,51 @@ fn a_silent_shard_is_waited_for_once() {
     let second = begun.elapsed();
     assert!(second * 2 < first, "{first:?}, then {second:?}");
     relay.heal();
+}
+
+/// The first beginning lacks one shard, the second one two: the client hears of the answer that it gets.
+#[test]
+fn a_statement_that_begins_anew_warns_once() {
+    if target_is_postgres() {
+        return;
+    }
+    let relays = [1, 2].map(|shard| Relay::start(cluster().shards[shard]));
+    let config = Config::new(cluster())
+        .with_port(1, relays[0].port)
+        .with_port(2, relays[1].port);
+    let pgbraid = Pgbraid::start(config);
+    let mut client = pgbraid.client();
+    ask(&mut client, ON);
+    let mut both = 0;
+    for sql in [
+        "select id, pad from big where id <= 6000 order by x, id",
+        "select count(*) from big where x > (select avg(x) from big)",
+    ] {
+        for extended in [false, true] {
+            for after in [0, 11, 60, 200] {
+                // Connections to lose.
+                relays[0].heal();
+                relays[1].heal();
+                ask(&mut client, sql).assert_whole(sql);
+                relays[0].arm(Fault::Cut { after: 0 });
+                relays[1].arm(Fault::Cut { after });
+                let told = match extended {
+                    false => ask(&mut client, sql),
+                    true => ask_extended(&mut client, sql),
+                };
+                let place = format!("{sql}: cut after {after}");
+                assert!(told.warnings.len() <= 1, "{place}: {:?}", told.warnings);
+                match told.reply.error {
+                    // Rows were out, or it was lost a second time.
+                    Some(_) => assert_eq!(told.reply.sqlstate().as_deref(), Some("08006")),
+                    None => {
+                        let warning = told.warnings.first().map_or("", String::as_str);
+                        assert!(warning.contains("s2, s3"), "{place}: {warning}");
+                        both += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(both > 0, "it never began anew");
 }
