@@ -29,6 +29,7 @@ pub mod upkeep;
 pub mod user_query;
 
 use crate::protocol::error::ServerError;
+use crate::protocol::sqlstate;
 
 /// What can go wrong between pgbraid and a shard.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,10 +61,7 @@ impl BackendError {
     pub fn is_absence(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::TimedOut { .. } => true,
-            // It goes down, or comes up: admin_shutdown, crash_shutdown, cannot_connect_now.
-            Self::Server { error, .. } => {
-                matches!(error.sqlstate().as_str(), "57P01" | "57P02" | "57P03")
-            }
+            Self::Server { error, .. } => sqlstate::is_going(&error.sqlstate()),
             Self::Protocol { .. } | Self::PoolExhausted { .. } => false,
         }
     }

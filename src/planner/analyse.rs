@@ -196,6 +196,16 @@ pub(super) fn refusal(
     }
 }
 
+/// Of a view that shows only some rows and would show others if its query stood in its place.
+pub(super) fn guarded_view(view: &str, location: i32) -> Refusal {
+    refusal(
+        Reason::View,
+        format!("view {view} protects its rows and cannot be taken apart over several shards"),
+        "Read it by the sharding key, or read its tables.",
+        location,
+    )
+}
+
 impl<'a> Analysis<'a> {
     pub(super) fn new(
         catalog: &'a Catalog,

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::analyse::{Analysis, Dist, Distributed, Part, Rel, TableUse, node_id, refusal};
+use super::analyse::{
+    Analysis, Dist, Distributed, Part, Rel, TableUse, guarded_view, node_id, refusal,
+};
 use super::ctes::Ctes;
 use super::outputs::truncate_name;
 use super::scope::{Attr, AttrId, Env, Item, Ty, find_table};
@@ -115,15 +117,7 @@ impl<'a> Analysis<'a> {
         }
         if self.has_first_arms(body) {
             if table.guarded {
-                rel.dist = Dist::Global(refusal(
-                    Reason::View,
-                    format!(
-                        "view {} protects its rows and cannot be taken apart over several shards",
-                        table.name
-                    ),
-                    "Read it by the sharding key, or read its tables.",
-                    v.location,
-                ));
+                rel.dist = Dist::Global(guarded_view(&table.name, v.location));
             }
             self.split_views.insert(key);
         }

@@ -1,6 +1,6 @@
 //! Subqueries as stages: whole where they are distributive, in partial rows where their aggregates split.
 
-use super::analyse::{Block, Dist, node_id, refusal};
+use super::analyse::{Block, Dist, guarded_view, node_id, refusal};
 use super::pushdown::{FanOut, Stop, print};
 use super::rewrite::expanded_view;
 use super::semi_joins::Size;
@@ -21,16 +21,7 @@ impl<'a> Stager<'_, '_, 'a> {
         new: &mut ast::Node,
     ) -> Result<(), Stop> {
         if table.guarded {
-            return Err(refusal(
-                Reason::View,
-                format!(
-                    "view {} protects its rows and cannot be taken apart over several shards",
-                    table.name
-                ),
-                "Read it by the sharding key, or read its tables.",
-                v.location,
-            )
-            .into());
+            return Err(guarded_view(&table.name, v.location).into());
         }
         let key = (table.schema.clone(), table.name.clone());
         let Some(body) = self.fan_out.analysis.views.get(&key) else {

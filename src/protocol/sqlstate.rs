@@ -72,3 +72,8 @@ pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
 /// What cannot be: a defect of pgbraid, or rows that do not fit their description.
 pub const INTERNAL_ERROR: &str = "XX000";
+
+/// True for what a server says that goes down or comes up: admin_shutdown, crash_shutdown, cannot_connect_now.
+pub fn is_going(state: &str) -> bool {
+    matches!(state, ADMIN_SHUTDOWN | "57P02" | CANNOT_CONNECT_NOW)
+}

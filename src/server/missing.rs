@@ -352,10 +352,5 @@ impl Session {
 /// True where a shard's connection was lost or could not be had.
 pub(super) fn is_of_connection(error: &ServerError) -> bool {
     let state = error.sqlstate();
-    state == sqlstate::CONNECTION_FAILURE || is_going(&state)
-}
-
-/// admin_shutdown, crash_shutdown, cannot_connect_now
-fn is_going(state: &str) -> bool {
-    matches!(state, "57P01" | "57P02" | "57P03")
+    state == sqlstate::CONNECTION_FAILURE || sqlstate::is_going(&state)
 }
